@@ -1,0 +1,17 @@
+# What mezzo stands on; all of it Debian packages (./dev setup installs them).
+find_package(Threads REQUIRED)
+find_package(fmt REQUIRED)
+find_package(dnnl REQUIRED)
+find_package(nlohmann_json REQUIRED)
+find_package(PkgConfig REQUIRED)
+pkg_check_modules(hwy REQUIRED IMPORTED_TARGET libhwy)
+set(MEZZO_PRIVATE_LIBRARIES fmt::fmt DNNL::dnnl PkgConfig::hwy nlohmann_json::nlohmann_json Threads::Threads)
+if(NOT MEZZO_STD_THREADS)
+  find_package(OpenMP REQUIRED COMPONENTS CXX)
+  list(APPEND MEZZO_PRIVATE_LIBRARIES OpenMP::OpenMP_CXX)
+endif()
+
+find_program(CCACHE ccache)
+if(CCACHE)
+  set(CMAKE_CXX_COMPILER_LAUNCHER ${CCACHE})
+endif()

@@ -1,0 +1,33 @@
+// philox.h - Philox4x32-10 and the maps from its bits to numbers, inline for kernels.
+#pragma once
+
+#include <array>
+#include <cstdint>
+
+namespace mezzo::philox {
+
+/// Block `counter` (with the stream number `stream` in its upper half) of the sequence of `key`: four 32-bit numbers.
+/// Salmon, Moraes, Dror, Shaw, "Parallel random numbers: as easy as 1, 2, 3" (SC'11).
+inline std::array<std::uint32_t, 4> block(std::uint64_t key, std::uint64_t counter, std::uint64_t stream = 0) {
+  std::uint32_t c0 = static_cast<std::uint32_t>(counter), c1 = static_cast<std::uint32_t>(counter >> 32);
+  std::uint32_t c2 = static_cast<std::uint32_t>(stream), c3 = static_cast<std::uint32_t>(stream >> 32);
+  std::uint32_t k0 = static_cast<std::uint32_t>(key), k1 = static_cast<std::uint32_t>(key >> 32);
+  for (int round = 0; round < 10; ++round) {
+    const std::uint64_t p0 = 0xD2511F53ull * c0, p1 = 0xCD9E8D57ull * c2;
+    c0 = static_cast<std::uint32_t>(p1 >> 32) ^ c1 ^ k0;
+    c1 = static_cast<std::uint32_t>(p1);
+    c2 = static_cast<std::uint32_t>(p0 >> 32) ^ c3 ^ k1;
+    c3 = static_cast<std::uint32_t>(p0);
+    k0 += 0x9E3779B9u;
+    k1 += 0xBB67AE85u;
+  }
+  return {c0, c1, c2, c3};
+}
+
+/// [0, 1) from 24 bits, exact in f32.
+inline float uniform(std::uint32_t u) { return static_cast<float>(u >> 8) * 0x1p-24f; }
+
+/// Two standard normal numbers from two 32-bit ones (Box-Muller with own log, sin and cos: the same bits on every machine).
+std::array<double, 2> normal_pair(std::uint32_t u0, std::uint32_t u1);
+
+}  // namespace mezzo::philox

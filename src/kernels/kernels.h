@@ -1,0 +1,223 @@
+// kernels.h - the whole contract of a device: pointers and sizes, no Tensor. Another device is another implementation of this page.
+//
+// Rules for every kernel: the queue comes first; it allocates nothing but workspace; it returns nothing. Pointers are to contiguous
+// elements unless a Strided says otherwise; outputs never overlap inputs unless "in place" is allowed (then: same pointer, same dtype).
+// T in {f32, f16, bf16}: arithmetic in f32, one rounding to nearest even on store. f64: arithmetic in f64 (reference templates).
+// Sums use a fixed tree: the same bits for the same sizes, instruction set and number of threads.
+// B batch, T time, C channels, V vocabulary, n elements; dx = d(loss)/dx. Shapes stand beside the pointers.
+#pragma once
+
+#include <array>
+#include <cstddef>
+#include <cstdint>
+
+#include <mezzo/dtype.h>
+#include "core/allocator.h"
+
+namespace mezzo::kernels {
+
+/// Where kernels run: on a CPU the thread pool and the workspace.
+class Queue {
+ public:
+  /// Workspace that lives as long as the returned block.
+  Block scratch(std::size_t bytes) { return Block(bytes, Memory::workspace); }
+};
+Queue& cpu_queue();
+/// The host reads a kernel's result only through this (a device's copy and wait; a plain load here).
+template <class T> T read(Queue&, const T* p) { return *p; }
+
+// ---- layouts ---------------------------------------------------------------------------------
+
+inline constexpr int kMaxDims = 8;
+/// A shared index space over several operands; strides in elements (0: broadcast). Operand 0 is the output.
+struct Strided {
+  int dims = 0;
+  int operands = 1;
+  std::array<std::int64_t, kMaxDims> size{};
+  std::array<std::array<std::int64_t, kMaxDims>, 4> stride{};  // stride[operand][dim]
+  std::int64_t numel() const { std::int64_t n = 1; for (int d = 0; d < dims; ++d) n *= size[d]; return n; }
+};
+
+// ---- copies ----------------------------------------------------------------------------------
+
+/// y[i] = x[i] converted (to nearest even; NaN stays NaN; float to integer truncates; to boolean: != 0). Operands: y, x.
+void copy(Queue&, Dtype from, Dtype to, const void* x, void* y, const Strided&);
+/// The same for n contiguous elements; from == to is a memcpy.
+void convert(Queue&, Dtype from, Dtype to, const void* x, void* y, std::int64_t n);
+/// y[i] = value. Operand: y.
+void fill(Queue&, Dtype, double value, void* y, const Strided&);
+
+// ---- element-wise ----------------------------------------------------------------------------
+
+enum class Unary : std::uint8_t { neg, abs, exp, log, sqrt, rsqrt, tanh, sigmoid, relu, silu, gelu, gelu_tanh, softplus, sin, cos, count };
+/// y = f(x); y == x allowed. gelu: x Phi(x); gelu_tanh: Hendrycks & Gimpel's tanh form (arXiv 1606.08415), 0.044715.
+void unary(Queue&, Unary, Dtype, const void* x, void* y, std::int64_t n);
+/// Whether the derivative of f is taken from its output y (exp sqrt rsqrt tanh sigmoid relu) or from its input x.
+bool derivative_from_output(Unary);
+/// dx = dy f'; s is x or y as derivative_from_output says; dx == dy allowed.
+void unary_backward(Queue&, Unary, Dtype, const void* s, const void* dy, void* dx, std::int64_t n);
+
+enum class Binary : std::uint8_t { add, sub, mul, div, pow, maximum, minimum, count };
+/// y = a op b, all of one dtype (integers: add sub mul maximum minimum only). Operands: y, a, b. y == a or b allowed when not broadcast.
+void binary(Queue&, Binary, Dtype, const void* a, const void* b, void* y, const Strided&);
+/// y = x op value, or value op x with value_first; contiguous; y == x allowed.
+void binary_scalar(Queue&, Binary, Dtype, const void* x, double value, bool value_first, void* y, std::int64_t n);
+enum class Compare : std::uint8_t { eq, ne, lt, le, gt, ge, count };
+/// y (bytes 0 or 1) = a op b; NaN compares as IEEE. Operands: y, a, b; any dtype.
+void compare(Queue&, Compare, Dtype, const void* a, const void* b, std::uint8_t* y, const Strided&);
+/// y = condition (bytes) ? a : b. Operands: y, condition, a, b; any dtype.
+void select(Queue&, Dtype, const std::uint8_t* condition, const void* a, const void* b, void* y, const Strided&);
+/// y = gate * sigmoid(gate) * up (SwiGLU, Shazeer, arXiv 2002.05202).
+void swiglu(Queue&, Dtype, const void* gate, const void* up, void* y, std::int64_t n);
+void swiglu_backward(Queue&, Dtype, const void* gate, const void* up, const void* dy, void* dgate, void* dup, std::int64_t n);
+/// y = keep ? x / (1 - p) : 0, where keep is draw i of (seed, offset + i / 4): the same call on dy is the backward. y == x allowed.
+void dropout(Queue&, Dtype, const void* x, void* y, std::int64_t n, double p, std::uint64_t seed, std::uint64_t offset);
+
+// ---- reductions: x is (outer, n, inner), y is (outer, inner) ----------------------------------
+
+enum class Reduce : std::uint8_t { sum, prod, amax, sum_abs, sum_squares, count };
+/// y = scale * reduce(x along n), accumulated in f32 (f64 for f64, i64 for integers), stored as `to`.
+/// amax of a NaN is NaN; of nothing -inf. sum of nothing is 0, prod 1.
+void reduce(Queue&, Reduce, Dtype from, Dtype to, const void* x, void* y, std::int64_t outer, std::int64_t n, std::int64_t inner, double scale = 1);
+/// y[k] = x[0] + ... + x[k] along n (from the end with `reverse`), accumulated in f32; y is `to`.
+void cumsum(Queue&, Dtype from, Dtype to, const void* x, void* y, std::int64_t outer, std::int64_t n, std::int64_t inner, bool reverse);
+/// sums (C, f32) = (accumulate ? sums : 0) + sum over rows of x (rows, C): bias gradients.
+void sum_rows(Queue&, Dtype, const void* x, float* sums, std::int64_t rows, std::int64_t c, bool accumulate);
+
+// ---- rows: x, y are (rows, C) ----------------------------------------------------------------
+
+/// y = softmax or log_softmax of each row, in f32 inside; `to` is the output's dtype. A row of -inf gives NaN, as in IEEE arithmetic.
+void softmax(Queue&, bool log, Dtype from, Dtype to, const void* x, void* y, std::int64_t rows, std::int64_t c);
+/// dx from y and dy: softmax y (dy - sum(dy y)); log: dy - exp(y) sum(dy). y and dy are `from`, dx is `to`.
+void softmax_backward(Queue&, bool log, Dtype from, Dtype to, const void* y, const void* dy, void* dx, std::int64_t rows, std::int64_t c);
+
+/// y = (x - mean) rstd w + b; w and b (C), of `weights` dtype, may be null. mean and rstd (rows, f32) are written unless null.
+/// Mean, then variance around it (two passes over the row in registers or L1). x and y are T; rms: mean is taken as 0, b is null.
+void layer_norm(Queue&, bool rms, Dtype, Dtype weights, const void* x, const void* w, const void* b, void* y, float* mean, float* rstd,
+                std::int64_t rows, std::int64_t c, double eps);
+/// dx (+ dres, if not null: the gradient that already flows to x; dres == dx allowed), and dw, db (C, f32; null: not wanted),
+/// which are overwritten, or added to with `accumulate`.
+void layer_norm_backward(Queue&, bool rms, Dtype, Dtype weights, const void* x, const void* w, const float* mean, const float* rstd, const void* dy,
+                         const void* dres, void* dx, float* dw, float* db, bool accumulate, std::int64_t rows, std::int64_t c);
+
+/// Rotary position embedding (Su et al., arXiv 2104.09864) of x (rows, heads, D): position of row r is positions[r % t] (i64), or r % t when
+/// null; interleaved pairs (2i, 2i+1), or halves (i, i + D/2). inv_freq (D/2, f32). sign -1 is the backward.
+void rope(Queue&, Dtype, const void* x, void* y, const float* inv_freq, const std::int64_t* positions, std::int64_t rows, std::int64_t t,
+          std::int64_t heads, std::int64_t d, bool interleaved, double sign);
+
+// ---- indexing --------------------------------------------------------------------------------
+
+/// y (n, C) = table (V, C) rows ids (n; i32 or i64), converted from `from` to `to`. Ids are checked by the caller.
+void gather_rows(Queue&, Dtype from, Dtype to, Dtype ids_dtype, const void* table, const void* ids, void* y, std::int64_t n, std::int64_t c);
+/// sums (V, C) of dtype f32 or f64 += dy (n, C) at rows ids, in the order of n for each row (deterministic). Rows with id == skip are left out.
+void scatter_add_rows(Queue&, Dtype from, Dtype to, Dtype ids_dtype, const void* dy, const void* ids, void* sums, std::int64_t n, std::int64_t v, std::int64_t c,
+                      std::int64_t skip = -1);
+/// torch.gather along the middle of (outer, from_n, inner): y (outer, n, inner) = x[o, index[o, k, i], i].
+void gather(Queue&, Dtype, Dtype index_dtype, const void* x, const void* index, void* y, std::int64_t outer, std::int64_t from_n, std::int64_t n, std::int64_t inner);
+/// y[o, index[o, k, i], i] += src[o, k, i]; y (outer, to_n, inner) holds the initial values; sums for a 16-bit y are taken in f32 and rounded once.
+void scatter_add(Queue&, Dtype, Dtype index_dtype, const void* src, const void* index, void* y, std::int64_t outer, std::int64_t to_n, std::int64_t n, std::int64_t inner);
+/// Smallest and largest of n indices (i32 or i64): bounds[0..1].
+void index_bounds(Queue&, Dtype index_dtype, const void* index, std::int64_t n, std::int64_t* bounds);
+
+// ---- losses ----------------------------------------------------------------------------------
+
+/// Per row of logits (rows, V; T): loss = lse - x[target] (f32; 0 where target == ignore_index), lse (f32; null: not wanted).
+void cross_entropy(Queue&, Dtype, Dtype target_dtype, const void* logits, const void* target, float* loss, float* lse, std::int64_t rows, std::int64_t v,
+                   std::int64_t ignore_index);
+/// dx (rows, V; `to`) = (exp(x - lse) - onehot(target)) * scale[r * scale_stride] (scale null: 1); zero rows where target == ignore_index.
+/// dx == logits allowed when the dtypes are equal. Columns from v_valid to v of a padded row are written as 0.
+void cross_entropy_backward(Queue&, Dtype, Dtype to, Dtype target_dtype, const void* logits, const void* target, const float* lse, const float* scale,
+                            std::int64_t scale_stride, void* dx, std::int64_t rows, std::int64_t v, std::int64_t ignore_index);
+
+// ---- matrix products -------------------------------------------------------------------------
+
+/// C (m, n) = alpha op(A) op(B) + beta C [+ bias (n)] [+ residual (m, n)], accumulated in f32, one rounding on store; row-major with leading
+/// dimensions lda, ldb, ldc (elements). op(A) is (m, k): stored (m, k), or (k, m) with trans_a; op(B) is (k, n): stored (k, n), or (n, k) with
+/// trans_b (the usual Linear weight). `batch` products at the given strides (0: shared).
+/// a == b in {f32, f16, bf16, f64}; c is a, or f32 for 16-bit a. bias may be f32 or c's dtype (added in f32, unrounded), residual c's dtype, ld ldc.
+/// Without native instructions a 16-bit operand is widened panel by panel into the f32 product.
+struct Gemm {
+  std::int64_t m = 0, n = 0, k = 0;
+  Dtype a = f32, b = f32, c = f32;
+  bool trans_a = false, trans_b = false;
+  std::int64_t lda = 0, ldb = 0, ldc = 0;
+  double alpha = 1, beta = 0;
+  const void* bias = nullptr;
+  Dtype bias_dtype = f32;
+  const void* residual = nullptr;
+  std::int64_t batch = 1, stride_a = 0, stride_b = 0, stride_c = 0;
+};
+void gemm(Queue&, const Gemm&, const void* a, const void* b, void* c);
+/// Whether a product of 16-bit operands of this dtype has native instructions here.
+bool native_gemm(Dtype);
+
+// ---- attention -------------------------------------------------------------------------------
+
+/// Strides (elements) of a (B, H, T, D) operand whose D is contiguous.
+struct HeadStrides { std::int64_t b = 0, h = 0, t = 0; };
+/// out = softmax(scale q k^T + mask) v by blocks of query rows: never T x T for a head. q (B, H, Tq, D), k and v (B, Hkv, Tk, D), H a multiple of
+/// Hkv (grouped queries); with `causal` row i sees keys j <= i + Tk - Tq. mask: null, boolean (1 keeps) or f32 (added), strides as given (0: broadcast),
+/// its last dimension contiguous or broadcast. lse (B, H, Tq, f32) is written for the backward. dropout as in `dropout`, keyed by element of (B, H, Tq, Tk).
+struct Attention {
+  Dtype dtype = f32;
+  std::int64_t b = 0, h = 0, h_kv = 0, tq = 0, tk = 0, d = 0;
+  HeadStrides q, k, v, out;
+  double scale = 1;
+  bool causal = false;
+  const void* mask = nullptr;
+  Dtype mask_dtype = boolean;
+  HeadStrides mask_strides;
+  std::int64_t mask_stride_k = 1;
+  double dropout = 0;
+  std::uint64_t seed = 0, offset = 0;
+};
+void attention(Queue&, const Attention&, const void* q, const void* k, const void* v, void* out, float* lse);
+/// dq, dk, dv, each overwritten; strides of dq dk dv and dout are given apart. Scores are recomputed; row sums of dout * out are taken inside.
+struct AttentionGrad { HeadStrides dout, dq, dk, dv; };
+void attention_backward(Queue&, const Attention&, const AttentionGrad&, const void* q, const void* k, const void* v, const void* out, const float* lse,
+                        const void* dout, void* dq, void* dk, void* dv);
+
+// ---- random numbers --------------------------------------------------------------------------
+
+/// y[i] in [0, 1), or standard normal, from (seed, offset + i / 4) word i % 4 (normal: pairs of words); f32 then rounded to T; f64 in f64.
+void uniform(Queue&, Dtype, void* y, std::int64_t n, std::uint64_t seed, std::uint64_t offset);
+void normal(Queue&, Dtype, void* y, std::int64_t n, double mean, double std, std::uint64_t seed, std::uint64_t offset);
+
+// ---- gradients and the optimizer's pass --------------------------------------------------------
+
+/// What one look at a gradient finds. `sum_squares` is of finite and non-finite alike (so Inf or NaN shows in it).
+struct GradStats { double sum_squares = 0; std::int64_t inf = 0, nan = 0, zero = 0; };
+/// stats = statistics of g (n) * scale in f32; a fixed tree.
+void grad_stats(Queue&, Dtype, const void* g, std::int64_t n, double scale, GradStats* stats);
+/// g = g * scale (in f32, one rounding).
+void scale_inplace(Queue&, Dtype, void* g, std::int64_t n, double scale);
+
+enum class Rule : std::uint8_t { sgd, adam, count };
+/// How an optimizer keeps its weights (design.md's recipes). f32: w is the truth. master: `master` (f32) is the truth, w its 16-bit copy.
+enum class Store : std::uint8_t { f32, master, count };
+/// One pass over one parameter: g unscaled and clipped, moments, truth, rounding, 16-bit copy.
+/// sgd (torch.optim.SGD): d = g + wd w; m = momentum m + d (first step: m = d); d = nesterov ? d + momentum m : m; w -= lr d.
+/// adam (Kingma & Ba, arXiv 1412.6980; decoupled: Loshchilov & Hutter, arXiv 1711.05101): w *= 1 - lr wd (decoupled) or g += wd w;
+/// m, v as usual; w -= lr / (1 - beta1^t) m / (sqrt(v) / sqrt(1 - beta2^t) + eps).
+struct Update {
+  Rule rule = Rule::adam;
+  Store store = Store::f32;
+  std::int64_t n = 0;
+  void* w = nullptr;             ///< (n): f32 for Store::f32, else `low`
+  float* master = nullptr;       ///< (n) for Store::master
+  void* copy = nullptr;          ///< (n), `low`: the cached cast of an f32 weight, rewritten in the same pass; null: none
+  Dtype low = bf16;
+  bool copy_half_away = false;   ///< Store::master: w rounded half away from zero instead of to nearest even
+  const void* g = nullptr;       ///< (n) of dtype g_dtype
+  Dtype g_dtype = f32;
+  bool round_g = false;          ///< an f32 buffer that stands for a 16-bit gradient: rounded to `low` on load
+  double g_scale = 1;            ///< unscaling times clipping
+  void* m = nullptr;             ///< (n) f32; sgd: null without momentum
+  void* v = nullptr;             ///< (n) f32; adam
+  double lr = 0, weight_decay = 0, beta1 = 0.9, beta2 = 0.999, eps = 1e-8, momentum = 0;
+  bool nesterov = false, decoupled = true, first = false;
+  double bias1 = 1, bias2 = 1;   ///< 1 - beta^t
+};
+void update(Queue&, const Update&);
+
+}  // namespace mezzo::kernels
