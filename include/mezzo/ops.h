@@ -1,0 +1,175 @@
+// ops.h - the operations: free functions, named as in torch. docs/ops.md lists their precision classes.
+//
+// Conventions: dims may be negative; element-wise ops broadcast and promote to the widest floating input; a plain number never promotes a
+// floating tensor; 16-bit tensors compute in f32 and round once on store. B batch, T time, C channels, V vocabulary.
+#pragma once
+
+#include <cstdint>
+#include <limits>
+#include <optional>
+#include <string_view>
+#include <vector>
+
+#include <mezzo/tensor.h>
+
+namespace mezzo {
+
+// ---- element-wise ----------------------------------------------------------------------------
+
+MEZZO_API Tensor add(const Tensor& a, const Tensor& b);
+MEZZO_API Tensor sub(const Tensor& a, const Tensor& b);
+MEZZO_API Tensor mul(const Tensor& a, const Tensor& b);
+MEZZO_API Tensor div(const Tensor& a, const Tensor& b);
+MEZZO_API Tensor add(const Tensor& a, double b);
+MEZZO_API Tensor sub(const Tensor& a, double b);
+MEZZO_API Tensor sub(double a, const Tensor& b);
+MEZZO_API Tensor mul(const Tensor& a, double b);
+MEZZO_API Tensor div(const Tensor& a, double b);
+MEZZO_API Tensor div(double a, const Tensor& b);
+inline Tensor add(double a, const Tensor& b) { return add(b, a); }
+inline Tensor mul(double a, const Tensor& b) { return mul(b, a); }
+inline Tensor operator+(const Tensor& a, const Tensor& b) { return add(a, b); }
+inline Tensor operator-(const Tensor& a, const Tensor& b) { return sub(a, b); }
+inline Tensor operator*(const Tensor& a, const Tensor& b) { return mul(a, b); }
+inline Tensor operator/(const Tensor& a, const Tensor& b) { return div(a, b); }
+inline Tensor operator+(const Tensor& a, double b) { return add(a, b); }
+inline Tensor operator-(const Tensor& a, double b) { return sub(a, b); }
+inline Tensor operator*(const Tensor& a, double b) { return mul(a, b); }
+inline Tensor operator/(const Tensor& a, double b) { return div(a, b); }
+inline Tensor operator+(double a, const Tensor& b) { return add(b, a); }
+inline Tensor operator-(double a, const Tensor& b) { return sub(a, b); }
+inline Tensor operator*(double a, const Tensor& b) { return mul(b, a); }
+inline Tensor operator/(double a, const Tensor& b) { return div(a, b); }
+
+MEZZO_API Tensor neg(const Tensor& x);
+inline Tensor operator-(const Tensor& x) { return neg(x); }
+MEZZO_API Tensor exp(const Tensor& x);
+MEZZO_API Tensor log(const Tensor& x);
+MEZZO_API Tensor sqrt(const Tensor& x);
+MEZZO_API Tensor rsqrt(const Tensor& x);
+MEZZO_API Tensor abs(const Tensor& x);
+MEZZO_API Tensor tanh(const Tensor& x);
+MEZZO_API Tensor sigmoid(const Tensor& x);
+MEZZO_API Tensor relu(const Tensor& x);
+MEZZO_API Tensor silu(const Tensor& x);                   ///< x sigmoid(x)
+MEZZO_API Tensor softplus(const Tensor& x);               ///< log(1 + exp(x))
+MEZZO_API Tensor sin(const Tensor& x);
+MEZZO_API Tensor cos(const Tensor& x);
+struct GeluOptions { bool tanh = false; };
+/// x Phi(x), or its tanh form (Hendrycks & Gimpel, arXiv 1606.08415).
+MEZZO_API Tensor gelu(const Tensor& x, GeluOptions = {});
+/// silu(gate) * up, in one pass (Shazeer, arXiv 2002.05202).
+MEZZO_API Tensor swiglu(const Tensor& gate, const Tensor& up);
+MEZZO_API Tensor pow(const Tensor& x, const Tensor& y);
+MEZZO_API Tensor pow(const Tensor& x, double y);
+struct ClampOptions { double min = -std::numeric_limits<double>::infinity(), max = std::numeric_limits<double>::infinity(); };
+MEZZO_API Tensor clamp(const Tensor& x, ClampOptions);
+/// condition (boolean or u8) ? a : b, broadcast.
+MEZZO_API Tensor where(const Tensor& condition, const Tensor& a, const Tensor& b);
+/// Comparisons give boolean tensors; NaN compares as IEEE 754 says.
+MEZZO_API Tensor eq(const Tensor& a, const Tensor& b);
+MEZZO_API Tensor ne(const Tensor& a, const Tensor& b);
+MEZZO_API Tensor lt(const Tensor& a, const Tensor& b);
+MEZZO_API Tensor le(const Tensor& a, const Tensor& b);
+MEZZO_API Tensor gt(const Tensor& a, const Tensor& b);
+MEZZO_API Tensor ge(const Tensor& a, const Tensor& b);
+MEZZO_API Tensor eq(const Tensor& a, double b);
+MEZZO_API Tensor ne(const Tensor& a, double b);
+MEZZO_API Tensor lt(const Tensor& a, double b);
+MEZZO_API Tensor le(const Tensor& a, double b);
+MEZZO_API Tensor gt(const Tensor& a, double b);
+MEZZO_API Tensor ge(const Tensor& a, double b);
+/// value where mask (boolean, broadcast) is true, x elsewhere.
+MEZZO_API Tensor masked_fill(const Tensor& x, const Tensor& mask, double value);
+/// The last two dimensions' lower triangle (column <= row); zero above.
+MEZZO_API Tensor tril(const Tensor& x);
+/// Zeroes elements with probability p and scales the rest by 1 / (1 - p), when training; draws from the default generator. Error unless 0 <= p < 1.
+MEZZO_API Tensor dropout(const Tensor& x, double p, bool training);
+
+// ---- reductions ------------------------------------------------------------------------------
+
+struct ReduceOptions {
+  std::vector<int> dims = {};          ///< all, when empty
+  bool keepdim = false;
+  std::optional<Dtype> dtype = {};     ///< of the result; wins over autocast
+};
+MEZZO_API Tensor sum(const Tensor& x, const ReduceOptions& = {});
+MEZZO_API Tensor mean(const Tensor& x, const ReduceOptions& = {});
+MEZZO_API Tensor prod(const Tensor& x, const ReduceOptions& = {});
+MEZZO_API Tensor amax(const Tensor& x, const ReduceOptions& = {});  ///< the gradient is shared evenly among equal maxima
+struct VarOptions { std::vector<int> dims = {}; bool keepdim = false; std::optional<Dtype> dtype = {}; double correction = 1; };
+MEZZO_API Tensor var(const Tensor& x, const VarOptions& = {});
+struct VectorNormOptions { std::vector<int> dims = {}; bool keepdim = false; std::optional<Dtype> dtype = {}; double p = 2; };
+/// (sum |x|^p)^(1/p); p = infinity gives the largest |x|. Error for p <= 0.
+MEZZO_API Tensor norm(const Tensor& x, const VectorNormOptions& = {});
+MEZZO_API Tensor softmax(const Tensor& x, int dim);
+MEZZO_API Tensor log_softmax(const Tensor& x, int dim);
+MEZZO_API Tensor logsumexp(const Tensor& x, int dim);
+MEZZO_API Tensor cumsum(const Tensor& x, int dim);
+
+// ---- matrix products: f32 accumulation, one rounding on store ----------------------------------
+
+/// numpy's rules: (n) vectors, (m, k) x (k, n), batches broadcast.
+MEZZO_API Tensor matmul(const Tensor& a, const Tensor& b);
+MEZZO_API Tensor mm(const Tensor& a /*(m, k)*/, const Tensor& b /*(k, n)*/);
+MEZZO_API Tensor bmm(const Tensor& a /*(B, m, k)*/, const Tensor& b /*(B, k, n)*/);
+MEZZO_API Tensor addmm(const Tensor& c /*(m, n) or (n)*/, const Tensor& a, const Tensor& b);  ///< c + a b
+/// x w^T + b. Inside autocast the bias is added in f32, unrounded.
+MEZZO_API Tensor linear(const Tensor& x /*(..., in)*/, const Tensor& w /*(out, in)*/, const Tensor& b /*(out)*/ = {});
+
+// ---- layers ----------------------------------------------------------------------------------
+
+struct NormOptions { double eps = 1e-5; };
+/// Over the last dimension C. w, b (C), optional. Statistics in f32.
+MEZZO_API Tensor layer_norm(const Tensor& x, const Tensor& w = {}, const Tensor& b = {}, NormOptions = {});
+MEZZO_API Tensor rms_norm(const Tensor& x, const Tensor& w = {}, NormOptions = {});
+/// Rows of table (V, C) at ids (i32 or i64, any shape). Error for an id outside [0, V).
+MEZZO_API Tensor embedding(const Tensor& ids, const Tensor& table);
+struct RopeOptions {
+  double base = 10000;
+  Tensor positions = {};     ///< (T) i64; 0 .. T - 1 when left out
+  Tensor inv_freq = {};      ///< (D / 2) f32; base^(-2i/D) when left out
+  bool interleaved = false;  ///< pairs (2i, 2i + 1) instead of (i, i + D / 2)
+};
+/// Rotary position embedding (Su et al., arXiv 2104.09864) of x (B, H, T, D).
+MEZZO_API Tensor rope(const Tensor& x, const RopeOptions& = {});
+
+struct AttentionOptions {
+  bool is_causal = false;            ///< query i sees keys j <= i + Tk - Tq
+  Tensor mask = {};                  ///< boolean (true keeps) or floating (added), broadcast to (B, H, Tq, Tk)
+  double dropout = 0;                ///< of the probabilities; draws from the default generator
+  std::optional<double> scale = {};  ///< 1 / sqrt(D) when left out
+};
+/// softmax(scale q k^T + mask) v by blocks, never T x T for a head. q (B, H, Tq, D); k, v (B, Hkv, Tk, D), H a multiple of Hkv.
+/// A row whose keys are all masked gives zeros.
+MEZZO_API Tensor scaled_dot_product_attention(const Tensor& q, const Tensor& k, const Tensor& v, const AttentionOptions& = {});
+/// Self-attention on packed projections: qkv (B, T, 3 C) holds q, k, v of `heads` heads side by side; the result is (B, T, C). No copies are made.
+MEZZO_API Tensor packed_attention(const Tensor& qkv, int heads, const AttentionOptions& = {});
+
+// ---- losses: computed in f32 --------------------------------------------------------------------
+
+enum class Reduction : std::uint8_t { none, mean, sum };
+struct LossOptions {
+  Reduction reduction = Reduction::mean;
+  std::int64_t ignore_index = -100;  ///< targets that carry no loss; the mean is over the others
+};
+/// -log softmax(logits)[target]: logits (N, V) or (B, T, V), target (N) or (B, T), i32 or i64.
+MEZZO_API Tensor cross_entropy(const Tensor& logits, const Tensor& target, LossOptions = {});
+/// cross_entropy(linear(x, w), target) without ever holding the logits: 256 tokens at a time. x (..., C), w (V, C), target (...).
+MEZZO_API Tensor linear_cross_entropy(const Tensor& x, const Tensor& w, const Tensor& target, LossOptions = {});
+MEZZO_API Tensor nll_loss(const Tensor& log_probabilities, const Tensor& target, LossOptions = {});
+MEZZO_API Tensor mse_loss(const Tensor& x, const Tensor& y, LossOptions = {});
+MEZZO_API Tensor binary_cross_entropy(const Tensor& probability, const Tensor& y, LossOptions = {});
+MEZZO_API Tensor binary_cross_entropy_with_logits(const Tensor& x, const Tensor& y, LossOptions = {});
+
+// ---- joining and indexing ------------------------------------------------------------------------
+
+MEZZO_API Tensor cat(const std::vector<Tensor>& tensors, int dim = 0);
+MEZZO_API Tensor stack(const std::vector<Tensor>& tensors, int dim = 0);
+/// Views of `size` along dim; the last may be smaller.
+MEZZO_API std::vector<Tensor> split(const Tensor& x, std::int64_t size, int dim = 0);
+MEZZO_API Tensor index_select(const Tensor& x, int dim, const Tensor& index /*(n)*/);
+MEZZO_API Tensor gather(const Tensor& x, int dim, const Tensor& index);
+MEZZO_API Tensor scatter_add(const Tensor& x, int dim, const Tensor& index, const Tensor& src);
+
+}  // namespace mezzo

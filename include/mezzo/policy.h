@@ -1,0 +1,52 @@
+// policy.h - which precision each op runs in under autocast: a value, a byte an op.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <string_view>
+
+#include <mezzo/dtype.h>
+
+namespace mezzo::amp {
+
+/// What autocast does with an op's floating inputs (f64, integers and booleans are never touched).
+enum class Cast : std::uint8_t {
+  low,           ///< cast to the region's 16-bit dtype, accumulate in f32, round once on store
+  f32,           ///< cast up; the result is f32
+  f32_internal,  ///< arithmetic in f32, result in the input's dtype
+  widest,        ///< the widest input decides, in any order; f16 with bf16 gives f32
+  as_is,         ///< runs in the input's dtype
+  banned         ///< an Error that says what to use instead
+};
+MEZZO_API std::string_view name(Cast);
+
+/// Rows of the op table (autograd/op_table.h); the build checks that it is right.
+inline constexpr std::size_t kPolicyOps = 77;
+
+class MEZZO_API Policy {
+ public:
+  static const Policy& mezzo();  ///< precision.md's table: 16-bit residual stream, norms and softmax exact inside
+  static const Policy& torch();  ///< torch's CUDA lists rule for rule
+  /// Error that lists near names for an unknown op.
+  Policy& set(std::string_view op, Cast);
+  Cast of(std::string_view op) const;
+
+  /// torch() only: weight gradients are rounded to 16 bits before they reach an f32 leaf, biases before they are added.
+  bool rounds_like_torch() const { return rounds_like_torch_; }
+  Cast operator[](std::size_t op_id) const { return casts_[op_id]; }  ///< by OpId, for the library
+  friend bool operator==(const Policy&, const Policy&) = default;
+
+ private:
+  std::array<Cast, kPolicyOps> casts_{};
+  bool rounds_like_torch_ = false;
+};
+
+/// Precision of a custom function (torch's custom_fwd / custom_bwd).
+struct FunctionOptions {
+  /// Under autocast: floating inputs are cast to this dtype and forward runs with autocast off. Unset: forward runs in the ambient state.
+  std::optional<Dtype> cast_inputs = {};
+};
+
+}  // namespace mezzo::amp

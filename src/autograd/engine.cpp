@@ -1,0 +1,273 @@
+// engine.cpp - the backward loop, gradient accumulation, and what a node sees of it.
+#include "autograd/engine.h"
+
+#include <algorithm>
+
+#include "core/fail.h"
+#include "kernels/kernels.h"
+#include "tensor/layout.h"
+
+namespace mezzo::autograd {
+
+using mezzo::detail::Edge;
+using mezzo::detail::TensorImpl;
+
+// ---- sums of gradients ---------------------------------------------------------------------------
+
+Tensor add_gradients(Tensor a, const Tensor& b) {
+  const Dtype dtype = promote(a.dtype(), b.dtype());
+  const Operand x = operand(a, dtype), y = operand(b, dtype);
+  const bool in_place = !context().grad && a.impl() == x.value.impl() && a.is_contiguous();
+  a = Tensor();
+  const bool reuse = in_place && x.value.impl()->storage->unique();
+  const Tensor out = reuse ? x.value : make_tensor(x.value.shape(), dtype);
+  kernels::binary(kernels::cpu_queue(), kernels::Binary::add, dtype, data(x.value), data(y.value), mutable_data(out), strided({&out, &x.value, &y.value}));
+  if (reuse) return out;
+  return record(OpId::add, out, {x, y}, {}, [](Backward& g) { g.set(0, g.dy()); g.set(1, g.dy()); });
+}
+
+void accumulate_leaf(TensorImpl& leaf, Tensor g, bool create_graph) {
+  auto& extra = leaf.more();
+  const Dtype dtype = is_16bit(leaf.dtype) && (extra.grad_in_f32 || extra.grad.defined()) ? Dtype::f32 : leaf.dtype;
+  if (g.dtype() != dtype) g = g.to(dtype);
+  if (!extra.grad.defined()) {
+    // A gradient that others hold (an upstream gradient passed through) must not become a buffer that is added to.
+    const MemoryScope scope(Memory::gradients);
+    if (!create_graph && !(g.is_contiguous() && g.impl()->storage->unique())) g = g.clone();
+    if (g.impl()->storage->category == Memory::activations) g.impl()->storage->relabel(Memory::gradients);
+    extra.grad = create_graph ? g : g.detach();
+    return;
+  }
+  if (create_graph) {
+    extra.grad = add_gradients(extra.grad, g);
+    return;
+  }
+  const MemoryScope scope(Memory::gradients);
+  if (extra.grad.dtype() != dtype) extra.grad = extra.grad.to(dtype);
+  const Tensor& total = extra.grad;  // in place: a handle the user took from grad() sees the sum
+  if (total.is_contiguous()) {
+    kernels::binary(kernels::cpu_queue(), kernels::Binary::add, dtype, data(total), data(g), mutable_data(total), strided({&total, &total, &g}));
+  } else {
+    copy_elements(total, add_gradients(total, g));
+  }
+  bump_version(total);
+}
+
+// ---- the loop ------------------------------------------------------------------------------------
+
+Engine::Engine(const EngineOptions& options) : options_(options) {
+  for (const auto& t : options_.capture) captured_edges_.push_back(gradient_edge(t));
+  captured_.resize(options_.capture.size());
+}
+
+// With captured tensors only nodes on a way to one of them run. Sequence numbers rise along the graph, so one pass over the
+// reachable nodes in rising order decides, and nothing older than the oldest captured tensor is looked at.
+void Engine::find_needed(std::span<const Tensor> roots) {
+  std::uint64_t oldest = UINT64_MAX;
+  std::unordered_set<const TensorImpl*> leaves;
+  std::unordered_set<const Node*> captured_nodes;
+  for (const auto& e : captured_edges_) {
+    if (e.node) { oldest = std::min(oldest, node_of(e)->sequence); captured_nodes.insert(node_of(e)); }
+    else if (e.leaf) { oldest = 0; leaves.insert(e.leaf.get()); }
+  }
+  std::vector<Node*> reachable, stack;
+  std::unordered_set<const Node*> seen;
+  const auto visit = [&](const Edge& e) {
+    Node* n = node_of(e);
+    if (n && n->sequence >= oldest && seen.insert(n).second) stack.push_back(n);
+  };
+  for (const auto& r : roots) visit(gradient_edge(r));
+  while (!stack.empty()) {
+    Node* n = stack.back();
+    stack.pop_back();
+    reachable.push_back(n);
+    for (const auto& e : n->edges) visit(e);
+  }
+  std::sort(reachable.begin(), reachable.end(), [](const Node* a, const Node* b) { return a->sequence < b->sequence; });
+  for (const Node* n : reachable)
+    for (const auto& e : n->edges)
+      if ((e.leaf && leaves.count(e.leaf.get())) || (e.node && (captured_nodes.count(node_of(e)) || needed_.count(node_of(e))))) { needed_.insert(n); break; }
+  needed_.insert(captured_nodes.begin(), captured_nodes.end());  // their gradient must arrive, though they may not run
+}
+
+void Engine::add(const Edge& edge, Tensor g) {
+  if (!edge) return;
+  const Dtype dtype = edge.leaf ? edge.leaf->dtype : node_of(edge)->outputs[static_cast<std::size_t>(edge.index)].dtype;
+  if (edge.leaf) {
+    const bool hooked = edge.leaf->extra && edge.leaf->extra->hooks && !edge.leaf->extra->hooks->hooks.empty();
+    if (!captures() && !hooked) return accumulate_leaf(*edge.leaf, std::move(g), options_.create_graph);
+    if (g.dtype() != dtype) g = g.to(dtype);
+    for (auto& total : leaf_totals_)
+      if (total.leaf == edge.leaf) {
+        total.gradient = add_gradients(std::move(total.gradient), g);
+        return;
+      }
+    leaf_totals_.push_back({edge.leaf, std::move(g)});
+    return;
+  }
+  Node* node = node_of(edge);
+  if (captures() && !needed_.count(node)) return;
+  if (g.dtype() != dtype) g = g.to(dtype);
+  auto [it, fresh] = pending_.try_emplace(node);
+  if (fresh) {
+    it->second.gradients.resize(node->outputs.size());
+    tasks_.push({node->sequence, edge.node});
+  }
+  auto& slot = it->second.gradients[static_cast<std::size_t>(edge.index)];
+  slot = slot.defined() ? add_gradients(std::move(slot), g) : std::move(g);
+}
+
+Tensor Engine::take_existing(const Edge& edge) {
+  if (!edge.node || options_.create_graph) return {};
+  const auto it = pending_.find(node_of(edge));
+  if (it == pending_.end()) return {};
+  auto& slot = it->second.gradients[static_cast<std::size_t>(edge.index)];
+  if (!slot.defined() || !slot.is_contiguous() || !exclusively_owned(slot)) return {};
+  return std::move(slot);
+}
+
+void Engine::capture(const Node& node, std::size_t output, const Tensor& g) {
+  for (std::size_t i = 0; i < captured_edges_.size(); ++i)
+    if (node_of(captured_edges_[i]) == &node && captured_edges_[i].index == static_cast<int>(output)) captured_[i] = g;
+}
+
+void Engine::run_node(Node& node, Pending pending) {
+  for (std::size_t o = 0; o < pending.gradients.size(); ++o) {
+    auto& g = pending.gradients[o];
+    if (!g.defined()) continue;
+    if (o < node.hooks.size() && node.hooks[o])
+      for (const auto& h : node.hooks[o]->hooks)
+        if (Tensor replaced = h.call(g); replaced.defined()) g = replaced;
+    if (captures()) capture(node, o, g);
+  }
+  if (captures()) {
+    bool runs = false;
+    for (const auto& e : node.edges) {
+      runs = runs || (e.node && needed_.count(node_of(e)));
+      for (const auto& c : captured_edges_) runs = runs || (e.leaf && c.leaf == e.leaf);
+    }
+    if (!runs) return;
+  }
+  if (node.released)
+    fail(name(node.op), "backward runs through this part of the graph a second time, but what it saved was freed the first time",
+         "pass .retain_graph = true to the first backward");
+  {
+    const AutocastMode autocast(node.callers_context && callers_autocast_);
+    Backward b(node, pending.gradients, *this);
+    node.run(b);
+  }
+  if (!options_.retain_graph && !options_.create_graph) {
+    node.released = true;
+    node.saved.clear();
+    node.forget();
+  }
+}
+
+void Engine::finish_leaves() {
+  for (auto& total : leaf_totals_) {
+    if (const auto& hooks = total.leaf->extra ? total.leaf->extra->hooks : nullptr)
+      for (const auto& h : hooks->hooks)
+        if (Tensor replaced = h.call(total.gradient); replaced.defined()) total.gradient = replaced;
+    if (!captures()) accumulate_leaf(*total.leaf, total.gradient, options_.create_graph);
+    for (std::size_t i = 0; i < captured_edges_.size(); ++i)
+      if (captured_edges_[i].leaf == total.leaf) captured_[i] = total.gradient;
+  }
+}
+
+std::vector<Tensor> Engine::run(std::span<const Tensor> roots, std::span<const Tensor> gradients) {
+  const ContextScope scope;
+  callers_autocast_ = context().autocast;
+  context().autocast = false;
+  context().grad = options_.create_graph;
+  if (captures()) find_needed(roots);
+  for (std::size_t i = 0; i < roots.size(); ++i) add(gradient_edge(roots[i]), gradients[i]);
+  while (!tasks_.empty()) {
+    const Task task = tasks_.top();
+    tasks_.pop();
+    Node* node = static_cast<Node*>(task.node.get());
+    auto it = pending_.find(node);
+    Pending p = std::move(it->second);
+    pending_.erase(it);
+    run_node(*node, std::move(p));
+  }
+  finish_leaves();
+  return std::move(captured_);
+}
+
+std::vector<Tensor> run_backward(std::span<const Tensor> roots, std::span<const Tensor> gradients, const EngineOptions& options) {
+  return Engine(options).run(roots, gradients);
+}
+
+// ---- what a node sees ----------------------------------------------------------------------------
+
+bool Backward::wants(int i) const { return static_cast<bool>(node_.edges[static_cast<std::size_t>(i)]); }
+bool Backward::create_graph() const { return engine_.options().create_graph; }
+
+Tensor Backward::saved(int i) const {
+  const auto& s = node_.saved[static_cast<std::size_t>(i)];
+  if (!s.data.defined()) return {};
+  if (s.data.version() != s.version)
+    fail(name(node_.op), fmt::format("a tensor of shape {} that backward needs was changed in place after it was saved (version {}, now {})",
+                                     to_string(s.data.shape()), s.version, s.data.version()),
+         "write to a clone(), or change it after backward");
+  if (!create_graph()) return s.data;
+  if (s.output >= 0) {
+    Tensor t = alias_of(s.data);
+    t.impl()->requires_grad = true;
+    t.impl()->edge = {Ref<mezzo::detail::GraphNode>(&node_), {}, s.output};
+    return t;
+  }
+  if (s.input < 0 || !node_.edges[static_cast<std::size_t>(s.input)]) return s.data;
+  if (s.data.impl()->requires_grad) return s.data;
+  Tensor t = alias_of(s.data);  // a cast copy: connected to what it was cast from
+  t.impl()->requires_grad = true;
+  t.impl()->edge = node_.edges[static_cast<std::size_t>(s.input)];
+  return t;
+}
+
+void Backward::set(int i, Tensor g) {
+  if (!g.defined() || !wants(i)) return;
+  MEZZO_CHECK(g.shape() == node_.inputs[static_cast<std::size_t>(i)].shape);
+  engine_.add(node_.edges[static_cast<std::size_t>(i)], std::move(g));
+}
+
+Backward::Sink Backward::sink(int i) {
+  const auto& edge = node_.edges[static_cast<std::size_t>(i)];
+  if (!edge.leaf || create_graph() || engine_.captures()) return {};
+  TensorImpl& leaf = *edge.leaf;
+  if (leaf.extra && leaf.extra->hooks && !leaf.extra->hooks->hooks.empty()) return {};
+  auto& extra = leaf.more();
+  const MemoryScope scope(Memory::gradients);
+  if (!extra.grad.defined()) {
+    extra.grad = make_tensor(leaf.shape, is_16bit(leaf.dtype) && extra.grad_in_f32 ? Dtype::f32 : leaf.dtype);
+    return {extra.grad, false};
+  }
+  if (!extra.grad.is_contiguous()) return {};
+  if (is_16bit(extra.grad.dtype())) {
+    const GradMode off(false);
+    extra.grad = extra.grad.to(Dtype::f32);
+  }
+  bump_version(extra.grad);
+  return {extra.grad, true};
+}
+
+Tensor Backward::take_existing(int i) { return engine_.take_existing(node_.edges[static_cast<std::size_t>(i)]); }
+
+void Backward::through(const std::vector<Tensor>& values, const Definition& definition) {
+  std::vector<Tensor> in(values.size()), wanted;
+  std::vector<int> index;
+  for (std::size_t i = 0; i < values.size(); ++i) {
+    if (!values[i].defined()) continue;
+    in[i] = record(OpId::identity, alias_of(values[i]), {values[i]}, {}, [](Backward& g) { g.set(0, g.dy()); });
+    if (wants(static_cast<int>(i)) && in[i].requires_grad()) {
+      wanted.push_back(in[i]);
+      index.push_back(static_cast<int>(i));
+    }
+  }
+  const Tensor out = definition(in);
+  const Tensor gradient = dy().to(out.dtype());
+  const auto grads = run_backward({&out, 1}, {&gradient, 1}, {.create_graph = true, .retain_graph = true, .capture = wanted, .allow_unused = true});
+  for (std::size_t k = 0; k < index.size(); ++k) set(index[k], grads[k]);
+}
+
+}  // namespace mezzo::autograd

@@ -1,0 +1,141 @@
+// op_table.h - every op: its name, its precision class in both policies, and how its gradient is checked.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <string_view>
+
+#include <mezzo/policy.h>
+
+namespace mezzo {
+
+enum class OpId : std::uint8_t {
+  // element-wise
+  add, sub, mul, div, pow, neg, abs, exp, log, sqrt, rsqrt, tanh, sigmoid, relu, silu, gelu, softplus, sin, cos, swiglu, clamp, where, compare, masked_fill, tril, dropout,
+  // reductions
+  sum, sum_dim, mean, mean_dim, prod, amax, var, norm, cumsum, logsumexp, softmax, log_softmax,
+  // matrix products
+  matmul, mm, bmm, addmm, linear, scaled_dot_product_attention, packed_attention, linear_cross_entropy,
+  // norms, positions
+  layer_norm, rms_norm, rope, embedding,
+  // losses
+  cross_entropy, nll_loss, mse_loss, binary_cross_entropy, binary_cross_entropy_with_logits,
+  // joining and indexing
+  cat, stack, split, index_select, gather, scatter_add,
+  // views and conversions
+  to, clone, contiguous, reshape, transpose, permute, narrow, expand, unsqueeze, squeeze, select,
+  // of the engine
+  scale, function, checkpoint, identity, gradient_of,
+  count
+};
+inline constexpr std::size_t kOpCount = static_cast<std::size_t>(OpId::count);
+static_assert(amp::kPolicyOps == kOpCount, "amp::kPolicyOps in mezzo/policy.h follows this enum");
+
+/// How the gradient sweep checks an op (tests/grad): smooth ops to second order; kinked ones away from their kinks;
+/// linear ones have no second derivative of their own; none: not differentiable, or of the engine.
+enum class Check : std::uint8_t { none, linear, smooth, kinked };
+
+struct OpInfo {
+  OpId id;
+  std::string_view name;
+  amp::Cast mezzo, torch;
+  Check check;
+};
+
+namespace op_table {
+using enum amp::Cast;
+using enum Check;
+// clang-format off
+inline constexpr std::array kOps{
+    OpInfo{OpId::add,          "add",          widest,       widest,       Check::linear},
+    OpInfo{OpId::sub,          "sub",          widest,       widest,       Check::linear},
+    OpInfo{OpId::mul,          "mul",          widest,       widest,       smooth},
+    OpInfo{OpId::div,          "div",          widest,       widest,       smooth},
+    OpInfo{OpId::pow,          "pow",          f32,          f32,          smooth},
+    OpInfo{OpId::neg,          "neg",          as_is,        as_is,        Check::linear},
+    OpInfo{OpId::abs,          "abs",          as_is,        as_is,        kinked},
+    OpInfo{OpId::exp,          "exp",          f32,          f32,          smooth},
+    OpInfo{OpId::log,          "log",          f32,          f32,          smooth},
+    OpInfo{OpId::sqrt,         "sqrt",         f32_internal, as_is,        smooth},
+    OpInfo{OpId::rsqrt,        "rsqrt",        f32,          f32,          smooth},
+    OpInfo{OpId::tanh,         "tanh",         f32_internal, as_is,        smooth},
+    OpInfo{OpId::sigmoid,      "sigmoid",      f32_internal, as_is,        smooth},
+    OpInfo{OpId::relu,         "relu",         as_is,        as_is,        kinked},
+    OpInfo{OpId::silu,         "silu",         f32_internal, as_is,        smooth},
+    OpInfo{OpId::gelu,         "gelu",         f32_internal, as_is,        smooth},
+    OpInfo{OpId::softplus,     "softplus",     f32,          f32,          smooth},
+    OpInfo{OpId::sin,          "sin",          f32_internal, as_is,        smooth},
+    OpInfo{OpId::cos,          "cos",          f32_internal, as_is,        smooth},
+    OpInfo{OpId::swiglu,       "swiglu",       f32_internal, as_is,        smooth},
+    OpInfo{OpId::clamp,        "clamp",        as_is,        as_is,        kinked},
+    OpInfo{OpId::where,        "where",        widest,       widest,       Check::linear},
+    OpInfo{OpId::compare,      "compare",      as_is,        as_is,        none},
+    OpInfo{OpId::masked_fill,  "masked_fill",  as_is,        as_is,        Check::linear},
+    OpInfo{OpId::tril,         "tril",         as_is,        as_is,        Check::linear},
+    OpInfo{OpId::dropout,      "dropout",      f32_internal, as_is,        Check::linear},
+    OpInfo{OpId::sum,          "sum",          f32,          f32,          Check::linear},
+    OpInfo{OpId::sum_dim,      "sum_dim",      f32_internal, f32,          Check::linear},
+    OpInfo{OpId::mean,         "mean",         f32,          as_is,        Check::linear},
+    OpInfo{OpId::mean_dim,     "mean_dim",     f32_internal, as_is,        Check::linear},
+    OpInfo{OpId::prod,         "prod",         f32,          f32,          smooth},
+    OpInfo{OpId::amax,         "amax",         as_is,        as_is,        kinked},
+    OpInfo{OpId::var,          "var",          f32,          as_is,        smooth},
+    OpInfo{OpId::norm,         "norm",         f32,          f32,          smooth},
+    OpInfo{OpId::cumsum,       "cumsum",       f32,          f32,          Check::linear},
+    OpInfo{OpId::logsumexp,    "logsumexp",    f32,          f32,          smooth},
+    OpInfo{OpId::softmax,      "softmax",      f32_internal, f32,          smooth},
+    OpInfo{OpId::log_softmax,  "log_softmax",  f32,          f32,          smooth},
+    OpInfo{OpId::matmul,       "matmul",       low,          low,          smooth},
+    OpInfo{OpId::mm,           "mm",           low,          low,          smooth},
+    OpInfo{OpId::bmm,          "bmm",          low,          low,          smooth},
+    OpInfo{OpId::addmm,        "addmm",        low,          low,          smooth},
+    OpInfo{OpId::linear,       "linear",       low,          low,          smooth},
+    OpInfo{OpId::scaled_dot_product_attention, "scaled_dot_product_attention", low, low, smooth},
+    OpInfo{OpId::packed_attention, "packed_attention", low,  low,          smooth},
+    OpInfo{OpId::linear_cross_entropy, "linear_cross_entropy", low, low,   smooth},
+    OpInfo{OpId::layer_norm,   "layer_norm",   f32_internal, f32,          smooth},
+    OpInfo{OpId::rms_norm,     "rms_norm",     f32_internal, f32,          smooth},
+    OpInfo{OpId::rope,         "rope",         f32_internal, as_is,        Check::linear},
+    OpInfo{OpId::embedding,    "embedding",    low,          as_is,        Check::linear},
+    OpInfo{OpId::cross_entropy, "cross_entropy", f32,        f32,          smooth},
+    OpInfo{OpId::nll_loss,     "nll_loss",     f32,          f32,          Check::linear},
+    OpInfo{OpId::mse_loss,     "mse_loss",     f32,          f32,          smooth},
+    OpInfo{OpId::binary_cross_entropy, "binary_cross_entropy", banned, banned, smooth},
+    OpInfo{OpId::binary_cross_entropy_with_logits, "binary_cross_entropy_with_logits", f32, f32, smooth},
+    OpInfo{OpId::cat,          "cat",          widest,       widest,       Check::linear},
+    OpInfo{OpId::stack,        "stack",        widest,       widest,       Check::linear},
+    OpInfo{OpId::split,        "split",        as_is,        as_is,        Check::linear},
+    OpInfo{OpId::index_select, "index_select", as_is,        as_is,        Check::linear},
+    OpInfo{OpId::gather,       "gather",       as_is,        as_is,        Check::linear},
+    OpInfo{OpId::scatter_add,  "scatter_add",  widest,       widest,       Check::linear},
+    OpInfo{OpId::to,           "to",           as_is,        as_is,        Check::linear},
+    OpInfo{OpId::clone,        "clone",        as_is,        as_is,        Check::linear},
+    OpInfo{OpId::contiguous,   "contiguous",   as_is,        as_is,        Check::linear},
+    OpInfo{OpId::reshape,      "reshape",      as_is,        as_is,        Check::linear},
+    OpInfo{OpId::transpose,    "transpose",    as_is,        as_is,        Check::linear},
+    OpInfo{OpId::permute,      "permute",      as_is,        as_is,        Check::linear},
+    OpInfo{OpId::narrow,       "narrow",       as_is,        as_is,        Check::linear},
+    OpInfo{OpId::expand,       "expand",       as_is,        as_is,        Check::linear},
+    OpInfo{OpId::unsqueeze,    "unsqueeze",    as_is,        as_is,        Check::linear},
+    OpInfo{OpId::squeeze,      "squeeze",      as_is,        as_is,        Check::linear},
+    OpInfo{OpId::select,       "select",       as_is,        as_is,        Check::linear},
+    OpInfo{OpId::scale,        "scale",        f32,          f32,          Check::linear},
+    OpInfo{OpId::function,     "function",     as_is,        as_is,        none},
+    OpInfo{OpId::checkpoint,   "checkpoint",   as_is,        as_is,        none},
+    OpInfo{OpId::identity,     "identity",     as_is,        as_is,        Check::linear},
+    OpInfo{OpId::gradient_of,  "gradient_of",  as_is,        as_is,        none},
+};
+// clang-format on
+static_assert(kOps.size() == kOpCount, "an op has no row");
+consteval bool in_order() {
+  for (std::size_t i = 0; i < kOps.size(); ++i)
+    if (static_cast<std::size_t>(kOps[i].id) != i) return false;
+  return true;
+}
+static_assert(in_order(), "rows stand in the order of OpId");
+}  // namespace op_table
+
+constexpr const OpInfo& info(OpId op) { return op_table::kOps[static_cast<std::size_t>(op)]; }
+constexpr const char* name(OpId op) { return info(op).name.data(); }
+
+}  // namespace mezzo

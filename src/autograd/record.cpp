@@ -1,0 +1,84 @@
+// record.cpp - connecting a node to the graph, and freeing a graph of any depth.
+#include <atomic>
+
+#include "autograd/node.h"
+#include "core/fail.h"
+
+namespace mezzo {
+
+// Freeing a node can free the one before it, and so on down the graph: a list instead of the stack.
+void detail::destroy(GraphNode* node) noexcept {
+  thread_local std::vector<GraphNode*> waiting;
+  thread_local bool running = false;
+  waiting.push_back(node);
+  if (running) return;
+  running = true;
+  while (!waiting.empty()) {
+    auto* next = static_cast<autograd::Node*>(waiting.back());
+    waiting.pop_back();
+    delete next;
+  }
+  running = false;
+}
+
+namespace autograd {
+namespace {
+std::uint64_t next_sequence() {
+  static std::atomic<std::uint64_t> counter{0};
+  return counter.fetch_add(1, std::memory_order_relaxed) + 1;
+}
+bool wants_gradient(const Tensor& t) { return t.defined() && t.impl()->requires_grad; }
+}  // namespace
+
+mezzo::detail::Edge gradient_edge(const Tensor& t) {
+  if (!wants_gradient(t)) return {};
+  if (t.impl()->edge) return t.impl()->edge;
+  return {{}, Ref<mezzo::detail::TensorImpl>(t.impl()), 0};
+}
+
+bool should_record(std::initializer_list<Operand> inputs) { return context().grad && detail_node::any_requires_grad(inputs); }
+
+bool detail_node::any_requires_grad(std::initializer_list<Operand> inputs) {
+  for (const auto& i : inputs)
+    if (wants_gradient(i.original)) return true;
+  return false;
+}
+
+void detail_node::connect(Node& node, OpId op, Tensor& out, std::initializer_list<Operand> inputs, std::initializer_list<Tensor> saved) {
+  autograd::connect(node, op, {&out, 1}, {inputs.begin(), inputs.size()}, {saved.begin(), saved.size()});
+}
+
+void connect(Node& node, OpId op, std::span<Tensor> outputs, std::span<const Operand> inputs, std::span<const Tensor> saved) {
+  const Ref<mezzo::detail::GraphNode> holder(&node);
+  node.op = op;
+  node.sequence = next_sequence();
+  node.edges.reserve(inputs.size());
+  node.inputs.reserve(inputs.size());
+  for (const auto& i : inputs) {
+    node.edges.push_back(gradient_edge(i.original));
+    node.inputs.push_back(i.original.defined() ? TensorMeta{i.original.impl()->shape, i.original.impl()->dtype} : TensorMeta{});
+  }
+  node.saved.reserve(saved.size());
+  for (const auto& t : saved) {
+    SavedTensor s;
+    if (t.defined()) {
+      s.version = t.version();
+      for (std::size_t i = 0; i < inputs.size() && s.input < 0; ++i)
+        if (inputs[i].value.impl() == t.impl() || inputs[i].original.impl() == t.impl()) s.input = static_cast<int>(i);
+      for (std::size_t o = 0; o < outputs.size() && s.input < 0; ++o)
+        if (outputs[o].impl() == t.impl()) s.output = static_cast<int>(o);
+      s.data = s.output >= 0 ? alias_of(t) : t;  // an output that held itself through its node would never be freed
+    }
+    node.saved.push_back(std::move(s));
+  }
+  for (std::size_t o = 0; o < outputs.size(); ++o) {
+    auto* impl = outputs[o].impl();
+    node.outputs.push_back({impl->shape, impl->dtype});
+    if (!is_floating(impl->dtype)) continue;
+    impl->requires_grad = true;
+    impl->edge = {holder, {}, static_cast<int>(o)};
+  }
+}
+
+}  // namespace autograd
+}  // namespace mezzo
