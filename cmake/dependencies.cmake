@@ -1,7 +1,11 @@
 # What mezzo stands on; all of it Debian packages (./dev setup installs them).
 find_package(Threads REQUIRED)
 find_package(fmt REQUIRED)
-find_package(dnnl REQUIRED)
+# oneDNN: by header and library. Debian's dnnl-config.cmake insists on OpenCL's development files, which a CPU build has no use for.
+find_path(DNNL_INCLUDE_DIR oneapi/dnnl/dnnl.hpp REQUIRED)
+find_library(DNNL_LIBRARY dnnl REQUIRED)
+add_library(DNNL::dnnl UNKNOWN IMPORTED)
+set_target_properties(DNNL::dnnl PROPERTIES IMPORTED_LOCATION ${DNNL_LIBRARY} INTERFACE_INCLUDE_DIRECTORIES ${DNNL_INCLUDE_DIR})
 find_package(nlohmann_json REQUIRED)
 find_package(PkgConfig REQUIRED)
 pkg_check_modules(hwy REQUIRED IMPORTED_TARGET libhwy)
