@@ -2,6 +2,7 @@
 #pragma once
 
 #include <array>
+#include <cstddef>
 #include <cstdint>
 #include <functional>
 #include <string>
@@ -18,7 +19,7 @@ MEZZO_API std::string_view version();
 
 /// Threads that kernels use, from now on. Default: MEZZO_NUM_THREADS, else the physical cores this
 /// process may run on. Results are bit-identical only between runs with the same number.
-/// Error if n < 1.
+/// Error unless 1 <= n <= 4096.
 MEZZO_API void set_num_threads(int n);
 MEZZO_API int num_threads();
 
@@ -46,7 +47,8 @@ MEZZO_API const CpuInfo& cpu_info();
 
 enum class LogLevel : std::uint8_t { debug, info, warning };
 using LogSink = std::function<void(LogLevel, std::string_view)>;
-/// Where the library's messages go; empty (the default): nowhere. Returns the sink before.
+/// Where the library's messages go; empty (the default): nowhere. Returns the sink before, which is
+/// not running any more (unless it is the caller). Messages come one at a time, from any thread; what a sink throws is dropped.
 MEZZO_API LogSink set_log_sink(LogSink);
 
 // ---- memory ----------------------------------------------------------------------------------

@@ -19,6 +19,9 @@ void deallocate(void* p, std::size_t bytes, Memory category) noexcept;
 /// Moves `bytes` between accounts.
 void relabel(std::size_t bytes, Memory from, Memory to) noexcept;
 
+/// Times that the allocator has asked the system for memory: constant once a program has warmed up.
+std::int64_t system_mappings();
+
 /// The category that new tensors of this thread get; activations unless a scope says otherwise.
 Memory current_memory() noexcept;
 class MemoryScope {

@@ -1,0 +1,255 @@
+// allocator.cpp - one lock, a stack of free blocks for each size class, and the accounts.
+//
+// Small blocks are carved from slabs, one after another and only when no used block is free, so the stacks hold touched memory
+// only: a sequence that has run once runs again without a page fault. Large blocks are mappings of their own.
+#include "core/allocator.h"
+
+#include <algorithm>
+#include <array>
+#include <mutex>
+#include <unordered_map>
+#include <vector>
+
+#include "core/cpu.h"
+#include "core/fail.h"
+#include "core/pages.h"
+#include "core/size_class.h"
+
+namespace mezzo {
+namespace {
+
+struct Slab {
+  char* begin;
+  std::size_t bytes;
+};
+
+struct Class {
+  std::vector<void*> free;       // a stack; its capacity is at least the number of blocks in existence, so push_back never allocates
+  std::size_t blocks = 0;        // in existence
+  std::size_t block_bytes = 0;   // of each
+  std::vector<Slab> slabs;       // small classes only
+  char *fresh = nullptr, *fresh_end = nullptr;  // the uncarved end of the last slab
+};
+
+constexpr std::size_t slab_bytes(std::size_t block) {
+  return std::clamp(std::bit_ceil(8 * block), std::size_t{64} << 10, std::size_t{4} << 20);
+}
+
+class Allocator {
+ public:
+  void* allocate(std::size_t bytes, Memory category) {
+    if (bytes > kMaxBlock - kRedZone) refuse(bytes, category);
+    const SizeClass c = size_class(bytes + kRedZone);
+    const std::lock_guard lock(mutex_);
+    Class& free_of_class = classes_[c.index];
+    void* p = nullptr;
+    if (!free_of_class.free.empty()) {
+      p = free_of_class.free.back();
+      free_of_class.free.pop_back();
+    } else {
+      p = is_large(c) ? large_block(c) : small_block(c);
+      if (!p) refuse(bytes, category);
+    }
+    allow(p, bytes);
+    count(bytes, category);
+    return p;
+  }
+
+  void deallocate(void* p, std::size_t bytes, Memory category) noexcept {
+    SizeClass c = size_class(bytes + kRedZone);
+    const std::lock_guard lock(mutex_);
+    if (is_large(c)) c = large_.find(p)->second;  // it may be of a larger class than was asked for
+    forbid(p, c.bytes);
+    classes_[c.index].free.push_back(p);
+    accounts_.bytes[static_cast<std::size_t>(category)] -= static_cast<std::int64_t>(bytes);
+    accounts_.total -= static_cast<std::int64_t>(bytes);
+  }
+
+  void relabel(std::size_t bytes, Memory from, Memory to) noexcept {
+    const std::lock_guard lock(mutex_);
+    accounts_.bytes[static_cast<std::size_t>(from)] -= static_cast<std::int64_t>(bytes);
+    accounts_.bytes[static_cast<std::size_t>(to)] += static_cast<std::int64_t>(bytes);
+  }
+
+  MemoryReport report() {
+    const std::lock_guard lock(mutex_);
+    return accounts_;
+  }
+
+  void reset_peak() {
+    const std::lock_guard lock(mutex_);
+    mark_peak();
+  }
+
+  void release() {
+    const std::lock_guard lock(mutex_);
+    release_cached();
+  }
+
+  std::int64_t mappings() {
+    const std::lock_guard lock(mutex_);
+    return mappings_;
+  }
+
+ private:
+  void count(std::size_t bytes, Memory category) noexcept {
+    accounts_.bytes[static_cast<std::size_t>(category)] += static_cast<std::int64_t>(bytes);
+    accounts_.total += static_cast<std::int64_t>(bytes);
+    if (accounts_.total > accounts_.peak) mark_peak();
+  }
+
+  void mark_peak() noexcept {
+    accounts_.at_peak = accounts_.bytes;
+    accounts_.peak = accounts_.total;
+  }
+
+  void* small_block(SizeClass c) {
+    Class& k = classes_[c.index];
+    if (static_cast<std::size_t>(k.fresh_end - k.fresh) < c.bytes) {
+      const std::size_t bytes = slab_bytes(c.bytes), blocks = bytes / c.bytes;
+      k.slabs.reserve(k.slabs.size() + 1);
+      reserve(k, k.blocks + blocks);
+      char* const slab = static_cast<char*>(map(bytes));
+      if (!slab) return nullptr;
+      k.slabs.push_back({slab, bytes});
+      k.block_bytes = c.bytes;
+      k.blocks += blocks;
+      k.fresh = slab;
+      k.fresh_end = slab + blocks * c.bytes;
+    }
+    return std::exchange(k.fresh, k.fresh + c.bytes);
+  }
+
+  void* large_block(SizeClass c) {
+    // A cached block that is a little larger saves a mapping: at most 1/8 more.
+    for (int i = c.index + 1; i < kSmallClasses + kLargeClasses; ++i) {
+      Class& k = classes_[i];
+      if (k.free.empty()) continue;
+      void* const p = k.free.back();
+      if (large_.find(p)->second.bytes > c.bytes + c.bytes / 8) break;
+      k.free.pop_back();
+      return p;
+    }
+    // Unused blocks of other sizes must not be what drives the machine into swapping.
+    if (accounts_.reserved + static_cast<std::int64_t>(c.bytes) > memory_ / 8 * 7) release_cached();
+    Class& k = classes_[c.index];
+    reserve(k, k.blocks + 1);
+    large_.reserve(large_.size() + 1);
+    void* const p = map(c.bytes);
+    if (!p) return nullptr;
+    try {
+      large_.emplace(p, c);
+    } catch (...) {
+      unmap(p, c.bytes);
+      throw;
+    }
+    ++k.blocks;
+    return p;
+  }
+
+  // Grows in doublings, as push_back would.
+  static void reserve(Class& k, std::size_t blocks) {
+    if (blocks > k.free.capacity()) k.free.reserve(std::max(blocks, 2 * k.free.capacity()));
+  }
+
+  void* map(std::size_t bytes) noexcept {
+    void* p = map_pages(bytes);
+    if (!p) {
+      release_cached();
+      p = map_pages(bytes);
+      if (!p) return nullptr;
+    }
+    forbid(p, bytes);
+    accounts_.reserved += static_cast<std::int64_t>(bytes);
+    ++mappings_;
+    return p;
+  }
+
+  void unmap(void* p, std::size_t bytes) noexcept {
+    allow(p, bytes);
+    unmap_pages(p, bytes);
+    accounts_.reserved -= static_cast<std::int64_t>(bytes);
+  }
+
+  void release_cached() noexcept {
+    for (int i = kSmallClasses; i < kSmallClasses + kLargeClasses; ++i) {
+      Class& k = classes_[i];
+      for (void* p : k.free) {
+        const auto entry = large_.find(p);
+        unmap(p, entry->second.bytes);
+        large_.erase(entry);
+      }
+      k.blocks -= k.free.size();
+      k.free.clear();
+    }
+    for (int i = 0; i < kSmallClasses; ++i) release_slabs(classes_[i]);
+  }
+
+  // Gives back the slabs none of whose blocks is in use.
+  void release_slabs(Class& k) noexcept {
+    std::sort(k.slabs.begin(), k.slabs.end(), [](const Slab& a, const Slab& b) { return a.begin < b.begin; });
+    // The stack in order of address; which free block comes next is of no consequence to anyone but the cache.
+    std::sort(k.free.begin(), k.free.end());
+    std::size_t kept_slabs = 0, kept_blocks = 0;
+    auto block = k.free.begin();
+    for (const Slab& slab : k.slabs) {
+      const auto first = block;
+      while (block != k.free.end() && static_cast<char*>(*block) < slab.begin + slab.bytes) ++block;
+      const std::size_t free_blocks = static_cast<std::size_t>(block - first);
+      const bool current = slab.begin < k.fresh_end && k.fresh_end <= slab.begin + slab.bytes;
+      const std::size_t uncarved = current ? static_cast<std::size_t>(k.fresh_end - k.fresh) / k.block_bytes : 0;
+      if (free_blocks + uncarved == slab.bytes / k.block_bytes) {
+        unmap(slab.begin, slab.bytes);
+        k.blocks -= slab.bytes / k.block_bytes;
+        if (current) k.fresh = k.fresh_end = nullptr;
+      } else {
+        k.slabs[kept_slabs++] = slab;
+        kept_blocks = static_cast<std::size_t>(std::move(first, block, k.free.begin() + static_cast<std::ptrdiff_t>(kept_blocks)) - k.free.begin());
+      }
+    }
+    k.slabs.resize(kept_slabs);
+    k.free.resize(kept_blocks);
+  }
+
+  [[noreturn]] void refuse(std::size_t bytes, Memory category) const {
+    fail("allocate",
+         fmt::format("{} bytes of {} were asked for and the system has no memory left: {} bytes are in use by mezzo ({} at the peak), this process may use {}", bytes,
+                     name(category), accounts_.total, accounts_.peak, memory_),
+         "a smaller batch or a shorter sequence needs less; so does a 16-bit precision");
+  }
+
+  std::mutex mutex_;
+  std::array<Class, kSmallClasses + kLargeClasses> classes_;
+  std::unordered_map<void*, SizeClass> large_;  // every large block in existence
+  MemoryReport accounts_;
+  std::int64_t mappings_ = 0;
+  const std::int64_t memory_ = usable_memory();
+};
+
+Allocator& the_allocator() {
+  static Allocator& allocator = *new Allocator;  // never destroyed: static tensors outlive every order of destruction
+  return allocator;
+}
+
+thread_local Memory tl_memory = Memory::activations;
+
+constexpr std::array<std::string_view, kMemoryCategories> kMemoryNames = {"weights",     "masters",    "gradients", "optimizer",
+                                                                         "activations", "cast_cache", "workspace", "data"};
+
+}  // namespace
+
+void* allocate(std::size_t bytes, Memory category) { return the_allocator().allocate(bytes, category); }
+void deallocate(void* p, std::size_t bytes, Memory category) noexcept { the_allocator().deallocate(p, bytes, category); }
+void relabel(std::size_t bytes, Memory from, Memory to) noexcept { the_allocator().relabel(bytes, from, to); }
+std::int64_t system_mappings() { return the_allocator().mappings(); }
+
+Memory current_memory() noexcept { return tl_memory; }
+MemoryScope::MemoryScope(Memory category) noexcept : before_(std::exchange(tl_memory, category)) {}
+MemoryScope::~MemoryScope() { tl_memory = before_; }
+
+std::string_view name(Memory category) { return kMemoryNames[static_cast<std::size_t>(category)]; }
+MemoryReport memory_report() { return the_allocator().report(); }
+void reset_peak_memory() { the_allocator().reset_peak(); }
+void release_cached_memory() { the_allocator().release(); }
+
+}  // namespace mezzo

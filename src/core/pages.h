@@ -1,0 +1,37 @@
+// pages.h - memory from the system, and the address sanitizer's marks on it.
+#pragma once
+
+#include <cstddef>
+
+#if defined(__SANITIZE_ADDRESS__)
+#define MEZZO_ASAN 1
+#elif defined(__has_feature)
+#if __has_feature(address_sanitizer)
+#define MEZZO_ASAN 1
+#endif
+#endif
+#ifdef MEZZO_ASAN
+#include <sanitizer/asan_interface.h>
+#endif
+
+namespace mezzo {
+
+inline constexpr std::size_t kHugePage = std::size_t{2} << 20;
+
+/// Zeroed pages, aligned to 2 MiB and asked to be huge pages when there are 2 MiB or more of them. Null when the system refuses.
+void* map_pages(std::size_t bytes) noexcept;
+void unmap_pages(void* p, std::size_t bytes) noexcept;
+
+// A free block is out of bounds for the address sanitizer, so that a use after free is found although the memory stays mapped;
+// a red zone behind each block separates it from its neighbour.
+#ifdef MEZZO_ASAN
+inline constexpr std::size_t kRedZone = 64;
+inline void forbid(void* p, std::size_t bytes) noexcept { __asan_poison_memory_region(p, bytes); }
+inline void allow(void* p, std::size_t bytes) noexcept { __asan_unpoison_memory_region(p, bytes); }
+#else
+inline constexpr std::size_t kRedZone = 0;
+inline void forbid(void*, std::size_t) noexcept {}
+inline void allow(void*, std::size_t) noexcept {}
+#endif
+
+}  // namespace mezzo
