@@ -91,14 +91,14 @@ void softmax(Queue&, bool log, Dtype from, Dtype to, const void* x, void* y, std
 /// dx from y and dy: softmax y (dy - sum(dy y)); log: dy - exp(y) sum(dy). y and dy are `from`, dx is `to`.
 void softmax_backward(Queue&, bool log, Dtype from, Dtype to, const void* y, const void* dy, void* dx, std::int64_t rows, std::int64_t c);
 
-/// y = (x - mean) rstd w + b; w and b (C), of `weights` dtype, may be null. mean and rstd (rows, f32) are written unless null.
+/// y = (x - mean) rstd w + b; w and b (C), of `weights` dtype, may be null. mean and rstd (rows; f32, or f64 for f64) are written unless null.
 /// Mean, then variance around it (two passes over the row in registers or L1). x and y are T; rms: mean is taken as 0, b is null.
-void layer_norm(Queue&, bool rms, Dtype, Dtype weights, const void* x, const void* w, const void* b, void* y, float* mean, float* rstd,
+void layer_norm(Queue&, bool rms, Dtype, Dtype weights, const void* x, const void* w, const void* b, void* y, void* mean, void* rstd,
                 std::int64_t rows, std::int64_t c, double eps);
-/// dx (+ dres, if not null: the gradient that already flows to x; dres == dx allowed), and dw, db (C, f32; null: not wanted),
-/// which are overwritten, or added to with `accumulate`.
-void layer_norm_backward(Queue&, bool rms, Dtype, Dtype weights, const void* x, const void* w, const float* mean, const float* rstd, const void* dy,
-                         const void* dres, void* dx, float* dw, float* db, bool accumulate, std::int64_t rows, std::int64_t c);
+/// dx (+ dres, if not null: the gradient that already flows to x; dres == dx allowed), and dw, db (C; f32, or f64 for f64; null: not
+/// wanted), which are overwritten, or added to with `accumulate`.
+void layer_norm_backward(Queue&, bool rms, Dtype, Dtype weights, const void* x, const void* w, const void* mean, const void* rstd, const void* dy,
+                         const void* dres, void* dx, void* dw, void* db, bool accumulate, std::int64_t rows, std::int64_t c);
 
 /// Rotary position embedding (Su et al., arXiv 2104.09864) of x (rows, heads, D): position of row r is positions[r % t] (i64), or r % t when
 /// null; interleaved pairs (2i, 2i+1), or halves (i, i + D/2). inv_freq (D/2, f32). sign -1 is the backward.
@@ -121,13 +121,15 @@ void index_bounds(Queue&, Dtype index_dtype, const void* index, std::int64_t n, 
 
 // ---- losses ----------------------------------------------------------------------------------
 
-/// Per row of logits (rows, V; T): loss = lse - x[target] (f32; 0 where target == ignore_index), lse (f32; null: not wanted).
-void cross_entropy(Queue&, Dtype, Dtype target_dtype, const void* logits, const void* target, float* loss, float* lse, std::int64_t rows, std::int64_t v,
-                   std::int64_t ignore_index);
-/// dx (rows, V; `to`) = (exp(x - lse) - onehot(target)) * scale[r * scale_stride] (scale null: 1); zero rows where target == ignore_index.
-/// dx == logits allowed when the dtypes are equal. Columns from v_valid to v of a padded row are written as 0.
-void cross_entropy_backward(Queue&, Dtype, Dtype to, Dtype target_dtype, const void* logits, const void* target, const float* lse, const float* scale,
-                            std::int64_t scale_stride, void* dx, std::int64_t rows, std::int64_t v, std::int64_t ignore_index);
+/// Per row of logits (rows, V; T), whose rows begin ld elements apart (0: V): loss = lse - x[target] (0 where target == ignore_index), and
+/// lse (null: not wanted); both f32, or f64 for f64.
+void cross_entropy(Queue&, Dtype, Dtype target_dtype, const void* logits, const void* target, void* loss, void* lse, std::int64_t rows, std::int64_t v,
+                   std::int64_t ignore_index, std::int64_t ld = 0);
+/// dx (rows, V; `to`) = (exp(x - lse) - onehot(target)) * scale[r * scale_stride] (lse and scale f32, or f64 for f64; scale null: 1); zero rows
+/// where target == ignore_index. dx == logits allowed when the dtypes are equal. Rows of both begin ld elements apart (0: V); columns from V to
+/// ld of dx, the padding, are written as 0.
+void cross_entropy_backward(Queue&, Dtype, Dtype to, Dtype target_dtype, const void* logits, const void* target, const void* lse, const void* scale,
+                            std::int64_t scale_stride, void* dx, std::int64_t rows, std::int64_t v, std::int64_t ignore_index, std::int64_t ld = 0);
 
 // ---- matrix products -------------------------------------------------------------------------
 
@@ -195,7 +197,7 @@ void scale_inplace(Queue&, Dtype, void* g, std::int64_t n, double scale);
 enum class Rule : std::uint8_t { sgd, adam, count };
 /// How an optimizer keeps its weights (design.md's recipes). f32: w is the truth. master: `master` (f32) is the truth, w its 16-bit copy.
 enum class Store : std::uint8_t { f32, master, count };
-/// One pass over one parameter: g unscaled and clipped, moments, truth, rounding, 16-bit copy.
+/// One pass over one parameter: g unscaled and clipped, moments, truth, rounding, 16-bit copy. With Store::f32 and g_dtype f64, all of it is f64.
 /// sgd (torch.optim.SGD): d = g + wd w; m = momentum m + d (first step: m = d); d = nesterov ? d + momentum m : m; w -= lr d.
 /// adam (Kingma & Ba, arXiv 1412.6980; decoupled: Loshchilov & Hutter, arXiv 1711.05101): w *= 1 - lr wd (decoupled) or g += wd w;
 /// m, v as usual; w -= lr / (1 - beta1^t) m / (sqrt(v) / sqrt(1 - beta2^t) + eps).
