@@ -187,11 +187,13 @@ void normal(Queue&, Dtype, void* y, std::int64_t n, double mean, double std, std
 
 // ---- gradients and the optimizer's pass --------------------------------------------------------
 
-/// What one look at a gradient finds. `sum_squares` is of finite and non-finite alike (so Inf or NaN shows in it).
+/// What one look at a gradient finds. `sum_squares` is of finite and non-finite alike (so Inf or NaN shows in it); `zero` counts elements
+/// that are 0 as loaded, before scaling.
 struct GradStats { double sum_squares = 0; std::int64_t inf = 0, nan = 0, zero = 0; };
-/// stats = statistics of g (n) * scale in f32; a fixed tree.
-void grad_stats(Queue&, Dtype, const void* g, std::int64_t n, double scale, GradStats* stats);
-/// g = g * scale (in f32, one rounding).
+/// stats = statistics of g (n) * scale in f32 (f64 for f64); a fixed tree. round: the 16-bit dtype that an f32 buffer stands for: elements are
+/// rounded to it on load, as `update` does with round_g; f32: not rounded.
+void grad_stats(Queue&, Dtype, const void* g, std::int64_t n, double scale, GradStats* stats, Dtype round = f32);
+/// g = g * scale (in f32, f64 for f64; one rounding).
 void scale_inplace(Queue&, Dtype, void* g, std::int64_t n, double scale);
 
 enum class Rule : std::uint8_t { sgd, adam, count };
