@@ -2,6 +2,7 @@
 #pragma once
 
 #include <bit>
+#include <concepts>
 #include <cstddef>
 #include <cstdint>
 #include <iosfwd>
@@ -47,6 +48,15 @@ MEZZO_API Dtype promote(Dtype, Dtype);
 namespace detail {
 MEZZO_API std::uint16_t f32_to_f16(float);    // round to nearest even; NaN stays (quiet) NaN
 MEZZO_API float f16_to_f32(std::uint16_t);
+/// x in f32, inexact values to the neighbour with an odd last bit: rounding that to 16 bits gives x rounded once
+/// (Boldo & Melquiond, "Emulation of a FMA and correctly rounded sums", 2008).
+constexpr float f64_to_f32_odd(double x) {
+  const auto near = static_cast<float>(x);
+  const auto bits = std::bit_cast<std::uint32_t>(near);
+  if (static_cast<double>(near) == x || x != x || (bits & 1u)) return near;
+  const bool outward = x < 0 ? near < x : near > x;
+  return std::bit_cast<float>(outward ? bits - 1u : bits + 1u);
+}
 constexpr std::uint16_t f32_to_bf16(float x) {
   const auto u = std::bit_cast<std::uint32_t>(x);
   if ((u & 0x7fffffffu) > 0x7f800000u) return static_cast<std::uint16_t>((u >> 16) | 0x40u);  // NaN: keep, make quiet
@@ -60,6 +70,7 @@ struct f16_t {
   std::uint16_t bits;
   f16_t() = default;
   explicit f16_t(float x) : bits(detail::f32_to_f16(x)) {}
+  template <std::same_as<double> D> explicit f16_t(D x) : f16_t(detail::f64_to_f32_odd(x)) {}  // one rounding
   explicit operator float() const { return detail::f16_to_f32(bits); }
   friend constexpr bool operator==(f16_t, f16_t) = default;  // of bits
 };
@@ -69,6 +80,7 @@ struct bf16_t {
   std::uint16_t bits;
   bf16_t() = default;
   explicit constexpr bf16_t(float x) : bits(detail::f32_to_bf16(x)) {}
+  template <std::same_as<double> D> explicit constexpr bf16_t(D x) : bf16_t(detail::f64_to_f32_odd(x)) {}  // one rounding
   explicit constexpr operator float() const { return detail::bf16_to_f32(bits); }
   friend constexpr bool operator==(bf16_t, bf16_t) = default;  // of bits
 };

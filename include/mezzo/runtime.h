@@ -19,6 +19,7 @@ MEZZO_API std::string_view version();
 
 /// Threads that kernels use, from now on. Default: MEZZO_NUM_THREADS, else the physical cores this
 /// process may run on. Results are bit-identical only between runs with the same number.
+/// Not while another thread is in a call of mezzo.
 /// Error unless 1 <= n <= 4096.
 MEZZO_API void set_num_threads(int n);
 MEZZO_API int num_threads();

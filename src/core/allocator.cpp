@@ -6,12 +6,14 @@
 
 #include <algorithm>
 #include <array>
+#include <bit>
 #include <mutex>
 #include <unordered_map>
+#include <utility>
 #include <vector>
 
-#include "core/cpu.h"
 #include "core/fail.h"
+#include "core/machine.h"
 #include "core/pages.h"
 #include "core/size_class.h"
 
@@ -26,7 +28,7 @@ struct Slab {
 struct Class {
   std::vector<void*> free;       // a stack; its capacity is at least the number of blocks in existence, so push_back never allocates
   std::size_t blocks = 0;        // in existence
-  std::size_t block_bytes = 0;   // of each
+  std::size_t block_bytes = 0;
   std::vector<Slab> slabs;       // small classes only
   char *fresh = nullptr, *fresh_end = nullptr;  // the uncarved end of the last slab
 };
@@ -37,30 +39,28 @@ constexpr std::size_t slab_bytes(std::size_t block) {
 
 class Allocator {
  public:
+  Allocator() {
+    for (std::size_t i = 0; i < classes_.size(); ++i) classes_[i].block_bytes = class_bytes(static_cast<int>(i));
+  }
+
   void* allocate(std::size_t bytes, Memory category) {
     if (bytes > kMaxBlock - kRedZone) refuse(bytes, category);
     const SizeClass c = size_class(bytes + kRedZone);
     const std::lock_guard lock(mutex_);
-    Class& free_of_class = classes_[c.index];
-    void* p = nullptr;
-    if (!free_of_class.free.empty()) {
-      p = free_of_class.free.back();
-      free_of_class.free.pop_back();
-    } else {
-      p = is_large(c) ? large_block(c) : small_block(c);
-      if (!p) refuse(bytes, category);
-    }
+    void* p = pop(classes_[c.index]);
+    if (!p) p = is_large(c) ? large_block(c.index) : small_block(classes_[c.index]);
+    if (!p) refuse(bytes, category);
     allow(p, bytes);
     count(bytes, category);
     return p;
   }
 
   void deallocate(void* p, std::size_t bytes, Memory category) noexcept {
-    SizeClass c = size_class(bytes + kRedZone);
+    const SizeClass c = size_class(bytes + kRedZone);
     const std::lock_guard lock(mutex_);
-    if (is_large(c)) c = large_.find(p)->second;  // it may be of a larger class than was asked for
-    forbid(p, c.bytes);
-    classes_[c.index].free.push_back(p);
+    Class& k = classes_[is_large(c) ? large_.find(p)->second : c.index];  // a large block may be of a larger class than was asked for
+    forbid(p, k.block_bytes);
+    k.free.push_back(p);
     accounts_.bytes[static_cast<std::size_t>(category)] -= static_cast<std::int64_t>(bytes);
     accounts_.total -= static_cast<std::int64_t>(bytes);
   }
@@ -103,44 +103,42 @@ class Allocator {
     accounts_.peak = accounts_.total;
   }
 
-  void* small_block(SizeClass c) {
-    Class& k = classes_[c.index];
-    if (static_cast<std::size_t>(k.fresh_end - k.fresh) < c.bytes) {
-      const std::size_t bytes = slab_bytes(c.bytes), blocks = bytes / c.bytes;
+  static void* pop(Class& k) noexcept {
+    if (k.free.empty()) return nullptr;
+    void* const p = k.free.back();
+    k.free.pop_back();
+    return p;
+  }
+
+  void* small_block(Class& k) {
+    if (k.fresh == k.fresh_end) {
+      const std::size_t bytes = slab_bytes(k.block_bytes), blocks = bytes / k.block_bytes;
       k.slabs.reserve(k.slabs.size() + 1);
       reserve(k, k.blocks + blocks);
       char* const slab = static_cast<char*>(map(bytes));
       if (!slab) return nullptr;
       k.slabs.push_back({slab, bytes});
-      k.block_bytes = c.bytes;
       k.blocks += blocks;
       k.fresh = slab;
-      k.fresh_end = slab + blocks * c.bytes;
+      k.fresh_end = slab + blocks * k.block_bytes;
     }
-    return std::exchange(k.fresh, k.fresh + c.bytes);
+    return std::exchange(k.fresh, k.fresh + k.block_bytes);
   }
 
-  void* large_block(SizeClass c) {
-    // A cached block that is a little larger saves a mapping: at most 1/8 more.
-    for (int i = c.index + 1; i < kSmallClasses + kLargeClasses; ++i) {
-      Class& k = classes_[i];
-      if (k.free.empty()) continue;
-      void* const p = k.free.back();
-      if (large_.find(p)->second.bytes > c.bytes + c.bytes / 8) break;
-      k.free.pop_back();
-      return p;
-    }
+  void* large_block(int index) {
+    Class& k = classes_[index];
+    // A cached block that is a little larger, by at most 1/8, saves a mapping.
+    for (auto larger = classes_.begin() + index + 1; larger != classes_.end() && larger->block_bytes <= k.block_bytes + k.block_bytes / 8; ++larger)
+      if (void* const p = pop(*larger)) return p;
     // Unused blocks of other sizes must not be what drives the machine into swapping.
-    if (accounts_.reserved + static_cast<std::int64_t>(c.bytes) > memory_ / 8 * 7) release_cached();
-    Class& k = classes_[c.index];
+    if (accounts_.reserved + static_cast<std::int64_t>(k.block_bytes) > memory_ / 8 * 7) release_cached();
     reserve(k, k.blocks + 1);
-    large_.reserve(large_.size() + 1);
-    void* const p = map(c.bytes);
+    void* const p = map(k.block_bytes);
     if (!p) return nullptr;
     try {
-      large_.emplace(p, c);
+      large_.emplace(p, index);
     } catch (...) {
-      unmap(p, c.bytes);
+      unmap(p, k.block_bytes);
       throw;
     }
     ++k.blocks;
@@ -175,9 +173,8 @@ class Allocator {
     for (int i = kSmallClasses; i < kSmallClasses + kLargeClasses; ++i) {
       Class& k = classes_[i];
       for (void* p : k.free) {
-        const auto entry = large_.find(p);
-        unmap(p, entry->second.bytes);
-        large_.erase(entry);
+        unmap(p, k.block_bytes);
+        large_.erase(p);
       }
       k.blocks -= k.free.size();
       k.free.clear();
@@ -220,7 +217,7 @@ class Allocator {
 
   std::mutex mutex_;
   std::array<Class, kSmallClasses + kLargeClasses> classes_;
-  std::unordered_map<void*, SizeClass> large_;  // every large block in existence
+  std::unordered_map<void*, int> large_;  // every large block in existence and its class
   MemoryReport accounts_;
   std::int64_t mappings_ = 0;
   const std::int64_t memory_ = usable_memory();

@@ -1,9 +1,4 @@
 // cpu.cpp - instruction sets (CPUID, XGETBV, MEZZO_ISA), facts about the CPU, and the version.
-#include "core/cpu.h"
-
-#include <unistd.h>
-
-#include <algorithm>
 #include <array>
 #include <cstdlib>
 #include <fstream>
@@ -15,6 +10,7 @@
 #include <mezzo/runtime.h>
 
 #include "core/fail.h"
+#include "core/machine.h"
 
 namespace mezzo {
 namespace {
@@ -94,10 +90,9 @@ CpuInfo collect_info() {
   info.model = cpu_model();
   info.cores = usable_cores();
   info.memory = usable_memory();
-  const auto cache = [](int which) { return static_cast<std::int64_t>(std::max(0L, sysconf(which))); };
-  info.l1d = cache(_SC_LEVEL1_DCACHE_SIZE);
-  info.l2 = cache(_SC_LEVEL2_CACHE_SIZE);
-  info.l3 = cache(_SC_LEVEL3_CACHE_SIZE);
+  info.l1d = data_cache(1);
+  info.l2 = data_cache(2);
+  info.l3 = data_cache(3);
   info.f16c = features().f16c;
   info.avx512_fp16 = features().avx512_fp16;
   info.amx_bf16 = features().amx_bf16;

@@ -16,6 +16,7 @@ inline constexpr int kLargeClasses = 1 + 26 * 16;     // 1 MiB, 26 doublings
 struct SizeClass {
   int index;
   std::size_t bytes;  // of a block of this class
+  friend constexpr bool operator==(SizeClass, SizeClass) = default;
 };
 
 /// The smallest class that holds `bytes` <= kMaxBlock.
@@ -33,6 +34,15 @@ constexpr SizeClass size_class(std::size_t bytes) {
   if (bytes <= kLargeBlock) return {kSmallClasses, kLargeBlock};
   const auto step = (last >> (octave - 4)) & 15;
   return {kSmallClasses + 1 + (octave - 20) * 16 + static_cast<int>(step), (17 + step) << (octave - 4)};
+}
+
+/// Bytes of a block of class `index`.
+constexpr std::size_t class_bytes(int index) {
+  if (index < 8) return static_cast<std::size_t>(index + 1) * 64;
+  if (index < kSmallClasses) return static_cast<std::size_t>(9 + index % 8) << (index / 8 + 5);
+  if (index == kSmallClasses) return kLargeBlock;
+  const int step = index - kSmallClasses - 1;
+  return static_cast<std::size_t>(17 + step % 16) << (step / 16 + 16);
 }
 
 constexpr bool is_large(SizeClass c) { return c.index >= kSmallClasses; }

@@ -1,4 +1,4 @@
-// cpu.h - what the machine grants this process: cores and bytes.
+// machine.h - what the machine is and grants this process: cores and bytes.
 #pragma once
 
 #include <cstdint>
@@ -9,5 +9,7 @@ namespace mezzo {
 int usable_cores();
 /// Bytes of RAM, or the cgroup's limit where that is lower.
 std::int64_t usable_memory();
+/// Bytes of one instance of the data (or unified) cache of that level, as the first CPU sees it; 0 where unknown.
+std::int64_t data_cache(int level);
 
 }  // namespace mezzo

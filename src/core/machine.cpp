@@ -1,4 +1,4 @@
-// limits.cpp - cores and memory that Linux grants this process: affinity, topology, cgroups v1 and v2.
+// machine.cpp - caches, and the cores and memory that Linux grants this process: affinity, topology, cgroups v1 and v2.
 #include <sched.h>
 #include <unistd.h>
 
@@ -11,7 +11,7 @@
 #include <string_view>
 #include <vector>
 
-#include "core/cpu.h"
+#include "core/machine.h"
 
 namespace mezzo {
 namespace {
@@ -106,6 +106,16 @@ std::int64_t usable_memory() {
     for (const char* file : {"/memory.max", "/memory.limit_in_bytes"})
       if (const auto limit = integer_in(directory + file); limit && *limit > 0) bytes = std::min(bytes, *limit);
   return bytes;
+}
+
+std::int64_t data_cache(int level) {
+  for (int i = 0;; ++i) {
+    const std::string directory = "/sys/devices/system/cpu/cpu0/cache/index" + std::to_string(i);
+    const auto this_level = integer_in(directory + "/level");
+    if (!this_level) return 0;
+    if (*this_level != level || first_line(directory + "/type") == "Instruction") continue;
+    return integer_in(directory + "/size").value_or(0) * 1024;  // "32K"
+  }
 }
 
 }  // namespace mezzo

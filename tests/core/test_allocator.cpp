@@ -1,0 +1,288 @@
+// test_allocator.cpp - size classes, reuse, accounts, page faults, threads.
+#include <sys/resource.h>
+
+#include <array>
+#include <cstring>
+#include <fstream>
+#include <random>
+#include <thread>
+#include <vector>
+
+#include <doctest/doctest.h>
+
+#include "core/allocator.h"
+#include "core/pages.h"
+#include "core/size_class.h"
+
+using namespace mezzo;
+
+namespace {
+
+#if defined(MEZZO_ASAN) || defined(__SANITIZE_THREAD__)
+constexpr bool kSanitizer = true;  // the sanitizer's own memory shows in the system's counters
+#else
+constexpr bool kSanitizer = false;
+#endif
+
+std::int64_t at(const MemoryReport& r, Memory m) { return r.bytes[static_cast<std::size_t>(m)]; }
+std::int64_t peak_of(const MemoryReport& r, Memory m) { return r.at_peak[static_cast<std::size_t>(m)]; }
+
+long minor_faults() {
+  rusage usage{};
+  getrusage(RUSAGE_SELF, &usage);
+  return usage.ru_minflt;
+}
+
+std::size_t address_space() {
+  std::size_t pages = 0;
+  std::ifstream("/proc/self/statm") >> pages;
+  return pages * 4096;
+}
+
+// What a training step does: blocks of many sizes, freed in another order, and written to.
+void step() {
+  std::vector<Block> blocks;
+  for (std::size_t bytes : {100u, 64u, 3000u, 70000u, 1u << 20, 900000u, 5u << 20, 1234567u, 64u, 4u << 20, 100u}) {
+    blocks.emplace_back(bytes, Memory::activations);
+    std::memset(blocks.back().as<char>(), 1, bytes);
+    if (blocks.size() % 4 == 0) blocks.erase(blocks.begin() + 1);
+  }
+}
+
+}  // namespace
+
+TEST_CASE("size classes hold what is asked for and waste what they promise") {
+  int before = -1;
+  for (int i = 0; i < kSmallClasses + kLargeClasses; ++i) {
+    const std::size_t bytes = class_bytes(i);
+    CHECK(size_class(bytes) == SizeClass{i, bytes});
+    if (bytes < kMaxBlock) CHECK(size_class(bytes + 1).index == i + 1);
+    CHECK(bytes % (is_large({i, bytes}) ? 65536 : 64) == 0);
+    CHECK(is_large({i, bytes}) == (bytes >= kLargeBlock));
+    CHECK(i == before + 1);
+    before = i;
+  }
+  CHECK(class_bytes(kSmallClasses + kLargeClasses - 1) == kMaxBlock);
+  CHECK(size_class(0).bytes == 64);
+  std::mt19937_64 random(1);
+  for (int i = 0; i < 100000; ++i) {
+    const std::size_t bytes = (random() >> (random() % 46 + 18)) + 1;
+    const SizeClass c = size_class(bytes);
+    CHECK_MESSAGE(c.bytes >= bytes, bytes);
+    const std::size_t waste = c.bytes - bytes;
+    if (bytes > 512) CHECK_MESSAGE(waste <= bytes / (is_large(c) && bytes > kLargeBlock ? 16 : 8), bytes);
+  }
+}
+
+TEST_CASE("blocks are aligned, distinct and never null") {
+  std::vector<std::pair<void*, std::size_t>> blocks;
+  for (std::size_t bytes = 0; bytes < (6u << 20); bytes = bytes * 3 / 2 + 1) {
+    void* p = allocate(bytes, Memory::data);
+    REQUIRE(p != nullptr);
+    CHECK(reinterpret_cast<std::uintptr_t>(p) % kAlignment == 0);
+    if (bytes >= kHugePage) CHECK(reinterpret_cast<std::uintptr_t>(p) % kHugePage == 0);
+    std::memset(p, static_cast<int>(blocks.size()), bytes);
+    blocks.emplace_back(p, bytes);
+  }
+  for (std::size_t i = 0; i < blocks.size(); ++i) {
+    const auto* p = static_cast<unsigned char*>(blocks[i].first);
+    for (std::size_t k = 0; k < blocks[i].second; k += 61) REQUIRE(p[k] == i % 256);
+    deallocate(blocks[i].first, blocks[i].second, Memory::data);
+  }
+}
+
+TEST_CASE("the block freed last comes back first") {
+  for (std::size_t bytes : {48u, 5000u, 3u << 20}) {
+    void* a = allocate(bytes, Memory::data);
+    void* b = allocate(bytes, Memory::data);
+    deallocate(a, bytes, Memory::data);
+    deallocate(b, bytes, Memory::data);
+    CHECK(allocate(bytes, Memory::data) == b);
+    CHECK(allocate(bytes, Memory::data) == a);
+    deallocate(a, bytes, Memory::data);
+    deallocate(b, bytes, Memory::data);
+  }
+}
+
+TEST_CASE("a cached block up to 12.5 % larger serves a large request, and keeps its class") {
+  release_cached_memory();
+  const std::size_t mib = 1 << 20;
+  void* big = allocate(18 * mib, Memory::data);
+  deallocate(big, 18 * mib, Memory::data);
+  const auto mappings = system_mappings();
+  void* p = allocate(16 * mib, Memory::data);
+  CHECK(p == big);
+  deallocate(p, 16 * mib, Memory::data);
+  CHECK(allocate(18 * mib, Memory::data) == big);  // it went back to where it came from
+  deallocate(big, 18 * mib, Memory::data);
+  CHECK(system_mappings() == mappings);
+  p = allocate(15 * mib, Memory::data);  // too small to take 18 MiB
+  CHECK(p != big);
+  CHECK(system_mappings() == mappings + 1);
+  deallocate(p, 15 * mib, Memory::data);
+}
+
+TEST_CASE("after the first steps a step asks the system for nothing and faults no page") {
+  for (int i = 0; i < 3; ++i) step();
+  const auto mappings = system_mappings();
+  long fewest = 1;
+  for (int round = 0; round < 5 && fewest > 0; ++round) {  // the process may fault elsewhere: one clean round is proof
+    const long before = minor_faults();
+    for (int i = 0; i < 20; ++i) step();
+    fewest = std::min(fewest, minor_faults() - before);
+  }
+  CHECK(system_mappings() == mappings);
+  if (!kSanitizer) CHECK(fewest == 0);
+}
+
+TEST_CASE("bytes are counted by category, as requested, with a snapshot at the peak") {
+  const auto start = memory_report();
+  reset_peak_memory();
+  {
+    Block weights(1000, Memory::weights);
+    {
+      Block activations(5000, Memory::activations);
+      const auto now = memory_report();
+      CHECK(at(now, Memory::weights) - at(start, Memory::weights) == 1000);
+      CHECK(at(now, Memory::activations) - at(start, Memory::activations) == 5000);
+      CHECK(now.total - start.total == 6000);
+    }
+    Block optimizer(2000, Memory::optimizer);  // below the peak
+    const auto now = memory_report();
+    CHECK(now.peak - start.total == 6000);
+    CHECK(peak_of(now, Memory::activations) - at(start, Memory::activations) == 5000);
+    CHECK(peak_of(now, Memory::optimizer) == at(start, Memory::optimizer));
+    CHECK(at(now, Memory::optimizer) - at(start, Memory::optimizer) == 2000);
+    std::int64_t sum = 0;
+    for (auto b : now.bytes) sum += b;
+    CHECK(sum == now.total);
+    reset_peak_memory();
+    CHECK(memory_report().peak == now.total);
+  }
+  CHECK(memory_report().bytes == start.bytes);
+
+  void* p = allocate(300, Memory::gradients);
+  relabel(300, Memory::gradients, Memory::masters);
+  const auto moved = memory_report();
+  CHECK(at(moved, Memory::masters) - at(start, Memory::masters) == 300);
+  CHECK(at(moved, Memory::gradients) == at(start, Memory::gradients));
+  deallocate(p, 300, Memory::masters);
+  CHECK(memory_report().bytes == start.bytes);
+}
+
+TEST_CASE("the category of new tensors follows scopes") {
+  CHECK(current_memory() == Memory::activations);
+  {
+    MemoryScope weights(Memory::weights);
+    CHECK(current_memory() == Memory::weights);
+    std::thread([] { CHECK(current_memory() == Memory::activations); }).join();
+    MemoryScope data(Memory::data);
+    CHECK(current_memory() == Memory::data);
+  }
+  CHECK(current_memory() == Memory::activations);
+}
+
+TEST_CASE("released memory goes back to the system; blocks in use stay") {
+  release_cached_memory();
+  const auto before = memory_report().reserved;
+  void* kept = allocate(100, Memory::data);
+  std::memset(kept, 7, 100);
+  std::vector<Block> blocks;
+  for (int i = 0; i < 3000; ++i) blocks.emplace_back(100, Memory::data);
+  for (int i = 0; i < 8; ++i) blocks.emplace_back(std::size_t{8} << 20, Memory::data);
+  CHECK(memory_report().reserved >= before + (64 << 20));
+  const std::size_t mapped = address_space();
+  blocks.clear();
+  release_cached_memory();
+  CHECK(memory_report().reserved <= before + (64 << 10));  // at most the slab that `kept` pins
+  if (!kSanitizer) CHECK(address_space() + (64 << 20) <= mapped);
+  CHECK(static_cast<unsigned char*>(kept)[99] == 7);
+  for (int i = 0; i < 3000; ++i) blocks.emplace_back(100, Memory::data);  // the pinned slab's free blocks still serve, each once
+  std::vector<void*> all{kept};
+  for (auto& b : blocks) all.push_back(b.as<void>());
+  std::sort(all.begin(), all.end());
+  CHECK(std::adjacent_find(all.begin(), all.end()) == all.end());
+  deallocate(kept, 100, Memory::data);
+  blocks.clear();
+  release_cached_memory();
+  CHECK(memory_report().reserved == before);
+}
+
+TEST_CASE("no memory is an Error that names the sizes") {
+  const auto before = memory_report();
+  for (std::size_t bytes : {std::size_t{1} << 60, ~std::size_t{0}}) {
+    try {
+      allocate(bytes, Memory::gradients);
+      FAIL("no error");
+    } catch (const Error& e) {
+      const std::string what = e.what();
+      CHECK(what.find(std::to_string(bytes)) != what.npos);
+      CHECK(what.find("gradients") != what.npos);
+    }
+  }
+  CHECK(memory_report().bytes == before.bytes);
+}
+
+TEST_CASE("when the system refuses, caches are given up first" * doctest::skip(kSanitizer)) {
+  release_cached_memory();
+  const std::size_t mib = std::size_t{1} << 20;
+  deallocate(allocate(256 * mib, Memory::data), 256 * mib, Memory::data);  // cached
+  rlimit limit{};
+  getrlimit(RLIMIT_AS, &limit);
+  const rlimit tight{address_space() + 128 * mib, limit.rlim_max};
+  REQUIRE(setrlimit(RLIMIT_AS, &tight) == 0);
+  CHECK_THROWS_AS(allocate(800 * mib, Memory::data), Error);  // not even without caches
+  void* p = allocate(300 * mib, Memory::data);
+  setrlimit(RLIMIT_AS, &limit);
+  CHECK(p != nullptr);
+  deallocate(p, 300 * mib, Memory::data);
+  release_cached_memory();
+}
+
+#ifdef MEZZO_ASAN
+TEST_CASE("the address sanitizer sees freed blocks and what lies behind a block") {
+  for (std::size_t bytes : {64u, 1000u, 3u << 20}) {
+    auto* p = static_cast<char*>(allocate(bytes, Memory::data));
+    CHECK(__asan_region_is_poisoned(p, bytes) == nullptr);
+    CHECK(__asan_address_is_poisoned(p + bytes));
+    deallocate(p, bytes, Memory::data);
+    CHECK(__asan_address_is_poisoned(p));
+    CHECK(__asan_address_is_poisoned(p + bytes - 1));
+  }
+}
+#endif
+
+TEST_CASE("threads share the allocator: blocks never overlap, also when freed by another thread") {
+  const auto before = memory_report();
+  std::array<std::vector<Block>, 4> passed_on;
+  const auto work = [&](unsigned id, bool check) {
+    std::mt19937 random(id);
+    std::vector<Block> blocks;
+    for (int i = 0; i < 3000; ++i) {
+      const std::size_t bytes = random() % 20 == 0 ? random() % (3 << 20) + 8 : random() % 2000 + 8;
+      blocks.emplace_back(bytes, Memory::data);
+      std::memset(blocks.back().as<char>(), static_cast<int>(id), 8);
+      blocks.back().as<char>()[bytes - 1] = static_cast<char>(id);
+      if (blocks.size() > 30) {
+        const std::size_t victim = random() % blocks.size();
+        if (check && (blocks[victim].as<char>()[0] != static_cast<char>(id) || blocks[victim].as<char>()[blocks[victim].bytes() - 1] != static_cast<char>(id)))
+          throw std::logic_error("a block was written by another thread");
+        std::swap(blocks[victim], blocks.back());
+        blocks.pop_back();
+      }
+    }
+    passed_on[id] = std::move(blocks);
+  };
+  for (int round = 0; round < 2; ++round) {
+    std::vector<std::thread> threads;
+    for (unsigned id = 0; id < 4; ++id)
+      threads.emplace_back([&, id] {
+        passed_on[id].clear();
+        work(id, true);
+      });
+    for (auto& t : threads) t.join();
+    std::rotate(passed_on.begin(), passed_on.begin() + 1, passed_on.end());
+  }
+  for (auto& blocks : passed_on) blocks.clear();
+  CHECK(memory_report().bytes == before.bytes);
+}
