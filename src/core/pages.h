@@ -3,14 +3,9 @@
 
 #include <cstddef>
 
-#if defined(__SANITIZE_ADDRESS__)
-#define MEZZO_ASAN 1
-#elif defined(__has_feature)
-#if __has_feature(address_sanitizer)
-#define MEZZO_ASAN 1
-#endif
-#endif
-#ifdef MEZZO_ASAN
+#include "core/sanitizer.h"
+
+#if MEZZO_ASAN
 #include <sanitizer/asan_interface.h>
 #endif
 
@@ -24,7 +19,7 @@ void unmap_pages(void* p, std::size_t bytes) noexcept;
 
 // A free block is out of bounds for the address sanitizer, so that a use after free is found although the memory stays mapped;
 // a red zone behind each block separates it from its neighbour.
-#ifdef MEZZO_ASAN
+#if MEZZO_ASAN
 inline constexpr std::size_t kRedZone = 64;
 inline void forbid(void* p, std::size_t bytes) noexcept { __asan_poison_memory_region(p, bytes); }
 inline void allow(void* p, std::size_t bytes) noexcept { __asan_unpoison_memory_region(p, bytes); }

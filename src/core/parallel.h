@@ -14,6 +14,7 @@ template <class R, class... A>
 class FunctionRef<R(A...)> {
  public:
   template <class F> requires(!std::is_same_v<std::remove_cvref_t<F>, FunctionRef>)
+  // NOLINTNEXTLINE(bugprone-forwarding-reference-overload): the constraint keeps it away from copies
   FunctionRef(F&& f) : object_(const_cast<void*>(static_cast<const void*>(std::addressof(f)))),
                        call_([](void* o, A... a) -> R { return (*static_cast<std::remove_reference_t<F>*>(o))(a...); }) {}
   R operator()(A... a) const { return call_(object_, a...); }

@@ -1,29 +1,20 @@
 // parallel_threads.cpp - thread teams from a pool of std::thread, for builds where OpenMP's runtime is in the way (thread sanitizer, Clang).
 #include <atomic>
 #include <condition_variable>
+#include <cstdint>
+#include <exception>
 #include <mutex>
 #include <thread>
 #include <vector>
 
 #include "core/parallel_backend.h"
+#include "core/sanitizer.h"
 
 // oneDNN brings an OpenMP runtime of its own; there is one to talk to only when it is linked.
 extern "C" [[gnu::weak]] void omp_set_num_threads(int);
 
 namespace mezzo::detail {
 namespace {
-
-#if defined(__SANITIZE_THREAD__)
-constexpr bool kThreadSanitizer = true;
-#elif defined(__has_feature)
-#if __has_feature(thread_sanitizer)
-constexpr bool kThreadSanitizer = true;
-#else
-constexpr bool kThreadSanitizer = false;
-#endif
-#else
-constexpr bool kThreadSanitizer = false;
-#endif
 
 // Kernels follow each other within microseconds, a futex wake-up takes tens: look for work a little before sleeping.
 constexpr int kSpins = 2000;
@@ -49,7 +40,7 @@ class Pool {
   }
 
   void run(int team, Work work) {
-    while (static_cast<int>(threads_.size()) < team - 1) threads_.emplace_back([this, worker = static_cast<int>(threads_.size()) + 1] { serve(worker); });
+    team = grow(team);
     {
       const std::lock_guard lock(mutex_);
       work_ = &work;
@@ -68,6 +59,16 @@ class Pool {
   }
 
  private:
+  // The size of the team that can be had, at most `team`: the system may refuse threads.
+  int grow(int team) noexcept {
+    try {
+      while (static_cast<int>(threads_.size()) < team - 1) threads_.emplace_back([this, worker = static_cast<int>(threads_.size()) + 1] { serve(worker); });
+    } catch (const std::exception&) {
+      team = static_cast<int>(threads_.size()) + 1;
+    }
+    return team;
+  }
+
   void serve(int worker) {
     for (std::uint64_t seen = 0;;) {
       for (int i = 0; i < kSpins && round_.load(std::memory_order_acquire) == seen; ++i) relax();
@@ -110,7 +111,7 @@ void run_team(int threads, Work work) noexcept {
 bool in_foreign_team() noexcept { return false; }
 
 void set_openmp_threads(int n) noexcept {
-  if (omp_set_num_threads) omp_set_num_threads(kThreadSanitizer ? 1 : n);  // its runtime is not instrumented: races that are none
+  if (omp_set_num_threads) omp_set_num_threads(MEZZO_TSAN ? 1 : n);  // its runtime is not instrumented: races that are none
 }
 
 }  // namespace mezzo::detail

@@ -1,6 +1,7 @@
 // test_allocator.cpp - size classes, reuse, accounts, page faults, threads.
 #include <sys/resource.h>
 
+#include <algorithm>
 #include <array>
 #include <cstring>
 #include <fstream>
@@ -12,17 +13,14 @@
 
 #include "core/allocator.h"
 #include "core/pages.h"
+#include "core/sanitizer.h"
 #include "core/size_class.h"
 
 using namespace mezzo;
 
 namespace {
 
-#if defined(MEZZO_ASAN) || defined(__SANITIZE_THREAD__)
-constexpr bool kSanitizer = true;  // the sanitizer's own memory shows in the system's counters
-#else
-constexpr bool kSanitizer = false;
-#endif
+constexpr bool kSanitizer = MEZZO_ASAN || MEZZO_TSAN;  // its own memory shows in the system's counters
 
 std::int64_t at(const MemoryReport& r, Memory m) { return r.bytes[static_cast<std::size_t>(m)]; }
 std::int64_t peak_of(const MemoryReport& r, Memory m) { return r.at_peak[static_cast<std::size_t>(m)]; }
@@ -239,7 +237,7 @@ TEST_CASE("when the system refuses, caches are given up first" * doctest::skip(k
   release_cached_memory();
 }
 
-#ifdef MEZZO_ASAN
+#if MEZZO_ASAN
 TEST_CASE("the address sanitizer sees freed blocks and what lies behind a block") {
   for (std::size_t bytes : {64u, 1000u, 3u << 20}) {
     auto* p = static_cast<char*>(allocate(bytes, Memory::data));
