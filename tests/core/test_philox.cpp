@@ -1,6 +1,7 @@
 // test_philox.cpp - known answers, normal numbers against the standard library in long double, moments, the generator.
 #include <array>
 #include <cmath>
+#include <cstdlib>
 #include <vector>
 
 #include <doctest/doctest.h>
@@ -110,15 +111,15 @@ TEST_CASE("below is uniform and in range") {
   double chi = 0;
   for (int c : counts) chi += (c - n / 7.0) * (c - n / 7.0) / (n / 7.0);
   CHECK(chi < 30);  // 6 degrees of freedom: 30 has p = 4e-5
-  // Just above 2^63 nearly half of the draws must be rejected; without rejection small results would be twice as likely.
-  const std::uint64_t large = (1ull << 63) + 1;
-  int low = 0;
-  for (int i = 0; i < 20000; ++i) {
+  // Of n = 3/4 of 2^64 a quarter of the draws must be rejected: kept, they would make every third result twice as likely.
+  const std::uint64_t large = 3ull << 62;
+  std::array<int, 3> rest{};
+  for (int i = 0; i < 30000; ++i) {
     const auto x = g.below(large);
     CHECK(x < large);
-    low += x < large / 2;
+    ++rest[x % 3];
   }
-  CHECK(std::abs(low - 10000) < 5 * 71);
+  for (int r : rest) CHECK(std::abs(r - 10000) < 5 * 82);  // five standard deviations
 }
 
 TEST_CASE("manual_seed restarts the default generator") {
