@@ -181,14 +181,14 @@ void AppendFile::flush() {
 DirectoryLock::DirectoryLock(const std::filesystem::path& directory) {
   const auto path = directory / ".lock";
   Fd fd = open_file(path, O_RDWR | O_CREAT, "lock");
-  char text[16] = {};
   if (::flock(fd.get(), LOCK_EX | LOCK_NB) != 0) {
     if (errno != EWOULDBLOCK) {
       log_once(LogLevel::warning, directory.native(),
                fmt::format("{}: this file system has no locks ({}); nothing keeps a second process out", directory.native(), message_of(errno)));
       return;
     }
-    const ssize_t n = ::pread(fd.get(), text, sizeof text - 1, 0);
+    char text[16];
+    const ssize_t n = ::pread(fd.get(), text, sizeof text, 0);
     long pid = 0;
     if (n > 0) std::from_chars(text, text + n, pid);
     const std::string holder = pid == ::getpid() ? "this process" : pid > 0 ? fmt::format("process {}", pid) : "another process";
@@ -196,8 +196,8 @@ DirectoryLock::DirectoryLock(const std::filesystem::path& directory) {
          "wait until it ends, or choose another directory");
   }
   // Only a help to whoever reads the message above: the lock itself is the system's.
-  const auto end = fmt::format_to_n(text, sizeof text, "{}\n", ::getpid());
-  if (::ftruncate(fd.get(), 0) != 0 || ::pwrite(fd.get(), text, end.size, 0) < 0)
+  const std::string pid = fmt::format("{}\n", ::getpid());
+  if (::ftruncate(fd.get(), 0) != 0 || ::pwrite(fd.get(), pid.data(), pid.size(), 0) < 0)
     log(LogLevel::debug, fmt::format("{}: could not note the process id ({})", path.native(), message_of(errno)));
   fd_ = std::move(fd);
 }
