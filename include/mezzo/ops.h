@@ -116,6 +116,8 @@ MEZZO_API Tensor bmm(const Tensor& a /*(B, m, k)*/, const Tensor& b /*(B, k, n)*
 MEZZO_API Tensor addmm(const Tensor& c /*(m, n) or (n)*/, const Tensor& a, const Tensor& b);  ///< c + a b
 /// x w^T + b. Inside autocast the bias is added in f32, unrounded.
 MEZZO_API Tensor linear(const Tensor& x /*(..., in)*/, const Tensor& w /*(out, in)*/, const Tensor& b /*(out)*/ = {});
+/// residual + linear(x, w, b), added in f32 before the one rounding. residual has the result's shape.
+MEZZO_API Tensor linear_add(const Tensor& residual, const Tensor& x, const Tensor& w, const Tensor& b = {});
 
 // ---- layers ----------------------------------------------------------------------------------
 

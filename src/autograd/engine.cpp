@@ -16,14 +16,12 @@ using mezzo::detail::TensorImpl;
 
 Tensor add_gradients(Tensor a, const Tensor& b) {
   const Dtype dtype = promote(a.dtype(), b.dtype());
+  const bool reuse = !context().grad && a.dtype() == dtype && a.is_contiguous() && exclusively_owned(a);
   const Operand x = operand(a, dtype), y = operand(b, dtype);
-  const bool in_place = !context().grad && a.impl() == x.value.impl() && a.is_contiguous();
-  a = Tensor();
-  const bool reuse = in_place && x.value.impl()->storage->unique();
-  const Tensor out = reuse ? x.value : make_tensor(x.value.shape(), dtype);
+  Tensor out = reuse ? x.value : make_tensor(x.value.shape(), dtype);
   kernels::binary(kernels::cpu_queue(), kernels::Binary::add, dtype, data(x.value), data(y.value), mutable_data(out), strided({&out, &x.value, &y.value}));
   if (reuse) return out;
-  return record(OpId::add, out, {x, y}, {}, [](Backward& g) { g.set(0, g.dy()); g.set(1, g.dy()); });
+  return record(OpId::add, std::move(out), {x, y}, {}, [](Backward& g) { g.set(0, g.dy()); g.set(1, g.dy()); });
 }
 
 void accumulate_leaf(TensorImpl& leaf, Tensor g, bool create_graph) {
@@ -33,7 +31,7 @@ void accumulate_leaf(TensorImpl& leaf, Tensor g, bool create_graph) {
   if (!extra.grad.defined()) {
     // A gradient that others hold (an upstream gradient passed through) must not become a buffer that is added to.
     const MemoryScope scope(Memory::gradients);
-    if (!create_graph && !(g.is_contiguous() && g.impl()->storage->unique())) g = g.clone();
+    if (!create_graph && !(g.is_contiguous() && exclusively_owned(g))) g = g.clone();
     if (g.impl()->storage->category == Memory::activations) g.impl()->storage->relabel(Memory::gradients);
     extra.grad = create_graph ? g : g.detach();
     return;
@@ -223,6 +221,12 @@ Tensor Backward::saved(int i) const {
   t.impl()->requires_grad = true;
   t.impl()->edge = node_.edges[static_cast<std::size_t>(s.input)];
   return t;
+}
+
+Tensor Backward::take_saved(int i) {
+  if (create_graph() || engine_.options().retain_graph) return saved(i);
+  saved(i);  // the version is checked
+  return std::move(node_.saved[static_cast<std::size_t>(i)].data);
 }
 
 void Backward::set(int i, Tensor g) {

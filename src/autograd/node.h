@@ -54,6 +54,8 @@ class Backward {
   const Tensor& dy(int i = 0) const { return dy_[static_cast<std::size_t>(i)]; }
   /// Saved tensor i (Error if it was changed in place since). With create_graph it is connected to the graph.
   Tensor saved(int i) const;
+  /// Saved tensor i, moved out when the graph will not be used again, so that its elements may be overwritten if exclusively_owned.
+  Tensor take_saved(int i);
   bool wants(int input) const;
   const TensorMeta& input(int i) const { return node_.inputs[static_cast<std::size_t>(i)]; }
   const TensorMeta& output(int i = 0) const { return node_.outputs[static_cast<std::size_t>(i)]; }

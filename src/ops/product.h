@@ -1,0 +1,21 @@
+// product.h - the matrix product as ops use it, outside the graph: layouts found, copies only where a kernel could not read.
+#pragma once
+
+#include "ops/common.h"
+
+namespace mezzo {
+
+/// a (m, k) or a batch of it, and b (k, n) alike (equal batch sizes, or one of them without batch): their product, accumulated in f32, stored as `to`.
+Tensor product(const Tensor& a, const Tensor& b, Dtype to);
+/// The same into `out` (contiguous), added to it with `accumulate`. 2-D only.
+void product_into(const Tensor& out, const Tensor& a, const Tensor& b, bool accumulate);
+
+/// Gives input i of a node the gradient a b (2-D): straight into an f32 leaf's buffer where that may be, in f32 for an f32 leaf, else in the
+/// operands' dtype. torch's policy rounds to the operands' dtype first.
+void give_product(Backward& g, int input, const Tensor& a, const Tensor& b, bool round_first);
+
+namespace detail {
+Tensor linear(const Tensor& x, const Tensor& w, const Tensor& b, const Tensor& residual);
+}  // namespace detail
+
+}  // namespace mezzo
