@@ -1,0 +1,117 @@
+// gradient.cpp - one look at a gradient (norm, Inf, NaN, zeros), and its scaling in place. Both run at the speed of memory.
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "kernels/cpu/gradient.cpp"
+#include <hwy/foreach_target.h>
+#include <hwy/highway.h>
+
+#include <cmath>
+
+#include "core/parallel.h"
+#include "dtype/dispatch.h"
+#include "kernels/cpu/gradient-inl.h"
+#include "kernels/cpu/rows.h"
+#include "kernels/kernels.h"
+#include "kernels/ref/gradient.h"
+
+HWY_BEFORE_NAMESPACE();
+namespace mezzo::kernels::HWY_NAMESPACE {
+
+// f32 vectors half as wide as the widest, so that each widens to one vector of f64: the square of an f32 is exact there and neither
+// overflows nor underflows. So the sum is finite exactly if every element is, and Inf and NaN need counting only where it is not.
+using Wide = hn::ScalableTag<double>;
+using Narrow = hn::Rebind<float, Wide>;
+
+struct StatSums {
+  hn::Vec<Wide> squares;
+  hn::Vec<Narrow> zeros;  // counted in f32: exact, a block is far below 2^24
+};
+
+template <class T, class Round>
+GradStats GradStatsOf(Gradient<T, Round> gradient, std::size_t n) {
+  const Narrow d;
+  const Wide wide;
+  const auto zero = hn::Zero(d), one = hn::Set(d, 1.0f);
+  const StatSums sums = Fold(
+      d, n, StatSums{hn::Zero(wide), zero},
+      [&](StatSums acc, std::size_t i, auto access) MEZZO_BODY {
+        const auto g = gradient.Load(d, i, access);
+        const auto x = hn::PromoteTo(wide, access.Keep(d, gradient.Scale(d, g), zero));
+        return StatSums{hn::MulAdd(x, x, acc.squares), hn::Add(acc.zeros, access.Keep(d, hn::IfThenElseZero(hn::Eq(g, zero), one), zero))};
+      },
+      [&](StatSums a, StatSums b) MEZZO_BODY { return StatSums{hn::Add(a.squares, b.squares), hn::Add(a.zeros, b.zeros)}; });
+  GradStats stats;
+  stats.sum_squares = hn::GetLane(hn::SumOfLanes(wide, sums.squares));
+  stats.zero = static_cast<std::int64_t>(hn::GetLane(hn::SumOfLanes(d, sums.zeros)));
+  if (!std::isfinite(stats.sum_squares)) {
+    ForEachVector(d, n, [&](std::size_t i, auto access) MEZZO_BODY {
+      const auto x = access.Keep(d, gradient.Scale(d, gradient.Load(d, i, access)), zero);
+      stats.inf += static_cast<std::int64_t>(hn::CountTrue(d, hn::IsInf(x)));
+      stats.nan += static_cast<std::int64_t>(hn::CountTrue(d, hn::IsNaN(x)));
+    });
+  }
+  return stats;
+}
+
+void GradStatsBlock(Dtype dtype, Dtype round, const void* g, std::int64_t n, ref::ScaleFactors scale, GradStats* stats) {
+  dispatch_low_or_f32(dtype, "grad_stats", [&]<class T>() {
+    const T* p = static_cast<const T*>(g);
+    if (round == dtype || round == f32) *stats = GradStatsOf(Gradient<T, T>{p, scale}, n);
+    else dispatch_16bit(round, "grad_stats", [&]<class Round>() { *stats = GradStatsOf(Gradient<T, Round>{p, scale}, n); });
+  });
+}
+
+template <class T>
+void ScaleOf(T* g, std::size_t n, ref::ScaleFactors scale) {
+  const hn::ScalableTag<float> d;
+  const Gradient<T, T> gradient{g, scale};
+  ForEachVector(d, n, [&](std::size_t i, auto access) MEZZO_BODY { access.Store(gradient.Scale(d, gradient.Load(d, i, access)), d, g + i); });
+}
+
+void ScaleRange(Dtype dtype, void* g, std::int64_t n, ref::ScaleFactors scale) {
+  dispatch_low_or_f32(dtype, "scale_inplace", [&]<class T>() { ScaleOf(static_cast<T*>(g), n, scale); });
+}
+
+}  // namespace mezzo::kernels::HWY_NAMESPACE
+HWY_AFTER_NAMESPACE();
+
+#if HWY_ONCE
+namespace mezzo::kernels {
+HWY_EXPORT(GradStatsBlock);
+HWY_EXPORT(ScaleRange);
+
+void grad_stats(Queue& queue, Dtype dtype, const void* g, std::int64_t n, double scale, GradStats* stats, Dtype round) {
+  // Blocks of a fixed size, added up in order: the sum does not depend on the number of threads.
+  constexpr std::int64_t kBlock = 32768;
+  const std::int64_t blocks = (n + kBlock - 1) / kBlock;
+  const Block scratch = queue.scratch(blocks * sizeof(GradStats));
+  GradStats* found = scratch.as<GradStats>();  // (blocks)
+  const ref::ScaleFactors factors(scale);
+  parallel_for(blocks, 1, [&](std::int64_t begin, std::int64_t end) {
+    for (std::int64_t k = begin; k < end; ++k) {
+      const std::int64_t size = std::min(kBlock, n - k * kBlock);
+      if (dtype == f64) found[k] = ref::grad_stats(static_cast<const double*>(g) + k * kBlock, size, scale);
+      else HWY_DYNAMIC_DISPATCH(GradStatsBlock)(dtype, round, row_of(g, dtype, k, kBlock), size, factors, found + k);
+    }
+  });
+  *stats = {};
+  for (std::int64_t k = 0; k < blocks; ++k) {
+    stats->sum_squares += found[k].sum_squares;
+    stats->inf += found[k].inf;
+    stats->nan += found[k].nan;
+    stats->zero += found[k].zero;
+  }
+}
+
+void scale_inplace(Queue&, Dtype dtype, void* g, std::int64_t n, double scale) {
+  constexpr std::int64_t kGrain = 32768, kAlign = 64;
+  parallel_for(n, kGrain, [&](std::int64_t begin, std::int64_t end) {
+    if (dtype == f64) {
+      for (std::int64_t i = begin; i < end; ++i) static_cast<double*>(g)[i] *= scale;
+    } else {
+      HWY_DYNAMIC_DISPATCH(ScaleRange)(dtype, row_of(g, dtype, begin, 1), end - begin, ref::ScaleFactors(scale));
+    }
+  }, kAlign);
+}
+
+}  // namespace mezzo::kernels
+#endif
