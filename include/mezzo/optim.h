@@ -5,11 +5,16 @@
 #include <cstdint>
 #include <memory>
 #include <string>
+#include <string_view>
 #include <utility>
 #include <vector>
 
 #include <mezzo/io.h>
 #include <mezzo/tensor.h>
+
+namespace mezzo::kernels {
+struct Update;
+}
 
 namespace mezzo::optim {
 
@@ -22,30 +27,46 @@ enum class Storage : std::uint8_t {
 /// How a master is rounded to its 16-bit weight.
 enum class CopyRounding : std::uint8_t { nearest_even, half_away };
 
+/// Parameters with hyper-parameters of their own; both may be changed between steps. Given to a constructor, a negative number (the default) means the
+/// optimizer's options'; 0 is 0. In Optimizer::groups() they are the numbers in use.
 struct ParamGroup {
   std::vector<Tensor> params;
-  double lr = 0, weight_decay = 0;
+  double lr = -1, weight_decay = -1;
 };
 
 /// Everything an optimizer knows but the weights: to be put in a checkpoint beside them.
 struct OptimizerState {
+  std::string kind;                               ///< rule and storage, e.g. "adamw master bf16 nearest_even": loads only into its like
   std::int64_t step = 0;
   std::vector<std::pair<double, double>> groups;  ///< lr, weight_decay
-  StateDict tensors;                              ///< "exp_avg.<i>", "exp_avg_sq.<i>", "momentum.<i>", "master.<i>" by parameter index
+  std::vector<std::string> names;                 ///< of the parameters; empty: not compared on loading
+  StateDict tensors;                              ///< "steps" (i64, updates a parameter), then by parameter index i "master.<i>" and "exp_avg.<i>", "exp_avg_sq.<i>" or "momentum.<i>"
 };
 
-/// What an optimizer's pass does besides the update itself.
+/// How a step reads gradients.
 struct StepScaling {
-  double g_scale = 1;  ///< gradients are multiplied by this as they are read: 1 / loss scale, clipping
+  double g_scale = 1;        ///< they are multiplied by this: 1 / loss scale times clipping
+  bool unscaled = false;     ///< they went through GradScaler::unscale: an f32 gradient of a 16-bit weight is not rounded again
 };
 
-/// Bytes it keeps, by kind; what precision.md's table says, and what the allocator must agree with.
-struct OptimizerBytes { std::int64_t weights = 0, masters = 0, gradients = 0, states = 0; };
+/// Bytes kept for parameters that require grad, by kind, once each had a gradient; what design.md's table says, and what memory_report() counts.
+struct OptimizerBytes {
+  std::int64_t weights = 0, masters = 0, gradients = 0, states = 0;
+  friend bool operator==(const OptimizerBytes&, const OptimizerBytes&) = default;
+};
 
 using NamedParameters = std::vector<std::pair<std::string, Tensor>>;
 
-/// Base of all optimizers. Give it f32 parameters: with a Storage other than f32 the same handles become 16-bit leaves
-/// (exempt: norm weights, biases, adapters, raw tensors of fewer than two dims; these stay f32).
+/// Base of all optimizers: parameters in groups, how their weights are kept, state. A subclass brings the rule.
+///
+/// Parameters are leaves of a floating dtype; none twice; named by the NamedParameters constructors where they have no name yet.
+/// - Storage::f32 updates f32 (and f64) parameters in place, in their own precision. A bf16 parameter is updated in f32 and rounded to nearest even: updates below
+///   half its spacing vanish. An f16 parameter is an Error.
+/// - Storage::master turns f32 parameters of two and more dims into 16-bit leaves (`low`), in place: the handles stay. Exempt are norm weights, biases and adapters,
+///   as modules mark them. A parameter that is 16-bit already keeps its dtype and gets a master. f64 stays f64. Writing to a 16-bit weight between steps (load_state_dict, copy_)
+///   is seen: its master takes the new value wherever the two no longer agree.
+///
+/// A step is one kernel pass over each parameter that has a gradient; the others, their moments and their step counts are left alone.
 class MEZZO_API Optimizer {
  public:
   virtual ~Optimizer();
@@ -53,14 +74,17 @@ class MEZZO_API Optimizer {
   Optimizer& operator=(const Optimizer&) = delete;
 
   void zero_grad();                       ///< drops gradients; their memory serves the next backward
-  void step();                            ///< one update from .grad as it is; parameters without a gradient are left alone
-  void step(const StepScaling&);          ///< the same with gradients scaled as they are read
+  void step();                            ///< one update from .grad as it is
+  /// The same with gradients scaled as they are read. Error, before anything changes: a group's lr or weight_decay negative or not finite, a parameter whose dtype or shape changed.
+  void step(const StepScaling&);
   std::vector<ParamGroup>& groups() { return groups_; }
   const std::vector<ParamGroup>& groups() const { return groups_; }
-  OptimizerState state() const;
-  /// Error when shapes, names or the storage do not match.
-  void load_state(const OptimizerState&);
-  std::int64_t steps() const { return steps_; }
+  OptimizerState state() const;           ///< a copy
+  OptimizerState state_view() const;      ///< the same with the live tensors, to be written out before the next step
+  /// Continues from `state` bit for bit; 16-bit weights become what their masters round to. Error, before anything changes, unless kind, groups, names and shapes are this optimizer's.
+  void load_state(const OptimizerState& state);
+  std::int64_t steps() const { return steps_; }  ///< that updated something
+  std::uint64_t id() const { return id_; }       ///< no other optimizer of this process has it
   Storage storage() const { return storage_; }
   Dtype low() const { return low_; }
   OptimizerBytes bytes() const;
@@ -68,17 +92,35 @@ class MEZZO_API Optimizer {
   NamedParameters named_parameters() const;
 
  protected:
-  struct Slot;                            ///< what is kept for one parameter
-  Optimizer(std::vector<ParamGroup> groups, Storage, Dtype low, CopyRounding);
-  virtual void update(std::size_t group, Tensor& w, Slot& slot, const StepScaling&, std::int64_t step) = 0;
-  virtual std::vector<std::string> state_names() const = 0;  ///< of a slot's moments, in order
+  struct Settings {
+    const char* name;                     ///< "AdamW"
+    std::vector<const char*> moments;     ///< at most two
+    Storage storage;
+    Dtype low;
+    CopyRounding rounding;
+  };
+  Optimizer(std::vector<ParamGroup> groups, const Settings&);
+  /// Fills in the rule and its numbers for the step-th update (from 1) of a parameter of `group`.
+  virtual void rule(const ParamGroup& group, std::int64_t step, kernels::Update&) const = 0;
+
+ private:
+  struct Slot;                            // what is kept for one parameter
+  void check() const;
+  void lower(Slot&);
+  void round_master(const Slot&, const Tensor& to) const;
+  void follow_weight(Slot&);
+  void update(Slot&, const StepScaling&);
+  std::string kind() const;
 
   std::vector<ParamGroup> groups_;
-  std::vector<Slot> slots_;               ///< one a parameter, in group order
+  std::vector<Slot> slots_;               // one a parameter, in group order
+  const char* name_;
+  std::vector<const char*> moments_;
   Storage storage_;
   Dtype low_;
   CopyRounding rounding_;
   std::int64_t steps_ = 0;
+  std::uint64_t id_;
 };
 
 struct SgdOptions {
@@ -89,7 +131,7 @@ struct SgdOptions {
   Dtype low = Dtype::bf16;
   CopyRounding copy_rounding = CopyRounding::nearest_even;
 };
-/// torch.optim.SGD's rule.
+/// Stochastic gradient descent with momentum, torch.optim.SGD's rule: d = g + wd w; m = momentum m + d (at first d); w -= lr (nesterov ? d + momentum m : m).
 class MEZZO_API Sgd : public Optimizer {
  public:
   explicit Sgd(std::vector<Tensor> params, SgdOptions = {});
@@ -97,8 +139,7 @@ class MEZZO_API Sgd : public Optimizer {
   explicit Sgd(std::vector<ParamGroup> groups, SgdOptions = {});
 
  private:
-  void update(std::size_t, Tensor&, Slot&, const StepScaling&, std::int64_t) override;
-  std::vector<std::string> state_names() const override;
+  void rule(const ParamGroup&, std::int64_t, kernels::Update&) const override;
   SgdOptions options_;
 };
 
@@ -119,11 +160,10 @@ class MEZZO_API Adam : public Optimizer {
   explicit Adam(std::vector<ParamGroup> groups, AdamOptions = {});
 
  protected:
-  Adam(std::vector<ParamGroup> groups, AdamOptions, bool decoupled);
+  Adam(std::vector<ParamGroup> groups, const char* name, const AdamOptions&, bool decoupled);
 
  private:
-  void update(std::size_t, Tensor&, Slot&, const StepScaling&, std::int64_t) override;
-  std::vector<std::string> state_names() const override;
+  void rule(const ParamGroup&, std::int64_t, kernels::Update&) const override;
   AdamOptions options_;
   bool decoupled_ = false;
 };
@@ -146,6 +186,7 @@ class MEZZO_API AdamW : public Adam {
 };
 
 /// Scales the gradients of `params` in place so that their total 2-norm is at most max_norm; returns the norm before. Not finite: left as they are.
+/// The factor is min(1, max_norm / (norm + 1e-6)), as torch's. Error unless max_norm >= 0.
 MEZZO_API double clip_grad_norm(const std::vector<Tensor>& params, double max_norm);
 
 // ---- schedules ---------------------------------------------------------------------------------
@@ -153,13 +194,14 @@ MEZZO_API double clip_grad_norm(const std::vector<Tensor>& params, double max_no
 enum class ScheduleKind : std::uint8_t { constant, linear, cosine, wsd };
 struct ScheduleOptions {
   ScheduleKind kind = ScheduleKind::constant;
-  double lr = 1e-3;
-  std::int64_t steps = 0;         ///< of the whole run
+  double lr = 1e-3;               ///< the peak
+  std::int64_t steps = 0;         ///< of the whole run; constant does not need it
   std::int64_t warmup = 0;        ///< steps of linear rise from lr / warmup
-  double final_fraction = 0;      ///< linear, cosine, wsd: last lr as a share of lr
-  double decay_fraction = 0.2;    ///< wsd (warm-up, stable, decay; Hu et al., arXiv 2404.06395): share of steps that decay, linearly
+  double final_fraction = 0;      ///< where linear, cosine and wsd end, as a share of lr: what step `steps` would have
+  double decay_fraction = 0.2;    ///< wsd (warm-up, stable, decay; Hu et al., arXiv 2404.06395): share of `steps` at the end that decay, linearly
 };
-/// The learning rate of step `step` (from 0): a pure function.
+/// The learning rate of step `step` (from 0): a pure function. Beyond `steps` it stays at its last value. cosine: Loshchilov & Hutter, arXiv 1608.03983.
+/// Error: lr or a step negative, warmup beyond steps, a fraction outside [0, 1], no steps to decay over.
 MEZZO_API double schedule(const ScheduleOptions&, std::int64_t step);
 /// "constant", "linear", "cosine", "wsd"; Error names near ones.
 MEZZO_API ScheduleKind schedule_from_name(std::string_view);

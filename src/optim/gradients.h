@@ -1,0 +1,35 @@
+// gradients.h - gradients as kernels take them, and the one look at all of them that clipping and loss scaling share.
+#pragma once
+
+#include <mezzo/optim.h>
+
+namespace mezzo::optim {
+
+/// A gradient that a kernel can read: contiguous, times a factor that f32 holds.
+struct ReadableGradient {
+  Tensor g;
+  double scale = 1;
+  Dtype round = Dtype::f32;  // the 16-bit dtype that an f32 buffer stands for: round on load; f32: do not
+};
+
+/// w's gradient times scaling.g_scale. The same tensor in all but three rare cases, which copy: strides, a factor outside f32's normal range (a loss
+/// scale below 2^-128 has no f32 reciprocal: 0 * Inf would be NaN), and what of it f32 cannot hold is multiplied into the copy.
+ReadableGradient readable_gradient(const Tensor& w, const StepScaling& scaling);
+
+/// What one look at all gradients finds.
+struct GradientTotals {
+  double norm = 0;                        // 2-norm; Inf or NaN when an element is
+  std::int64_t inf = 0, nan = 0, zero = 0, elements = 0;
+  std::ptrdiff_t culprit = -1;            // index of the first parameter with an element that is not finite; -1: none
+  bool finite() const { return culprit < 0; }
+};
+/// Of the groups' gradients, scaled and rounded as a step with `scaling` reads them: one pass, then one read.
+GradientTotals measure_gradients(const std::vector<ParamGroup>& groups, const StepScaling& scaling);
+
+/// w's gradient becomes gradient * scale, in place whatever its strides; but an f16 one becomes f32, or what scaling saved would be lost.
+void unscale_gradient(const Tensor& w, double scale);
+
+/// min(1, max_norm / (norm + 1e-6)): torch's clipping factor.
+double clip_factor(double norm, double max_norm);
+
+}  // namespace mezzo::optim
