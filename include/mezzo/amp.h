@@ -77,6 +77,9 @@ struct GradScalerState {
 struct StepOptions {
   double clip_norm = 0;  ///< > 0: gradients are scaled down so that their total norm (unscaled) is at most this, by torch's factor
   bool measure = false;  ///< look at the gradients, and skip over Inf and NaN, even where a disabled scaler would not
+  /// Gradients are multiplied by this as they are unscaled, before the norm is taken: what undoes a constant that the loss was divided by
+  /// (a share of a larger batch), so that clipping and eps see gradients of the usual size.
+  double multiplier = 1;
 };
 
 /// What a step did. A step that is scaled, clips or measures looks at every gradient once; one that does none of it is applied blindly, and says

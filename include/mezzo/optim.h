@@ -205,5 +205,6 @@ struct ScheduleOptions {
 MEZZO_API double schedule(const ScheduleOptions&, std::int64_t step);
 /// "constant", "linear", "cosine", "wsd"; Error names near ones.
 MEZZO_API ScheduleKind schedule_from_name(std::string_view);
+MEZZO_API std::string_view name(ScheduleKind);
 
 }  // namespace mezzo::optim

@@ -140,6 +140,7 @@ void GradScaler::unscale(optim::Optimizer& optimizer) {
 StepResult GradScaler::step(optim::Optimizer& optimizer, StepOptions options) {
   auto& s = *impl_;
   if (!(options.clip_norm >= 0)) fail(kOp, fmt::format("clip_norm = {} given, 0 (no clipping) or more wanted", options.clip_norm));
+  if (!(options.multiplier > 0 && std::isfinite(options.multiplier))) fail(kOp, fmt::format("multiplier = {} given, a finite number above 0 wanted", options.multiplier));
   const bool enabled = is_enabled();
   auto* record = s.find(optimizer);
   if (enabled) {
@@ -149,7 +150,7 @@ StepResult GradScaler::step(optim::Optimizer& optimizer, StepOptions options) {
   }
 
   StepResult result{.scale = s.scale};
-  optim::StepScaling scaling{.g_scale = record ? 1 : 1 / s.scale, .unscaled = record != nullptr};
+  optim::StepScaling scaling{.g_scale = options.multiplier / (record ? 1 : s.scale), .unscaled = record != nullptr};
   if (record) {
     result.found_inf = record->inf;
     result.found_nan = record->nan;

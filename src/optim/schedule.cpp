@@ -56,6 +56,8 @@ double schedule(const ScheduleOptions& o, std::int64_t step) {
   return o.lr;
 }
 
+std::string_view name(ScheduleKind kind) { return kKinds[static_cast<std::size_t>(kind)].first; }
+
 ScheduleKind schedule_from_name(std::string_view name) {
   std::array<std::string_view, kKinds.size()> names;
   for (std::size_t i = 0; i < kKinds.size(); ++i) {
