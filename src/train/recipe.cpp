@@ -1,0 +1,148 @@
+// recipe.cpp - the recipes, and how a request becomes a plan: which formats, where the truth is, what scales the loss.
+#include <algorithm>
+#include <array>
+#include <charconv>
+#include <cmath>
+
+#include <fmt/ranges.h>
+
+#include <mezzo/runtime.h>
+#include <mezzo/train.h>
+
+#include "core/fail.h"
+#include "kernels/kernels.h"
+
+namespace mezzo::train {
+namespace {
+
+constexpr const char* kOp = "precision";
+
+// Bytes a parameter: design.md's table, AdamW on a matrix (weight + cached cast or master + gradient + two moments).
+const std::array<Recipe, 5>& recipes() {
+  using optim::Storage;
+  static const std::array<Recipe, 5> all{{
+      {.name = "fp32", .autocast = false, .low = Dtype::f32, .storage = Storage::f32, .scaling = false, .bytes_per_parameter = 16},
+      {.name = "bf16", .autocast = true, .low = Dtype::bf16, .storage = Storage::f32, .scaling = false, .bytes_per_parameter = 18},
+      {.name = "fp16", .autocast = true, .low = Dtype::f16, .storage = Storage::f32, .scaling = true, .bytes_per_parameter = 18},
+      {.name = "bf16-master", .autocast = true, .low = Dtype::bf16, .storage = Storage::master, .scaling = false, .bytes_per_parameter = 16},
+      {.name = "fp16-master", .autocast = true, .low = Dtype::f16, .storage = Storage::master, .scaling = true, .bytes_per_parameter = 16},
+  }};
+  return all;
+}
+constexpr std::array<std::string_view, 5> kLater{"bf16-split", "bf16-sr", "bf16-kahan", "bf16-pure", "fp16-pure"};
+
+struct Choice { const char* recipe; std::string reason; };
+/// "auto": a function of the instruction set alone.
+Choice automatic() {
+  const Isa isa = active_isa();
+  if (isa == Isa::avx512_bf16) return {"bf16", fmt::format("{} has native bf16 products", mezzo::name(isa))};
+  const Isa cpu = detected_isa();
+  std::string reason = fmt::format("{} has no bf16 products: 16 bits would not be faster", mezzo::name(isa));
+  if (cpu != isa) reason += fmt::format(" (MEZZO_ISA; this CPU has {})", mezzo::name(cpu));
+  return {"fp32", std::move(reason)};
+}
+
+std::optional<double> number(std::string_view text) {
+  double value = 0;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
+  if (error != std::errc() || end != text.data() + text.size()) return std::nullopt;
+  return value;
+}
+
+amp::GradScalerOptions constant_scale(double scale) { return {.init_scale = scale, .dynamic = false}; }
+
+/// --loss-scale as it was written; warnings go into the plan.
+std::optional<amp::GradScalerOptions> scaler_of(const std::string& loss_scale, PrecisionPlan& plan) {
+  const Recipe& r = plan.recipe;
+  if (loss_scale.empty()) return r.scaling ? std::optional(amp::GradScalerOptions{}) : std::nullopt;
+  if (loss_scale == "none") {
+    if (r.low == Dtype::f16) plan.warnings.emplace_back("fp16 without loss scaling: gradients below 2^-25 become zero, and a step whose gradients overflow is skipped");
+    return std::nullopt;
+  }
+  const auto constant = number(loss_scale);
+  if (loss_scale != "dynamic" && !constant)
+    fail("loss scale", fmt::format("`{}` given, dynamic, none or a number wanted", loss_scale), near_names(loss_scale, std::array<std::string_view, 2>{"dynamic", "none"}));
+  if (constant && !(*constant > 0 && *constant <= format_info(Dtype::f32).max))
+    fail("loss scale", fmt::format("{} given, a number above 0 that f32 holds wanted", loss_scale));
+  if (r.low != Dtype::f16) plan.warnings.push_back(fmt::format("loss scaling with {}: its exponents reach as far as f32's, so scaling gains nothing", r.name));
+  return constant ? constant_scale(*constant) : amp::GradScalerOptions{};
+}
+
+std::vector<std::string> what_stays_f32(const Recipe& r) {
+  if (r.low == Dtype::f32) return {"everything"};
+  std::vector<std::string> kept{
+      "sums inside matrix products, softmax, norms and activations: 16 bits stop counting (2048 + 1 = 2048 in f16)",
+      "losses and sums to a scalar: their range and their last digits matter",
+      "norm weights and biases, and their gradients: few, and added to wide values",
+      "AdamW's moments: with beta2 = 0.999 a step changes them by less than a 16-bit format can show",
+  };
+  if (r.storage == optim::Storage::master) {
+    kept.emplace_back("master weights, in the optimizer: an update of lr * 1 is smaller than half the spacing of a 16-bit weight");
+    kept.emplace_back("gradients of weights that several products or micro-batches reach, until the step: one rounding instead of many");
+  } else {
+    kept.emplace_back("weights: the truth that the updates go to; products read a cached 16-bit copy");
+    kept.emplace_back("gradients of weights, summed in f32 straight out of the product");
+  }
+  return kept;
+}
+
+const char* what_is_16bit(const Recipe& r) {
+  if (r.low == Dtype::f32) return "nothing";
+  return r.storage == optim::Storage::master ? "matrix weights and their gradients, operands of products and attention, the residual stream and its gradients, what is kept for backward"
+                                             : "operands of products and attention, the residual stream and its gradients, what is kept for backward";
+}
+
+std::string scaling_text(const PrecisionPlan& p) {
+  if (!p.scaler) return "none";
+  const auto& s = *p.scaler;
+  if (!s.dynamic) return fmt::format("constant, {}", s.init_scale);
+  return fmt::format("dynamic, from {}: times {} at Inf or NaN (that step is skipped), times {} after {} clean steps in a row", s.init_scale, s.backoff_factor, s.growth_factor, s.growth_interval);
+}
+
+}  // namespace
+
+Recipe recipe(std::string_view given) {
+  const std::string_view wanted = given == "auto" ? automatic().recipe : given;
+  for (const auto& r : recipes())
+    if (r.name == wanted) return r;
+  if (std::find(kLater.begin(), kLater.end(), given) != kLater.end())
+    fail(kOp, fmt::format("`{}` given: this recipe comes with a later version", given), "this one has fp32, bf16, fp16, bf16-master and fp16-master");
+  auto names = recipe_names();
+  names.emplace_back("auto");
+  std::string near = near_names(given, names);
+  fail(kOp, fmt::format("`{}` given, one of {} wanted", given, fmt::join(names, ", ")), near);
+}
+
+std::vector<std::string> recipe_names() {
+  std::vector<std::string> names;
+  for (const auto& r : recipes()) names.push_back(r.name);
+  return names;
+}
+
+PrecisionPlan resolve(const PlanOptions& o) {
+  PrecisionPlan plan;
+  plan.requested = o.precision;
+  plan.recipe = recipe(o.precision);
+  plan.isa = mezzo::name(active_isa());
+  if (o.precision == "auto") plan.reason = automatic().reason;
+  const Dtype low = plan.recipe.low;
+  if (is_16bit(low) && !kernels::native_gemm(low))
+    plan.warnings.push_back(fmt::format("{} has no {} products: operands are widened to f32 panel by panel, which saves memory and not time", plan.isa, mezzo::name(low)));
+  plan.scaler = scaler_of(o.loss_scale, plan);
+  plan.stays_f32 = what_stays_f32(plan.recipe);
+  return plan;
+}
+
+std::string to_string(const PrecisionPlan& p) {
+  std::string out;
+  const auto line = [&out](std::string_view key, std::string_view text) { out += fmt::format("{:<10} {}\n", key, text); };
+  line("precision", p.requested == p.recipe.name ? p.recipe.name : fmt::format("{} ({}: {})", p.recipe.name, p.requested, p.reason));
+  line("16-bit", what_is_16bit(p.recipe));
+  for (std::size_t i = 0; i < p.stays_f32.size(); ++i) line(i == 0 ? "f32" : "", p.stays_f32[i]);
+  line("loss scale", scaling_text(p));
+  line("memory", fmt::format("{} bytes a parameter with AdamW", p.recipe.bytes_per_parameter));
+  for (const auto& w : p.warnings) line("warning", w);
+  return out;
+}
+
+}  // namespace mezzo::train

@@ -1,0 +1,86 @@
+// step.cpp - the training step: micro-batches, scaled backward, one check, one update, or nothing.
+//
+// Where the loss is a mean over a larger batch than the step runs (loss_divisor K), the gradients that flow are K times smaller: that is
+// what a 16-bit format must bear. Reading them, the optimizer multiplies by K again (amp::StepOptions::multiplier), so the norm that is
+// reported, clipping and AdamW's eps see the mean over the tokens that were run, and K is no change at all in exact arithmetic.
+#include <cmath>
+
+#include <mezzo/ops.h>
+#include <mezzo/train.h>
+
+#include "core/fail.h"
+#include "tensor/impl.h"
+
+namespace mezzo::train {
+namespace {
+
+constexpr const char* kOp = "train::Step";
+
+const char* storage_name(optim::Storage s) { return s == optim::Storage::f32 ? "Storage::f32" : s == optim::Storage::master ? "Storage::master" : "another storage"; }
+
+void check(const optim::Optimizer& optimizer, const StepOptions& o, const Recipe& r) {
+  if (o.accumulate < 1) fail(kOp, fmt::format("accumulate = {} given, 1 or more wanted", o.accumulate));
+  if (!(o.clip_norm >= 0)) fail(kOp, fmt::format("clip_norm = {} given, 0 (no clipping) or more wanted", o.clip_norm));
+  if (!(o.loss_divisor > 0 && std::isfinite(o.loss_divisor))) fail(kOp, fmt::format("loss_divisor = {} given, a finite number above 0 wanted", o.loss_divisor));
+  if (optimizer.storage() != r.storage)
+    fail(kOp, fmt::format("an optimizer with {} given, {} wanted for recipe {}", storage_name(optimizer.storage()), storage_name(r.storage), r.name),
+         fmt::format("build it with .storage = {}", storage_name(r.storage)));
+  if (r.storage != optim::Storage::f32 && optimizer.low() != r.low)
+    fail(kOp, fmt::format("an optimizer with {} weights given, {} wanted for recipe {}", name(optimizer.low()), name(r.low), r.name), fmt::format("build it with .low = {}", name(r.low)));
+}
+
+}  // namespace
+
+struct Step::Impl {
+  optim::Optimizer& optimizer;
+  StepOptions options;
+  PrecisionPlan plan;
+  amp::GradScaler scaler;
+
+  Impl(optim::Optimizer& opt, StepOptions o) : optimizer(opt), options(std::move(o)), plan(resolve({.precision = options.recipe})) {
+    check(optimizer, options, plan.recipe);
+    if (options.scaler) plan.scaler = options.scaler->enabled ? options.scaler : std::nullopt;
+    scaler = amp::GradScaler(plan.scaler.value_or(amp::GradScalerOptions{.enabled = false}));
+    // Contributions of several micro-batches to a 16-bit weight are summed in f32 and rounded once.
+    if (options.accumulate > 1)
+      for (const auto& group : optimizer.groups())
+        for (const auto& w : group.params)
+          if (is_16bit(w.dtype())) w.impl()->more().grad_in_f32 = true;
+  }
+
+  /// One micro-batch, forward and backward; its loss.
+  double run(const std::function<Tensor(int)>& loss_of, int micro) {
+    Tensor loss;
+    {
+      const amp::Autocast region(plan.recipe.low, {.enabled = plan.recipe.autocast});
+      loss = loss_of(micro);
+    }
+    if (!loss.defined() || loss.numel() != 1) fail(kOp, fmt::format("the loss function returned {}, one number wanted", loss.defined() ? "shape " + to_string(loss.shape()) : "an undefined tensor"));
+    if (!loss.requires_grad()) fail(kOp, "the loss that was returned depends on no parameter", "was it computed under NoGrad, or from detached tensors?");
+    const double share = 1 / (options.accumulate * options.loss_divisor);
+    if (loss.dtype() != Dtype::f64) loss = loss.to(Dtype::f32);
+    scaler.scale(share == 1 ? loss : mul(loss, share)).backward();
+    return loss.item();
+  }
+};
+
+Step::Step(optim::Optimizer& optimizer, StepOptions options) : impl_(std::make_unique<Impl>(optimizer, std::move(options))) {}
+Step::~Step() = default;
+Step::Step(Step&&) noexcept = default;
+amp::GradScaler& Step::scaler() { return impl_->scaler; }
+const PrecisionPlan& Step::plan() const { return impl_->plan; }
+
+StepReport Step::operator()(const std::function<Tensor(int micro)>& loss) {
+  auto& s = *impl_;
+  const auto& o = s.options;
+  StepReport report;
+  s.optimizer.zero_grad();  // what a step that threw has left, or the caller
+  for (int micro = 0; micro < o.accumulate; ++micro) report.loss += s.run(loss, micro);
+  report.loss /= o.accumulate;
+  report.result = s.scaler.step(s.optimizer, {.clip_norm = o.clip_norm, .measure = true, .multiplier = o.loss_divisor});
+  s.scaler.update();
+  s.optimizer.zero_grad();  // their memory serves what comes next
+  return report;
+}
+
+}  // namespace mezzo::train
