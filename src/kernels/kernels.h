@@ -160,6 +160,8 @@ struct HeadStrides { std::int64_t b = 0, h = 0, t = 0; };
 /// out = softmax(scale q k^T + mask) v by blocks of query rows: never T x T for a head. q (B, H, Tq, D), k and v (B, Hkv, Tk, D), H a multiple of
 /// Hkv (grouped queries); with `causal` row i sees keys j <= i + Tk - Tq. mask: null, boolean (1 keeps) or f32 (added), strides as given (0: broadcast),
 /// its last dimension contiguous or broadcast. lse (B, H, Tq, f32) is written for the backward. dropout as in `dropout`, keyed by element of (B, H, Tq, Tk).
+/// A row from which causality and the mask (f32: -inf) hide every key gives out = 0, lse = -inf and no gradient; scores that are -inf by themselves
+/// give NaN, as in IEEE arithmetic. What a hidden key holds does not matter, but a NaN or Inf in a hidden value may show.
 struct Attention {
   Dtype dtype = f32;
   std::int64_t b = 0, h = 0, h_kv = 0, tq = 0, tk = 0, d = 0;
