@@ -2,6 +2,7 @@
 #include "autograd/cast_cache.h"
 
 #include "core/fail.h"
+#include "core/parts.h"
 #include "kernels/kernels.h"
 
 namespace mezzo::autograd {
@@ -28,6 +29,7 @@ Tensor cached_cast(const Tensor& x, Dtype dtype) {
     const auto n = static_cast<std::int64_t>(source.bytes / size_of(x.dtype()));
     if (!s.copy || !s.copy->unique()) s.copy = make_ref<detail::Storage>(static_cast<std::size_t>(n) * size_of(dtype), Memory::cast_cache);
     else s.copy->version.fetch_add(1, std::memory_order_relaxed);
+    const PartScope timed(Part::cast);
     kernels::convert(kernels::cpu_queue(), x.dtype(), dtype, source.data, s.copy->data, n);
     s.version = version;
   }

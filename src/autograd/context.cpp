@@ -3,6 +3,7 @@
 
 #include "autograd/cast_cache.h"
 #include "core/fail.h"
+#include "core/parts.h"
 #include "tensor/layout.h"
 
 namespace mezzo {
@@ -54,6 +55,7 @@ Operand operand(const Tensor& x, Dtype dtype) {
   const auto& impl = *x.impl();
   const bool parameter = impl.storage->parameter || (impl.requires_grad && !impl.edge);
   if (c.autocast && c.cache && dtype == c.dtype && parameter && impl.dtype == Dtype::f32) return {x, autograd::cached_cast(x, dtype)};
+  const PartScope timed(Part::cast);
   const Tensor copy = make_tensor(impl.shape, dtype);
   copy_elements(copy, x);
   return {x, copy};

@@ -3,6 +3,7 @@
 
 #include "autograd/engine.h"
 #include "core/fail.h"
+#include "core/parts.h"
 #include "tensor/layout.h"
 
 namespace mezzo {
@@ -78,6 +79,7 @@ void HookHandle::remove() {
 Tensor Tensor::to(Dtype dtype) const {
   require_defined("to", *this, "this");
   if (dtype == this->dtype()) return *this;
+  const PartScope timed(Part::cast);
   const Tensor y = make_tensor(impl_->shape, dtype);
   copy_elements(y, *this);
   if (!is_floating(dtype) || !is_floating(this->dtype())) return y;

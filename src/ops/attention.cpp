@@ -104,11 +104,13 @@ Tensor scaled_dot_product_attention(const Tensor& q, const Tensor& k, const Tens
   a.v = head_strides(in[2].value);
   const Tensor y = make_tensor(q.shape(), dtype), lse = make_tensor({a.b, a.h, a.tq}, Dtype::f32);
   a.out = head_strides(y);
+  const PartScope timed(Part::attention);
   kernels::attention(cpu_queue(), a, data(in[0].value), data(in[1].value), data(in[2].value), mutable_data(y), static_cast<float*>(mutable_data(lse)));
   return record(OpId::scaled_dot_product_attention, y, {in[0], in[1], in[2]}, {in[0].value, in[1].value, in[2].value, y, lse, mask}, [a, draw](Backward& g) {
     const Tensor q = g.saved(0), k = g.saved(1), v = g.saved(2), y = g.saved(3), lse = g.saved(4), mask = g.saved(5);
     if (g.create_graph())
       return g.through({q, k, v}, [=](const std::vector<Tensor>& t) { return plain_attention(t[0], t[1], t[2], mask, a.causal, a.scale, a.dropout, draw); });
+    const PartScope timed(Part::attention);
     const Tensor dy = dense(g.dy()), dq = make_tensor(q.shape(), a.dtype), dk = make_tensor(k.shape(), a.dtype), dv = make_tensor(v.shape(), a.dtype);
     const kernels::AttentionGrad strides{head_strides(dy), head_strides(dq), head_strides(dk), head_strides(dv)};
     kernels::attention_backward(cpu_queue(), a, strides, data(q), data(k), data(v), data(y), static_cast<const float*>(data(lse)), data(dy), mutable_data(dq), mutable_data(dk),
@@ -151,10 +153,12 @@ Tensor packed_attention(const Tensor& qkv, int heads, const AttentionOptions& o)
   const auto at32 = [c](const void* p, std::int64_t part) { return static_cast<const float*>(p) + part * c; };
   const auto part = [=](const Tensor& x, std::int64_t i) { return is_16bit(x.dtype()) ? static_cast<const void*>(at(data(x), i)) : static_cast<const void*>(at32(data(x), i)); };
   const Tensor y = make_tensor({b, t, c}, a.dtype), lse = make_tensor({b, h, t}, Dtype::f32);
+  const PartScope timed(Part::attention);
   kernels::attention(cpu_queue(), a, part(in.value, 0), part(in.value, 1), part(in.value, 2), mutable_data(y), static_cast<float*>(mutable_data(lse)));
   return record(OpId::packed_attention, y, {in}, {in.value, y, lse, mask}, [=](Backward& g) {
     const Tensor x = g.saved(0), y = g.saved(1), lse = g.saved(2), mask = g.saved(3);
     if (g.create_graph()) return g.through({x}, [=](const std::vector<Tensor>& v) { return definition(v[0], mask); });
+    const PartScope timed(Part::attention);
     const Tensor dy = dense(g.dy()), dx = make_tensor(x.shape(), a.dtype);
     const kernels::AttentionGrad strides{a.out, a.q, a.k, a.v};
     const auto out = [&](std::int64_t i) { return const_cast<void*>(part(dx, i)); };

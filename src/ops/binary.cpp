@@ -203,11 +203,13 @@ Tensor swiglu(const Tensor& gate, const Tensor& up) {
   const Dtype dtype = compute_dtype(OpId::swiglu, {&gate, &up});
   const Operand a = dense(operand(gate, dtype)), b = dense(operand(up, dtype));
   const Tensor y = make_tensor(gate.shape(), dtype);
+  const PartScope timed(Part::activation);
   kernels::swiglu(cpu_queue(), dtype, data(a.value), data(b.value), mutable_data(y), y.numel());
   return record(OpId::swiglu, y, {a, b}, {a.value, b.value}, [](Backward& g) {
     const Tensor gate = g.saved(0), up = g.saved(1);
     if (g.create_graph()) return g.through({gate, up}, [](const std::vector<Tensor>& v) { return mul(silu(v[0]), v[1]); });
     const Tensor dy = dense(g.dy()), dgate = make_tensor(gate.shape(), gate.dtype()), dup = make_tensor(up.shape(), up.dtype());
+    const PartScope timed(Part::activation);
     kernels::swiglu_backward(cpu_queue(), gate.dtype(), data(gate), data(up), data(dy), mutable_data(dgate), mutable_data(dup), gate.numel());
     g.set(0, dgate);
     g.set(1, dup);

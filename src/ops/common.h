@@ -6,6 +6,7 @@
 #include <mezzo/ops.h>
 #include "autograd/node.h"
 #include "core/fail.h"
+#include "core/parts.h"
 #include "kernels/kernels.h"
 #include "tensor/impl.h"
 #include "tensor/layout.h"

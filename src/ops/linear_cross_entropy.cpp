@@ -16,6 +16,7 @@ struct Pieces {
 };
 
 Pieces run(const Tensor& x, const Tensor& w, const Tensor& ids, std::int64_t ignore_index, bool want_dx, bool want_dw) {
+  const PartScope timed(Part::head_loss);
   auto& q = cpu_queue();
   const Dtype dtype = x.dtype();
   const auto n = x.size(0), c = x.size(1), v = w.size(0), ld = (v + kColumns - 1) / kColumns * kColumns;
@@ -95,6 +96,7 @@ Tensor linear_cross_entropy(const Tensor& x, const Tensor& w, const Tensor& targ
   return record(OpId::linear_cross_entropy, loss, {xo, wo}, {xo.value, wo.value, ids, p.dx, p.dw}, [=](Backward& g) {
     const Tensor x = g.saved(0), w = g.saved(1), ids = g.saved(2);
     if (g.create_graph()) return g.through({x, w}, [=](const std::vector<Tensor>& v) { return cross_entropy(linear(v[0], v[1]), ids, o); });
+    const PartScope timed(Part::head_loss);
     const double s = g.dy().item() * scale;
     if (g.wants(0)) g.set(0, mul(g.saved(3), s).reshape(x.shape()));
     if (!g.wants(1)) return;

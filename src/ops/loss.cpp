@@ -33,6 +33,7 @@ Tensor cross_entropy(const Tensor& logits, const Tensor& target, LossOptions o) 
   const Operand x = dense(Operand(logits));  // read as stored: the kernel computes in f32
   const Dtype wide = logits.dtype() == Dtype::f64 ? Dtype::f64 : Dtype::f32;
   const Tensor losses = make_tensor(target.shape(), wide), lse = make_tensor({n}, wide);
+  const PartScope timed(Part::head_loss);
   kernels::cross_entropy(cpu_queue(), logits.dtype(), ids.dtype(), data(x.value), data(ids), mutable_data(losses), mutable_data(lse), n, v, o.ignore_index);
   const Tensor each = record(OpId::cross_entropy, losses, {x}, {x.value, ids, lse}, [o](Backward& g) {
     const Tensor x = g.saved(0), ids = g.saved(1), lse = g.saved(2);
@@ -40,6 +41,7 @@ Tensor cross_entropy(const Tensor& logits, const Tensor& target, LossOptions o) 
       const LossOptions none{.reduction = Reduction::none, .ignore_index = o.ignore_index};
       return g.through({x}, [=](const std::vector<Tensor>& v) { return nll_loss(log_softmax(is_16bit(v[0].dtype()) ? v[0].to(Dtype::f32) : v[0], -1), ids, none); });
     }
+    const PartScope timed(Part::head_loss);
     const Tensor dy = dense(g.dy()), dx = make_tensor(x.shape(), x.dtype());
     kernels::cross_entropy_backward(cpu_queue(), x.dtype(), dx.dtype(), ids.dtype(), data(x), data(ids), data(lse), data(dy), 1, mutable_data(dx), ids.numel(), x.size(-1), o.ignore_index);
     g.set(0, dx);

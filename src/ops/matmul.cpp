@@ -72,6 +72,7 @@ Tensor t(const Tensor& x) { return x.transpose(-2, -1); }
 
 /// The op on operands of two or three dimensions with equal batches.
 Tensor recorded_product(OpId op, const Operand& a, const Operand& b) {
+  const PartScope timed(Part::gemm_forward);
   const Tensor y = product(a.value, b.value, a.value.dtype());
   const bool round = context().policy.rounds_like_torch();
   return record(op, y, {a, b}, {a.value, b.value}, [round](Backward& g) {
@@ -99,6 +100,7 @@ Tensor product(const Tensor& a, const Tensor& b, Dtype to) {
 void product_into(const Tensor& out, const Tensor& a, const Tensor& b, bool accumulate) { run(out, a, b, accumulate); }
 
 void give_product(Backward& g, int input, const Tensor& a, const Tensor& b, bool round_first) {
+  const PartScope timed(input == 0 ? Part::gemm_input_grad : Part::gemm_weight_grad);
   const Dtype wanted = g.input(input).dtype, low = a.dtype();
   const bool direct = wanted == low || (wanted == Dtype::f32 && is_16bit(low) && !round_first);
   if (direct && a.dim() == 2 && b.dim() == 2) {
@@ -165,6 +167,7 @@ Tensor addmm(const Tensor& c, const Tensor& a, const Tensor& b) {
   if (co.value.dtype() != p[0].value.dtype()) fail("addmm", fmt::format("c is {} and the matrices are {}, equal dtypes wanted", name(c.dtype()), name(p[0].value.dtype())), "convert with to()");
   const Tensor y = make_tensor(shape, p[0].value.dtype());
   copy_elements(y, co.value);
+  const PartScope timed(Part::gemm_forward);
   run(y, p[0].value, p[1].value, true);
   const bool round = context().policy.rounds_like_torch();
   return record(OpId::addmm, y, {co, p[0], p[1]}, {p[0].value, p[1].value}, [round](Backward& g) {
@@ -202,6 +205,7 @@ Tensor detail::linear(const Tensor& x, const Tensor& w, const Tensor& b, const T
   const auto in = w.size(1), out = w.size(0), n = in ? x.numel() / in : shape.numel() / std::max<std::int64_t>(out, 1);
   const auto flat = [](const Tensor& t, std::int64_t rows, std::int64_t cols) { return make_view(t, {rows, cols}, contiguous_strides({rows, cols}), t.impl()->offset); };
   const Tensor y = make_tensor(shape, dtype);
+  const PartScope timed(Part::gemm_forward);
   run(flat(y, n, out), flat(a.value, n, in), make_view(p[1].value, {in, out}, {p[1].value.impl()->strides[1], p[1].value.impl()->strides[0]}, p[1].value.impl()->offset),
       false, bo.value, r.value);
   const bool round = context().policy.rounds_like_torch();
@@ -218,6 +222,7 @@ Tensor detail::linear(const Tensor& x, const Tensor& w, const Tensor& b, const T
     const Tensor dy = flat(dense(g.dy()), n, out), x2 = flat(x, n, in);
     if (g.wants(0)) {
       const Dtype to = g.input(0).dtype == Dtype::f32 && !round ? Dtype::f32 : x.dtype();
+      const PartScope timed(Part::gemm_input_grad);
       const Tensor dx = make_tensor(x.shape(), to);
       run(flat(dx, n, in), dy, w, false);
       g.set(0, dx);

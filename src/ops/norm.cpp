@@ -46,11 +46,13 @@ Tensor normalize(OpId op, const Tensor& x, const Tensor& w, const Tensor& b, dou
   const Tensor y = make_tensor(x.shape(), dtype), rstd = grad ? make_tensor({n}, wide) : Tensor(), mu = grad && !rms ? make_tensor({n}, wide) : Tensor();
   const auto pointer = [](const Tensor& t) { return t.defined() ? mutable_data(t) : nullptr; };
   const Dtype weights = wo.value.defined() ? wo.value.dtype() : bo.value.defined() ? bo.value.dtype() : wide;
+  const PartScope timed(Part::norm);
   kernels::layer_norm(cpu_queue(), rms, dtype, weights, data(a.value), pointer(wo.value), pointer(bo.value), mutable_data(y), pointer(mu), pointer(rstd), n, c, eps);
 
   return record(op, y, {a, wo, bo}, {a.value, wo.value, bo.value, mu, rstd}, [=](Backward& g) {
     const Tensor x = g.saved(0), w = g.saved(1), b = g.saved(2), mu = g.saved(3), rstd = g.saved(4);
     if (g.create_graph()) return g.through({x, w, b}, [=](const std::vector<Tensor>& v) { return plain(rms, v, eps); });
+    const PartScope timed(Part::norm);
     const Tensor dy = dense(g.dy());
     Tensor existing;
     if (g.wants(0) && g.input(0).dtype == dtype) existing = g.take_existing(0);

@@ -21,10 +21,12 @@ Tensor apply(const UnaryOp& op, const Tensor& x) {
   require_floating(name(op.id), x);
   const Operand a = dense(operand(op.id, x));
   const Tensor y = make_tensor(a.value.shape(), a.value.dtype());
+  const PartScope timed(Part::activation);
   kernels::unary(cpu_queue(), op.kernel, y.dtype(), data(a.value), mutable_data(y), y.numel());
   return record(op.id, y, {a}, {kernels::derivative_from_output(op.kernel) ? y : a.value}, [op](Backward& g) {
     const Tensor s = g.saved(0);
     if (g.create_graph()) return g.set(0, op.derivative(s, g.dy()));
+    const PartScope timed(Part::activation);
     const Tensor dy = dense(g.dy()), dx = make_tensor(s.shape(), s.dtype());
     kernels::unary_backward(cpu_queue(), op.kernel, s.dtype(), data(s), data(dy), mutable_data(dx), dx.numel());
     g.set(0, dx);

@@ -5,6 +5,7 @@
 #include <cmath>
 
 #include "core/fail.h"
+#include "core/parts.h"
 #include "kernels/kernels.h"
 #include "tensor/layout.h"
 
@@ -74,6 +75,7 @@ ReadableGradient readable_gradient(const Tensor& w, const StepScaling& scaling) 
 }
 
 GradientTotals measure_gradients(const std::vector<ParamGroup>& groups, const StepScaling& scaling) {
+  const PartScope timed(Part::optimizer);
   auto& q = kernels::cpu_queue();
   GradientTotals totals;
   std::size_t count = 0;

@@ -7,6 +7,7 @@
 #include "autograd/cast_cache.h"
 #include "autograd/context.h"
 #include "core/fail.h"
+#include "core/parts.h"
 #include "kernels/kernels.h"
 #include "optim/gradients.h"
 #include "optim/slot.h"
@@ -155,6 +156,7 @@ void Optimizer::check() const {
 void Optimizer::step() { step(StepScaling{}); }
 
 void Optimizer::step(const StepScaling& scaling) {
+  const PartScope timed(Part::optimizer);
   check();
   if (!std::isfinite(scaling.g_scale)) fail(name_, fmt::format("g_scale = {} given, a finite number wanted", scaling.g_scale));
   bool any = false;
