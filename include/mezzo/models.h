@@ -30,6 +30,8 @@ class MEZZO_API Gpt : public nn::Module {
   /// Mean cross-entropy over targets (B, T); -100 carries no loss. Never holds the logits.
   Tensor loss(const Tensor& ids, const Tensor& targets);
   Tensor loss(const Tensor& ids, const Tensor& targets, LossOptions);
+  /// Logits of the last position only: (B, 1, V).
+  Tensor last_logits(const Tensor& ids);
   const GptOptions& options() const { return options_; }
 
  private:
@@ -40,6 +42,7 @@ class MEZZO_API Gpt : public nn::Module {
   std::shared_ptr<nn::Dropout> drop_;
   std::vector<std::shared_ptr<Block>> blocks_;
   std::shared_ptr<nn::LayerNorm> ln_f_;
+  Tensor positions_;  // 0 .. context - 1
 };
 
 /// Parses "gpt:layers=,heads=,width=[,vocab=][,context=][,dropout=]" or a preset ("gpt2-124m"); what the spec leaves out is taken from `defaults`.

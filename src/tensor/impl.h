@@ -69,6 +69,7 @@ struct Extra {
   Tensor grad;                        // of a leaf
   std::shared_ptr<HookList> hooks;
   bool exempt = false;                // stays f32 in every recipe but pure: norm weights, biases, adapters
+  bool kept = false;                  // Module::keep() chose its dtype: no recipe and no to() changes it
   bool grad_in_f32 = false;           // a 16-bit leaf that several contributions will reach before the step
 };
 
