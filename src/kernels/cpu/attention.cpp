@@ -51,6 +51,12 @@ struct Job {
     return {a.dtype, static_cast<std::byte*>(p) + (b * s.b + h * s.h + begin * s.t) * static_cast<std::int64_t>(size_of(a.dtype)), s.t, end - begin, a.d};
   }
 
+  Ahead nothing_ahead() const {
+    Ahead ahead;
+    ahead.row_bytes = a.d * static_cast<std::int64_t>(size_of(a.dtype));
+    return ahead;
+  }
+
   /// Units of a packed operand: n rows as lanes (pack_columns), or as the contraction (pack_panels).
   std::int64_t columns_size(std::int64_t n) const { return round_up(n, engine.lanes) * d_units; }
   std::int64_t panels_size(std::int64_t n) const { return d_lanes * blocks_of(n, engine.pair); }
@@ -88,6 +94,30 @@ struct Schedule {
     return place.block == blocks ? Place{place.unit + 1, 0} : place;
   }
 };
+
+/// Blocks [begin, end) of one unit.
+struct Span {
+  std::int64_t unit, begin, end;
+  bool any() const { return begin < end; }
+};
+
+/// The blocks of one thread, unit by unit.
+struct Range {
+  Place from, to;
+  std::int64_t blocks;  // of a unit
+  Span first() const { return of(from.unit, from.block); }
+  Span next(const Span& span) const { return of(span.unit + 1, 0); }
+
+ private:
+  Span of(std::int64_t unit, std::int64_t begin) const { return {unit, begin, unit < to.unit ? blocks : unit == to.unit ? to.block : 0}; }
+};
+
+/// Adds rows to what the products prefetch while they run: into L2, the last added first. What would crowd L2 is left to the hardware.
+template <class AnyRows>
+void look_ahead(Ahead& ahead, const AnyRows& x) {
+  const std::int64_t size = size_of(x.dtype);
+  if (x.rows > 0 && x.rows * x.d * size <= 64 << 10) ahead.spans[ahead.count++] = {static_cast<const char*>(x.p), x.stride * size, x.rows};
+}
 
 /// Cuts one block of memory into arrays; without memory it only counts. The odd cache line between keeps arrays off each other's cache sets.
 class Carver {
@@ -149,45 +179,60 @@ bool sees_nothing(const Job& job, std::int64_t b, std::int64_t h, std::int64_t r
 
 // ---- forward ---------------------------------------------------------------------------------------
 
+/// Queries [begin, end) of one head.
+struct Queries { std::int64_t b, h, begin, end; };
+
 struct ForwardJob : Job {
   const void *q, *k, *v;
   void* out;
   float* lse;
   std::int64_t query_blocks;  // of one head
+  std::int64_t blocks;        // of a unit; those of its first head come first
 
   ForwardJob(const Attention& a, const void* q, const void* k, const void* v, void* out, float* lse)
-      : Job(a), q(q), k(k), v(v), out(out), lse(lse), query_blocks(blocks_of(a.tq, kQueries)) {}
-  std::int64_t rows_end(std::int64_t block) const { return std::min(a.tq, (block % query_blocks + 1) * kQueries); }
-  /// Scores of block `block` of a unit; blocks of its first head come first.
-  std::int64_t cost(std::int64_t block) const { return 1 + (rows_end(block) - block % query_blocks * kQueries) * keys_seen(rows_end(block)); }
+      : Job(a), q(q), k(k), v(v), out(out), lse(lse), query_blocks(blocks_of(a.tq, kQueries)), blocks(group * query_blocks) {}
+  Queries queries(Place at) const {
+    const std::int64_t begin = at.block % query_blocks * kQueries;
+    return {at.unit / a.h_kv, at.unit % a.h_kv * group + at.block / query_blocks, begin, std::min(a.tq, begin + kQueries)};
+  }
+  Rows rows_of_q(const Queries& at) const { return rows(q, a.q, at.b, at.h, at.begin, at.end); }
+  MutableRows rows_of_out(const Queries& at) const { return rows(out, a.out, at.b, at.h, at.begin, at.end); }
+  Rows rows_of_k(std::int64_t unit, std::int64_t begin, std::int64_t end) const { return rows(k, a.k, unit / a.h_kv, unit % a.h_kv, begin, end); }
+  Rows rows_of_v(std::int64_t unit, std::int64_t begin, std::int64_t end) const { return rows(v, a.v, unit / a.h_kv, unit % a.h_kv, begin, end); }
+  std::int64_t cost(std::int64_t block) const {
+    const Queries at = queries({0, block});
+    return 1 + (at.end - at.begin) * keys_seen(at.end);
+  }
 };
 
 struct ForwardWork {
-  Unit *keys_t, *values;        // packed, of the unit
-  Unit* q;                      // of the block, as all below
+  Unit *keys_t, *values;  // packed, of the unit
+  Unit* q;                // of the block, as all below
   float *scores, *out, *top, *sum, *fresh, *lse;
   Unit* p;
   Masks masks;
 
   ForwardWork(const Job& job, Carver& c)
       : keys_t(c.take(job.columns_size(job.a.tk))), values(c.take(job.panels_size(job.a.tk))), q(c.take(kQueries * job.d_units)), scores(c.take(kPatch)),
-        out(c.take(kQueries * job.d_lanes)), top(c.take(kQueries)), sum(c.take(kQueries)), fresh(c.take(2 * kQueries)), lse(c.take(kQueries)), p(c.take(kPatch)), masks(job, c) {}
+        out(c.take(kQueries * job.d_lanes)), top(c.take(kQueries)), sum(c.take(kQueries)), fresh(c.take(2 * kQueries)), lse(c.take(kQueries)),
+        p(c.take(kPatch)), masks(job, c) {}
 };
 
-/// One block of queries of one head against the `packed` first keys.
-void forward_block(const ForwardJob& job, const ForwardWork& work, std::int64_t b, std::int64_t h, std::int64_t row, std::int64_t packed) {
+/// One block of queries against the `packed` first keys of its unit.
+void forward_block(const ForwardJob& job, const ForwardWork& work, const Queries& at, std::int64_t packed, Ahead& ahead) {
   const Attention& a = job.a;
-  const std::int64_t end = std::min(row + kQueries, a.tq), seen = job.keys_seen(end);
-  job.engine.pack_rows(job.rows(job.q, a.q, b, h, row, end), work.q);
+  const std::int64_t seen = job.keys_seen(at.end);
+  job.engine.pack_rows(job.rows_of_q(at), work.q);
   std::fill_n(work.top, kQueries, -kInfinity);
   std::fill_n(work.sum, kQueries, 0.0f);
   std::fill_n(work.out, kQueries * job.d_lanes, 0.0f);
 
   Forward f;
-  f.rows = static_cast<int>(end - row);
+  f.rows = static_cast<int>(at.end - at.begin);
   f.d_units = static_cast<int>(job.d_units);
   f.d_lanes = static_cast<int>(job.d_lanes);
   f.scale = static_cast<float>(a.scale) * kLog2E;
+  f.ahead = &ahead;
   f.q = work.q;
   f.scores = work.scores;
   f.p = work.p;
@@ -197,48 +242,55 @@ void forward_block(const ForwardJob& job, const ForwardWork& work, std::int64_t 
   f.out = work.out;
   for (std::int64_t key = 0; key < seen; key += kKeys) {
     f.keys = static_cast<int>(std::min<std::int64_t>(kKeys, seen - key));
-    f.sight = job.sight(row, key, f.keys);
+    f.sight = job.sight(at.begin, key, f.keys);
     f.keys_t = job.columns(work.keys_t, packed, key);
     f.values = job.panels(work.values, packed, key);
-    if (work.masks.fill(job, b, h, row, key, f)) job.engine.forward(f);
+    if (work.masks.fill(job, at.b, at.h, at.begin, key, f)) job.engine.forward(f);
   }
 
   float* const factors = work.fresh;
   finish_rows(work.top, work.sum, factors, work.lse);
   for (int r = 0; r < f.rows; ++r) {
     if (work.sum[r] != 0) continue;
-    if (sees_nothing(job, b, h, row + r)) factors[r] = 0;
+    if (sees_nothing(job, at.b, at.h, at.begin + r)) factors[r] = 0;
     else work.lse[r] = factors[r];  // its scores are all -inf: NaN, for the backward too
   }
-  std::copy_n(work.lse, f.rows, job.lse + (b * a.h + h) * a.tq + row);
-  store_rows(work.out, job.d_lanes, factors, 1, job.rows(job.out, a.out, b, h, row, end));
+  std::copy_n(work.lse, f.rows, job.lse + (at.b * a.h + at.h) * a.tq + at.begin);
+  store_rows(work.out, job.d_lanes, factors, 1, job.rows_of_out(at));
 }
 
-void forward_range(const ForwardJob& job, Place begin, Place end, std::int64_t blocks, void* memory) {
-  const Attention& a = job.a;
+void forward_range(const ForwardJob& job, const Range& range, void* memory) {
   Carver carver(memory);
   const ForwardWork work(job, carver);
-  for (std::int64_t unit = begin.unit; unit <= end.unit; ++unit) {
-    const std::int64_t first = unit == begin.unit ? begin.block : 0, last = unit == end.unit ? end.block : blocks;
-    if (first >= last) continue;
-    const std::int64_t b = unit / a.h_kv, h_kv = unit % a.h_kv;
+  for (Span span = range.first(); span.any(); span = range.next(span)) {
     std::int64_t packed = 0;
-    for (std::int64_t block = first; block < last; ++block) packed = std::max(packed, job.keys_seen(job.rows_end(block)));
-    job.engine.pack_columns(job.rows(job.k, a.k, b, h_kv, 0, packed), work.keys_t);
-    job.engine.pack_panels(job.rows(job.v, a.v, b, h_kv, 0, packed), work.values);
-    for (std::int64_t block = first; block < last; ++block)
-      forward_block(job, work, b, h_kv * job.group + block / job.query_blocks, block % job.query_blocks * kQueries, packed);
+    for (std::int64_t block = span.begin; block < span.end; ++block) packed = std::max(packed, job.keys_seen(job.queries({span.unit, block}).end));
+    job.engine.pack_columns(job.rows_of_k(span.unit, 0, packed), work.keys_t);
+    job.engine.pack_panels(job.rows_of_v(span.unit, 0, packed), work.values);
+    const Span after = range.next(span);
+    for (std::int64_t block = span.begin; block < span.end; ++block) {
+      Ahead ahead = job.nothing_ahead();
+      if (after.any()) {  // with each block of this unit a share of the next one's keys and values
+        const std::int64_t n = span.end - span.begin, from = (block - span.begin) * job.a.tk / n, to = (block - span.begin + 1) * job.a.tk / n;
+        look_ahead(ahead, job.rows_of_k(after.unit, from, to));
+        look_ahead(ahead, job.rows_of_v(after.unit, from, to));
+      }
+      if (block + 1 < span.end) look_ahead(ahead, job.rows_of_q(job.queries({span.unit, block + 1})));
+      else if (after.any()) look_ahead(ahead, job.rows_of_q(job.queries({after.unit, after.begin})));
+      const Queries at = job.queries({span.unit, block});
+      look_ahead(ahead, job.rows_of_out(at));
+      forward_block(job, work, at, packed, ahead);
+    }
   }
 }
 
 void forward(Queue& queue, const ForwardJob& job) {
-  const std::int64_t blocks = job.group * job.query_blocks;
   const auto cost = [&](std::int64_t block) { return job.cost(block); };
-  const Schedule schedule(job, blocks, cost);
+  const Schedule schedule(job, job.blocks, cost);
   const std::size_t bytes = size_of_work<ForwardWork>(job);
   const mezzo::Block memory = queue.scratch(bytes * static_cast<std::size_t>(schedule.parts));
   parallel_parts(schedule.parts, [&](int part) {
-    forward_range(job, schedule.begin(part, cost), schedule.begin(part + 1, cost), blocks, memory.as<std::byte>() + bytes * static_cast<std::size_t>(part));
+    forward_range(job, {schedule.begin(part, cost), schedule.begin(part + 1, cost), job.blocks}, memory.as<std::byte>() + bytes * static_cast<std::size_t>(part));
   });
 }
 
@@ -259,6 +311,14 @@ struct BackwardJob : Job {
     return 1 + (std::min(a.tk, (block + 1) * kKeys) - block * kKeys) * (a.tq - first_row(block * kKeys));
   }
   std::int64_t dq_size() const { return a.tq * d_lanes; }
+  /// All rows of a head's q, out, dout, dq.
+  template <class P>
+  auto of_head(P p, const HeadStrides& s, std::int64_t b, std::int64_t h) const { return rows(p, s, b, h, 0, a.tq); }
+  /// Keys of a unit's k, v, dk, dv.
+  template <class P>
+  auto of_unit(P p, const HeadStrides& s, std::int64_t unit, std::int64_t begin, std::int64_t end) const {
+    return rows(p, s, unit / a.h_kv, unit % a.h_kv, begin, end);
+  }
 };
 
 struct BackwardWork {
@@ -279,7 +339,8 @@ struct BackwardWork {
 };
 
 /// Keys [begin, end) of a unit against the queries of one of its heads. dq (Tq, d_lanes) is added to, as are dk and dv of the work.
-void backward_head(const BackwardJob& job, const BackwardWork& work, std::int64_t b, std::int64_t h, std::int64_t begin, std::int64_t end, float* dq) {
+void backward_head(const BackwardJob& job, const BackwardWork& work, std::int64_t b, std::int64_t h, std::int64_t begin, std::int64_t end, float* dq,
+                   Ahead& ahead) {
   const Attention& a = job.a;
   const std::int64_t top = job.first_row(begin) / kQueries * kQueries, rows = a.tq - top;  // rows above see none of these keys
   const Rows q = job.rows(job.q, a.q, b, h, top, a.tq), dout = job.rows(job.dout, job.g.dout, b, h, top, a.tq);
@@ -292,6 +353,7 @@ void backward_head(const BackwardJob& job, const BackwardWork& work, std::int64_
   for (std::int64_t i = 0; i < rows; ++i) work.lse[i] = lse[i] * kLog2E;
 
   Backward f;
+  f.ahead = &ahead;
   f.d_units = static_cast<int>(job.d_units);
   f.d_lanes = static_cast<int>(job.d_lanes);
   f.scale = static_cast<float>(a.scale) * kLog2E;
@@ -330,30 +392,54 @@ struct Shares {
   float* share(int part, bool from_first_block) const { return p + (2 * part + from_first_block) * size; }
 };
 
-void backward_range(const BackwardJob& job, int part, Place begin, Place end, const Shares& shares, void* memory) {
+/// What follows head i of a span: its own dq and, with the last head, dk and dv; the next head's operands; a share of the next unit's.
+Ahead ahead_of(const BackwardJob& job, const Span& span, const Span& after, std::int64_t i, std::int64_t k0, std::int64_t k1, bool whole) {
   const Attention& a = job.a;
+  const auto head = [&](std::int64_t unit, std::int64_t j) { return unit % a.h_kv * job.group + j; };
+  const bool last = i + 1 == job.group;
+  Ahead ahead = job.nothing_ahead();
+  if (after.any()) {
+    look_ahead(ahead, job.of_unit(job.v, a.v, after.unit, i * a.tk / job.group, (i + 1) * a.tk / job.group));
+    look_ahead(ahead, job.of_unit(job.k, a.k, after.unit, i * a.tk / job.group, (i + 1) * a.tk / job.group));
+  }
+  if (!last || after.any()) {
+    const std::int64_t unit = last ? after.unit : span.unit, b = unit / a.h_kv, h = head(unit, last ? 0 : i + 1);
+    look_ahead(ahead, job.of_head(job.out, a.out, b, h));
+    look_ahead(ahead, job.of_head(job.dout, job.g.dout, b, h));
+    look_ahead(ahead, job.of_head(job.q, a.q, b, h));
+  }
+  if (last) {
+    look_ahead(ahead, job.of_unit(job.dv, job.g.dv, span.unit, k0, k1));
+    look_ahead(ahead, job.of_unit(job.dk, job.g.dk, span.unit, k0, k1));
+  }
+  if (whole) look_ahead(ahead, job.of_head(job.dq, job.g.dq, span.unit / a.h_kv, head(span.unit, i)));
+  return ahead;
+}
+
+void backward_range(const BackwardJob& job, int part, const Range& range, const Shares& shares, void* memory) {
+  const Attention& a = job.a;
+  const auto scale = static_cast<float>(a.scale);
   Carver carver(memory);
   const BackwardWork work(job, carver);
-  for (std::int64_t unit = begin.unit; unit <= end.unit; ++unit) {
-    const std::int64_t first = unit == begin.unit ? begin.block : 0, last = unit == end.unit ? end.block : job.key_blocks;
-    if (first >= last) continue;
-    const bool whole = last - first == job.key_blocks;
-    const std::int64_t b = unit / a.h_kv, h_kv = unit % a.h_kv, k0 = first * kKeys, k1 = std::min(last * kKeys, a.tk);
-    const Rows keys = job.rows(job.k, a.k, b, h_kv, k0, k1);
+  for (Span span = range.first(); span.any(); span = range.next(span)) {
+    const bool whole = span.end - span.begin == job.key_blocks;
+    const std::int64_t b = span.unit / a.h_kv, k0 = span.begin * kKeys, k1 = std::min(span.end * kKeys, a.tk);
+    const Rows keys = job.of_unit(job.k, a.k, span.unit, k0, k1);
     job.engine.pack_columns(keys, work.keys_t);
-    job.engine.pack_columns(job.rows(job.v, a.v, b, h_kv, k0, k1), work.values_t);
+    job.engine.pack_columns(job.of_unit(job.v, a.v, span.unit, k0, k1), work.values_t);
     job.engine.pack_panels(keys, work.keys);
     std::fill_n(work.dk, (k1 - k0) * job.d_lanes, 0.0f);
     std::fill_n(work.dv, (k1 - k0) * job.d_lanes, 0.0f);
     for (std::int64_t i = 0; i < job.group; ++i) {
-      const std::int64_t h = h_kv * job.group + i;
-      float* const dq = whole ? work.dq : shares.share(part, first == 0) + i * job.dq_size();
+      const std::int64_t h = span.unit % a.h_kv * job.group + i;
+      float* const dq = whole ? work.dq : shares.share(part, span.begin == 0) + i * job.dq_size();
       std::fill_n(dq, job.dq_size(), 0.0f);
-      backward_head(job, work, b, h, k0, k1, dq);
-      if (whole) store_rows(dq, job.d_lanes, nullptr, static_cast<float>(a.scale), job.rows(job.dq, job.g.dq, b, h, 0, a.tq));
+      Ahead ahead = ahead_of(job, span, range.next(span), i, k0, k1, whole);
+      backward_head(job, work, b, h, k0, k1, dq, ahead);
+      if (whole) store_rows(dq, job.d_lanes, nullptr, scale, job.of_head(job.dq, job.g.dq, b, h));
     }
-    store_rows(work.dk, job.d_lanes, nullptr, static_cast<float>(a.scale), job.rows(job.dk, job.g.dk, b, h_kv, k0, k1));
-    store_rows(work.dv, job.d_lanes, nullptr, 1, job.rows(job.dv, job.g.dv, b, h_kv, k0, k1));
+    store_rows(work.dk, job.d_lanes, nullptr, scale, job.of_unit(job.dk, job.g.dk, span.unit, k0, k1));
+    store_rows(work.dv, job.d_lanes, nullptr, 1, job.of_unit(job.dv, job.g.dv, span.unit, k0, k1));
   }
 }
 
@@ -370,7 +456,7 @@ void backward(Queue& queue, const BackwardJob& job) {
   const mezzo::Block shared_memory = queue.scratch(shared ? static_cast<std::size_t>(2 * schedule.parts * shares.size) * sizeof(float) : 0);
   shares.p = shared_memory.as<float>();
   parallel_parts(schedule.parts, [&](int part) {
-    backward_range(job, part, begin(part), begin(part + 1), shares, memory.as<std::byte>() + bytes * static_cast<std::size_t>(part));
+    backward_range(job, part, {begin(part), begin(part + 1), job.key_blocks}, shares, memory.as<std::byte>() + bytes * static_cast<std::size_t>(part));
   });
 
   // Where a unit is cut, the threads' parts of its dq are summed in their order, each row apart.

@@ -16,7 +16,7 @@ namespace mezzo::kernels::flash {
 using Unit = float;
 
 inline constexpr int kQueries = 64;             // rows of a block
-inline constexpr int kKeys = 64;                // keys of a block
+inline constexpr int kKeys = 128;                // keys of a block
 inline constexpr int kLanesMax = 16;            // f32 lanes of the widest vector
 inline constexpr int kStride = kKeys + kLanesMax;  // of a row of scores, so that rows do not share cache sets
 
@@ -35,6 +35,19 @@ struct Sight {
   int step;
 };
 
+/// Memory that will be packed or stored next: the products prefetch it, a few rows with each register tile.
+struct Ahead {
+  struct Span {
+    const char* p;
+    std::ptrdiff_t stride;  // bytes from row to row
+    std::int64_t rows;
+  };
+  static constexpr int kSpans = 8;
+  Span spans[kSpans];
+  int count = 0;
+  std::int64_t row_bytes = 0;
+};
+
 /// One block of queries and keys, operands packed.
 struct QueriesByKeys {
   int rows = 0, keys = 0;         ///< at most kQueries, kKeys
@@ -49,6 +62,7 @@ struct QueriesByKeys {
   const float* keep = nullptr;    ///< (rows, kStride): 0 or 1 / (1 - dropout). Null: no dropout
   float* scores = nullptr;        ///< (kQueries, kStride), work
   Unit* p = nullptr;              ///< (kQueries, kStride), work
+  Ahead* ahead = nullptr;
 };
 
 struct Forward : QueriesByKeys {
