@@ -65,6 +65,7 @@ class MEZZO_API Step {
   Step(Step&&) noexcept;
   StepReport operator()(const std::function<Tensor(int micro)>& loss);
   amp::GradScaler& scaler();
+  const amp::GradScaler& scaler() const;
   const PrecisionPlan& plan() const;
 
  private:

@@ -68,6 +68,7 @@ Step::Step(optim::Optimizer& optimizer, StepOptions options) : impl_(std::make_u
 Step::~Step() = default;
 Step::Step(Step&&) noexcept = default;
 amp::GradScaler& Step::scaler() { return impl_->scaler; }
+const amp::GradScaler& Step::scaler() const { return impl_->scaler; }
 const PrecisionPlan& Step::plan() const { return impl_->plan; }
 
 StepReport Step::operator()(const std::function<Tensor(int micro)>& loss) {

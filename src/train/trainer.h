@@ -5,7 +5,6 @@
 #pragma once
 
 #include <array>
-#include <atomic>
 #include <cstdint>
 #include <filesystem>
 #include <functional>
@@ -60,7 +59,7 @@ struct TrainOptions {
   bool tensorboard = true;
 
   int threads = 0;                                ///< 0: as they are
-  bool resume = false;                            ///< continue the run in `out` from its newest checkpoint
+  bool resume = false;                            ///< continue the run in `out` from its newest checkpoint (from the start, if it has none yet)
   std::optional<std::int64_t> resume_step = {};   ///< ... from checkpoints/step-N instead; later ones are removed (they will be made again)
 };
 
@@ -75,7 +74,7 @@ struct Progress {
   bool applied = true;
   std::int64_t skipped = 0;                       ///< steps so far that were not applied
   double zero_fraction = 0;                       ///< share of this step's gradient elements that are exactly 0
-  std::string_view culprit = {};                  ///< of a skipped step: the first parameter whose gradient holds Inf or NaN
+  std::string culprit = {};                       ///< of a skipped step: the first parameter whose gradient holds Inf or NaN
   double tokens_per_second = 0, step_ms = 0, eta_seconds = 0;
   std::int64_t peak_bytes = 0;                    ///< largest sum of live bytes during this step
   std::optional<double> val_loss = {};            ///< when it was taken after this step
@@ -158,5 +157,7 @@ struct RunModel {
   std::filesystem::path source;                   ///< the directory it came from
 };
 RunModel load_run_model(const std::filesystem::path& dir);
+/// Writes a model directory: Hugging Face's layout, and a tokenizer_config.json that names the tokenizer.
+void write_model(const models::Gpt&, const Tokenizer&, const std::filesystem::path& dir);
 
 }  // namespace mezzo::train

@@ -1,0 +1,111 @@
+// evaluate.cpp - loss over a text, and the models of run directories.
+#include <algorithm>
+
+#include <nlohmann/json.hpp>
+
+#include <mezzo/amp.h>
+
+#include "autograd/context.h"
+#include "core/fail.h"
+#include "text/batches.h"
+#include "train/checkpoint.h"
+#include "train/trainer.h"
+
+namespace mezzo::train {
+namespace {
+
+namespace fs = std::filesystem;
+
+/// A model in evaluation mode for a scope.
+class EvalMode {
+ public:
+  explicit EvalMode(nn::Module& m) : model_(m), before_(m.is_training()) { m.eval(); }
+  ~EvalMode() { model_.train(before_); }
+  EvalMode(const EvalMode&) = delete;
+  EvalMode& operator=(const EvalMode&) = delete;
+
+ private:
+  nn::Module& model_;
+  bool before_;
+};
+
+}  // namespace
+
+EvalResult evaluate(models::Gpt& model, const text::TokenStream& stream, const EvalOptions& o, const std::function<bool(std::int64_t, std::int64_t)>& on_batch) {
+  if (o.seq > model.options().context) fail("eval", fmt::format("--seq {} given, at most the model's context of {} wanted", o.seq, model.options().context));
+  text::EvalBatches batches(stream, o.batch, o.seq);
+  const std::int64_t windows = o.max_tokens > 0 ? std::clamp<std::int64_t>(o.max_tokens / o.seq, 1, batches.windows()) : batches.windows();
+  const GradMode off(false);
+  const EvalMode mode(model);
+  Tensor x, y;  // (B, T) each
+  {
+    const MemoryScope scope(Memory::data);
+    x = empty({o.batch, o.seq}, {.dtype = Dtype::i32});
+    y = empty({o.batch, o.seq}, {.dtype = Dtype::i32});
+  }
+  double total = 0;
+  std::int64_t done = 0;
+  while (done < windows) {
+    std::int64_t rows = batches.next(x.mutable_data<std::int32_t>(), y.mutable_data<std::int32_t>());
+    if (const auto left = windows - done; rows > left) {
+      const auto targets = y.mutable_data<std::int32_t>();
+      std::fill(targets.begin() + left * o.seq, targets.end(), text::EvalBatches::kIgnored);
+      rows = left;
+    }
+    const amp::Autocast region(o.recipe.low, {.enabled = o.recipe.autocast});
+    total += model.loss(x, y).item() * static_cast<double>(rows * o.seq);
+    done += rows;
+    if (on_batch && !on_batch(done, windows)) break;
+  }
+  const auto tokens = done * o.seq;
+  return {total / static_cast<double>(tokens), tokens};
+}
+
+// ---- models of runs ------------------------------------------------------------------------------
+
+namespace {
+
+constexpr const char* kTokenizerFile = "tokenizer_config.json";
+
+bool has(const fs::path& p) {
+  std::error_code none;
+  return fs::exists(p, none);
+}
+
+/// The tokenizer that a model directory names.
+std::shared_ptr<Tokenizer> tokenizer_of(const fs::path& dir) {
+  const fs::path file = dir / kTokenizerFile;
+  if (has(file)) {
+    const io::Json j = io::read_json(file);
+    if (const auto it = j.find("mezzo"); it != j.end() && it->is_object() && it->value("kind", "") == "byte") return std::make_shared<ByteTokenizer>();
+  }
+  fail("model", fmt::format("{}: its tokenizer is not one of this version's", dir.native()), "this version reads the byte-level models that `mezzo train` writes");
+}
+
+RunModel from_checkpoint(const fs::path& checkpoint) {
+  verify_checkpoint(checkpoint);
+  const io::Json config = checkpoint_config(checkpoint);
+  const auto spec = config.find("options") != config.end() ? config["options"].value("model", std::string()) : std::string();
+  auto model = std::make_shared<models::Gpt>(models::gpt_from_spec(spec));
+  read_weights(checkpoint, *model);
+  return {std::move(model), std::make_shared<ByteTokenizer>(), checkpoint};
+}
+
+}  // namespace
+
+void write_model(const models::Gpt& model, const Tokenizer& tokenizer, const fs::path& dir) {
+  models::save_pretrained(model, dir);
+  io::write_json(dir / kTokenizerFile, {{"tokenizer_class", "MezzoTokenizer"}, {"model_max_length", model.options().context}, {"mezzo", {{"kind", tokenizer.kind()}}}});
+}
+
+RunModel load_run_model(const fs::path& dir) {
+  if (!fs::is_directory(dir)) fail("model", fmt::format("{}: no such directory", dir.native()), "give a run directory, or one with model.safetensors and config.json");
+  if (has(dir / "manifest.json")) return from_checkpoint(dir);
+  if (has(dir / "model.safetensors")) return {models::load_gpt(dir), tokenizer_of(dir), dir};
+  if (has(dir / "model" / "model.safetensors")) return load_run_model(dir / "model");
+  const auto steps = checkpoint_steps(dir);
+  if (steps.empty()) fail("model", fmt::format("{}: no model/ and no checkpoint in it", dir.native()), "has the run reached its first checkpoint?");
+  return from_checkpoint(checkpoint_path(dir, steps.back()));
+}
+
+}  // namespace mezzo::train

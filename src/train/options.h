@@ -1,0 +1,33 @@
+// options.h - a run's options: checked, resolved, as JSON, and compared with those of the run that is resumed.
+#pragma once
+
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "train/trainer.h"
+
+namespace mezzo::train {
+
+/// Error, named as the command line names it, for a value outside its range.
+void check(const TrainOptions&);
+/// The model that options.model means for a tokenizer of `vocab` tokens. Error: a spec that is wrong, a context shorter than the sequence.
+models::GptOptions resolve_model(const TrainOptions&, std::int64_t vocab);
+/// Checked, with everything decided that was left open: warm-up, the model's whole spec, absolute paths.
+TrainOptions resolved(TrainOptions, const models::GptOptions&);
+
+/// Tokens of a step, and what its loss is divided by besides their number.
+inline std::int64_t tokens_of_step(const TrainOptions& o) { return o.batch * o.seq * o.accumulate; }
+double loss_divisor(const TrainOptions&);
+
+io::Json to_json(const TrainOptions&);
+/// Error names a missing or mistyped entry; `source` is the file it stands in.
+TrainOptions options_from_json(const io::Json&, std::string_view source);
+io::Json to_json(const PrecisionPlan&);
+io::Json to_json(const amp::GradScalerOptions&);
+
+/// What two runs that go on from each other must not differ in: "--lr: 0.001 in the run, 0.002 given" and so on; empty: nothing.
+/// `done`: steps the run has done. Steps may grow under a constant schedule, which is the only one that does not depend on them.
+std::vector<std::string> differences(const TrainOptions& run, const TrainOptions& given, std::int64_t done);
+
+}  // namespace mezzo::train

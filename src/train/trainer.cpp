@@ -1,0 +1,356 @@
+// trainer.cpp - the loop of a run, and what happens before and after it.
+#include "train/trainer.h"
+
+#include <algorithm>
+#include <chrono>
+#include <cmath>
+
+#include <fmt/ranges.h>
+#include <nlohmann/json.hpp>
+
+#include "core/fail.h"
+#include "core/log.h"
+#include "io/file.h"
+#include "kernels/kernels.h"
+#include "tensor/impl.h"
+#include "text/batches.h"
+#include "train/checkpoint.h"
+#include "train/metrics.h"
+#include "train/options.h"
+
+namespace mezzo::train {
+namespace {
+
+namespace fs = std::filesystem;
+using Clock = std::chrono::steady_clock;
+
+constexpr const char* kOp = "train";
+constexpr int kMostSkips = 100;  // in a row; dynamic scaling needs at most 40 to come down from its start to 2^-24
+
+double milliseconds(Clock::duration d) { return std::chrono::duration<double, std::milli>(d).count(); }
+
+double median(std::vector<double> v) {
+  if (v.empty()) return 0;
+  const auto middle = v.begin() + static_cast<std::ptrdiff_t>(v.size() / 2);
+  std::nth_element(v.begin(), middle, v.end());
+  if (v.size() % 2 == 1) return *middle;
+  return (*middle + *std::max_element(v.begin(), middle)) / 2;
+}
+
+std::string human(std::int64_t bytes) {
+  const double mib = static_cast<double>(bytes) / (1 << 20);
+  return mib < 1024 ? fmt::format("{:.1f} MiB", mib) : fmt::format("{:.2f} GiB", mib / 1024);
+}
+
+/// What this run would write into a directory; empty: none of it is there.
+std::string taken_by(const fs::path& out) {
+  for (const char* name : {"config.json", "metrics.jsonl", "checkpoints", "model", "report.html"})
+    if (fs::exists(out / name)) return name;
+  return {};
+}
+
+void refuse_too_large(const MemoryPlan& plan) {
+  const std::int64_t memory = cpu_info().memory;
+  if (plan.peak <= memory) return;
+  std::string parts;
+  std::int64_t largest = 0;
+  for (std::size_t c = 0; c < kMemoryCategories; ++c) {
+    if (plan.bytes[c] > plan.peak / 100) parts += fmt::format("{}{} {}", parts.empty() ? "" : ", ", name(static_cast<Memory>(c)), human(plan.bytes[c]));
+    largest = std::max(largest, plan.bytes[c]);
+  }
+  const bool batch = largest == plan.bytes[static_cast<std::size_t>(Memory::activations)];
+  fail(kOp, fmt::format("this run needs {} ({}), and this machine has {}", human(plan.peak), parts, human(memory)),
+       batch ? "a smaller --batch with a larger --accumulate is the same training in less memory" : "a smaller model, or a recipe with fewer bytes a parameter");
+}
+
+}  // namespace
+
+struct Trainer::Impl {
+  TrainOptions options;
+  ByteTokenizer tokenizer;
+  models::GptOptions shape;
+  PrecisionPlan plan;
+  MemoryPlan memory;
+  std::vector<std::string> warnings;
+  std::optional<text::Corpus> corpus;
+  std::optional<io::DirectoryLock> lock;
+  std::optional<text::Batches> batches;
+  std::optional<models::Gpt> model;
+  std::optional<optim::AdamW> optimizer;
+  std::optional<Step> step;
+  Tensor x, y;                   // (B, T) i32, filled again for each micro-batch
+  RunState state;
+  std::int64_t first_step = 0, newest_checkpoint = -1;
+  std::vector<double> step_times;
+  std::int64_t peak = 0;
+  std::array<std::int64_t, kMemoryCategories> peak_bytes{};
+  bool ran = false;
+
+  explicit Impl(TrainOptions o) {
+    if (o.threads > 0) set_num_threads(o.threads);
+    if (o.resume_step) o.resume = true;
+    check(o);
+    shape = resolve_model(o, tokenizer.vocab_size());
+    options = resolved(std::move(o), shape);
+    options.threads = num_threads();
+    plan = resolve({.precision = options.precision, .loss_scale = options.loss_scale});
+    warnings = plan.warnings;
+    memory = plan_bytes(shape, options, plan);
+    refuse_too_large(memory);
+    corpus.emplace(options.data, tokenizer, text::CorpusOptions{.seq = options.seq, .val_fraction = options.val_fraction});
+    open_directory();
+    build();
+    if (options.resume) resume();
+  }
+
+  // ---- before the loop -----------------------------------------------------------------------------
+
+  void open_directory() {
+    const fs::path& out = options.out;
+    if (options.resume) {
+      if (!fs::exists(out / "config.json")) fail(kOp, fmt::format("{}: no run to resume (it has no config.json)", out.native()), "without --resume a new run begins there");
+    } else if (fs::exists(out)) {
+      if (!fs::is_directory(out)) fail(kOp, fmt::format("{}: not a directory", out.native()), "--out names the run's directory");
+      if (const std::string what = taken_by(out); !what.empty())
+        fail(kOp, fmt::format("{}: already holds a run (its {} is there)", out.native(), what), "--resume continues it; another --out begins a new one");
+    }
+    std::error_code error;
+    fs::create_directories(out, error);
+    if (error) io::fail_file(kOp, out, error.value());
+    lock.emplace(out);
+    io::clean_stale(out);
+    clean_checkpoints(out);
+  }
+
+  void build() {
+    manual_seed(options.seed);
+    model.emplace(shape);
+    batches.emplace(corpus->train(), text::BatchesOptions{.batch = options.batch, .seq = options.seq, .seed = options.seed});
+    // Decay pulls matrices towards zero; biases and norm weights have no reason to be small.
+    optim::ParamGroup decayed{.params = {}, .lr = options.lr, .weight_decay = options.weight_decay}, free{.params = {}, .lr = options.lr, .weight_decay = 0};
+    for (const auto& w : model->parameters()) (w.dim() >= 2 ? decayed : free).params.push_back(w);
+    const bool low = plan.recipe.storage != optim::Storage::f32;
+    optimizer.emplace(std::vector<optim::ParamGroup>{decayed, free},
+                      optim::AdamWOptions{.lr = options.lr, .betas = options.betas, .storage = plan.recipe.storage, .low = low ? plan.recipe.low : Dtype::bf16});
+    step.emplace(*optimizer, StepOptions{.recipe = plan.recipe.name, .clip_norm = options.clip_norm, .accumulate = options.accumulate,
+                                         .scaler = plan.scaler.value_or(amp::GradScalerOptions{.enabled = false}), .loss_divisor = train::loss_divisor(options)});
+    const MemoryScope scope(Memory::data);
+    x = empty({options.batch, options.seq}, {.dtype = Dtype::i32});
+    y = empty({options.batch, options.seq}, {.dtype = Dtype::i32});
+  }
+
+  io::Json config() const {
+    return {{"mezzo", version()},
+            {"options", to_json(options)},
+            {"model", {{"family", "gpt"}, {"vocab", shape.vocab}, {"context", shape.context}, {"layers", shape.layers}, {"heads", shape.heads}, {"width", shape.width}, {"dropout", shape.dropout},
+                       {"parameters", models::parameter_count(shape)}}},
+            {"tokenizer", tokenizer.kind()},
+            {"data", {{"files", corpus->files()}, {"bytes", corpus->bytes()}, {"fingerprint", fmt::format("{:016x}", corpus->fingerprint())}, {"train_tokens", corpus->train().size()},
+                      {"validation_tokens", corpus->validation().size()}}},
+            {"precision", to_json(plan)},
+            {"tokens_per_step", tokens_of_step(options)},
+            {"loss_divisor", train::loss_divisor(options)},
+            {"planned_bytes", memory.peak}};
+  }
+
+  /// Error that names every option in which this run and the one in the directory differ.
+  void compare_with(const io::Json& run, const std::string& source, std::int64_t done) {
+    try {
+      const TrainOptions before = options_from_json(run.at("options"), source);
+      auto differ = differences(before, options, done);
+      const io::Json now = config();
+      const auto compare = [&](const char* what, const io::Json& a, const io::Json& b) {
+        if (a != b) differ.push_back(fmt::format("{}: {} in the run, {} now", what, io::to_text(a), io::to_text(b)));
+      };
+      compare("--precision", run.at("precision").at("recipe"), now["precision"]["recipe"]);
+      compare("--loss-scale", run.at("precision").at("scaler"), now["precision"]["scaler"]);
+      compare("the text (its fingerprint)", run.at("data").at("fingerprint"), now["data"]["fingerprint"]);
+      if (!differ.empty())
+        fail("resume", fmt::format("{} does not continue with these options: {}", options.out.native(), fmt::join(differ, "; ")), "give the run's own options, or begin a new run in another --out");
+      if (before.threads != options.threads)
+        warnings.push_back(fmt::format("{} threads now, {} before: sums are taken in another order, so the run is not bit for bit what it would have been", options.threads, before.threads));
+      if (run.at("precision").at("isa") != now["precision"]["isa"])
+        warnings.push_back(fmt::format("instruction set {} now, {} before: the run is not bit for bit what it would have been", io::to_text(now["precision"]["isa"]), io::to_text(run.at("precision").at("isa"))));
+    } catch (const io::Json::exception& e) { fail("resume", fmt::format("{}: {}", source, io::plain_message(e.what()))); }
+  }
+
+  void resume() {
+    const fs::path& out = options.out;
+    const auto steps = checkpoint_steps(out);
+    if (options.resume_step && std::find(steps.begin(), steps.end(), *options.resume_step) == steps.end())
+      fail("resume", fmt::format("--resume-step {} given; {} has {}", *options.resume_step, out.native(),
+                                 steps.empty() ? "no checkpoint" : fmt::format("checkpoints of the steps {}", fmt::join(steps, ", "))));
+    if (steps.empty()) {  // stopped before its first checkpoint: it begins again, the same
+      const fs::path file = out / "config.json";
+      return compare_with(io::read_json(file), file.native(), 0);
+    }
+    const std::int64_t from = options.resume_step.value_or(steps.back());
+    const fs::path checkpoint = checkpoint_path(out, from);
+    verify_checkpoint(checkpoint);
+    compare_with(checkpoint_config(checkpoint), checkpoint.native(), from);
+    state = read_checkpoint(checkpoint, *model, *optimizer);
+    release_cached_memory();  // what reading took
+    manual_seed(state.seed);
+    default_generator().seek(state.counter);
+    batches->seek(state.windows);
+    if (state.scaler) step->scaler().load_state(*state.scaler);
+    first_step = newest_checkpoint = state.step;
+  }
+
+  // ---- the loop ------------------------------------------------------------------------------------
+
+  optim::ScheduleOptions schedule() const {
+    return {.kind = options.schedule, .lr = options.lr, .steps = options.steps, .warmup = *options.warmup, .final_fraction = options.final_fraction};
+  }
+
+  TrainSummary run(const std::function<void(const Progress&)>& on_progress, const std::function<bool()>& stop) {
+    if (std::exchange(ran, true)) fail(kOp, "run() was called a second time", "build another Trainer with .resume = true");
+    if (state.step > 0 || options.resume_step) remove_after(options.out, state.step);
+    io::write_json(options.out / "config.json", config());
+    MetricsLog metrics(options.out, state.step, options.tensorboard);
+    if (metrics.missing() > 0) log(LogLevel::warning, fmt::format("{}: {} of the {} steps before this one are missing", (options.out / "metrics.jsonl").native(), metrics.missing(), state.step));
+    model->train();
+
+    TrainSummary summary;
+    bool stopped = false;
+    const auto begin = Clock::now();
+    while (state.step < options.steps && !stopped) {
+      Progress p = one_step();
+      const bool last = state.step == options.steps;
+      stopped = !last && stop && stop();
+      if (last || (options.eval_steps > 0 && state.step % options.eval_steps == 0)) p.val_loss = validate(last ? 0 : options.eval_tokens);
+      metrics.write(p);
+      if (last || stopped || (options.checkpoint_steps > 0 && state.step % options.checkpoint_steps == 0)) {
+        checkpoint();
+        p.checkpoint = true;
+      }
+      p.eta_seconds = std::chrono::duration<double>(Clock::now() - begin).count() / static_cast<double>(state.step - first_step) * static_cast<double>(options.steps - state.step);
+      summary.train_loss = p.loss;
+      summary.val_loss = last ? p.val_loss : std::nullopt;
+      if (on_progress) on_progress(p);
+    }
+    summary.status = stopped ? RunStatus::interrupted : RunStatus::finished;
+    if (!stopped) {
+      if (first_step == options.steps) summary.val_loss = validate(0);  // resumed behind the last step
+      finish();
+    }
+    fill(summary);
+    return summary;
+  }
+
+  Progress one_step() {
+    reset_peak_memory();
+    const auto begin = Clock::now();
+    const double lr = optim::schedule(schedule(), optimizer->steps());
+    for (auto& group : optimizer->groups()) group.lr = lr;
+    const StepReport report = (*step)([&](int) {
+      batches->next(x.mutable_data<std::int32_t>(), y.mutable_data<std::int32_t>());
+      return model->loss(x, y);
+    });
+    const auto& r = report.result;
+    ++state.step;
+    state.windows = batches->position();
+    state.zero_sum += r.zero_fraction;
+    if (!r.applied) skipped(report);
+    else state.skips_in_a_row = 0;
+
+    const double ms = milliseconds(Clock::now() - begin);
+    step_times.push_back(ms);
+    const MemoryReport report_now = memory_report();
+    if (report_now.peak > peak) {
+      peak = report_now.peak;
+      peak_bytes = report_now.at_peak;
+    }
+    return {.step = state.step, .steps = options.steps, .loss = report.loss, .lr = lr, .grad_norm = r.grad_norm, .scale = r.scale, .applied = r.applied, .skipped = state.skipped,
+            .zero_fraction = r.zero_fraction, .culprit = r.applied ? std::string() : r.culprit, .tokens_per_second = static_cast<double>(tokens_of_step(options)) * 1000 / ms, .step_ms = ms,
+            .peak_bytes = report_now.peak};
+  }
+
+  /// A step whose gradients hold Inf or NaN. In f16 that is an overflow, which the next scale or batch may not have; f32 and bf16 reach so far
+  /// that it is the end of the run.
+  void skipped(const StepReport& report) {
+    const auto& r = report.result;
+    ++state.skipped;
+    ++state.skips_in_a_row;
+    const char* kind = r.found_nan ? "NaN" : "Inf";
+    if (plan.recipe.low != Dtype::f16)
+      fail(kOp, fmt::format("step {}: the loss is {}, and {}; nothing was updated", state.step, report.loss, first_bad_tensor(kind, r.culprit)),
+           "a lower --lr, a longer --warmup or a smaller --clip-norm; --resume continues from the newest checkpoint");
+    if (state.skips_in_a_row >= kMostSkips)
+      fail(kOp, fmt::format("step {}: {} steps in a row were skipped, at loss scale {}; {}", state.step, kMostSkips, r.scale, first_bad_tensor(kind, r.culprit)),
+           "bf16 has f32's range and needs no loss scale; or a lower --lr, a smaller --clip-norm");
+  }
+
+  std::string first_bad_tensor(const char* kind, const std::string& culprit) const {
+    auto& q = kernels::cpu_queue();
+    for (const auto& [path, w] : model->named_parameters()) {
+      kernels::GradStats stats;
+      kernels::grad_stats(q, w.dtype(), data(w), w.numel(), 1, &stats);
+      const kernels::GradStats found = kernels::read(q, &stats);
+      if (found.nan > 0 || found.inf > 0) return fmt::format("the first bad tensor is the parameter `{}` ({})", path, found.nan > 0 ? "NaN" : "Inf");
+    }
+    return fmt::format("all parameters are finite, the first bad tensor is the gradient of `{}` ({})", culprit, kind);
+  }
+
+  std::optional<double> validate(std::int64_t max_tokens) {
+    if (corpus->validation().size() <= options.seq) return std::nullopt;
+    return evaluate(*model, corpus->validation(), {.batch = options.batch, .seq = options.seq, .max_tokens = max_tokens, .recipe = plan.recipe}).loss;
+  }
+
+  void checkpoint() {
+    state.seed = default_generator().seed();
+    state.counter = default_generator().counter();
+    if (step->scaler().is_enabled()) state.scaler = step->scaler().state();
+    write_checkpoint(options.out, state, *model, *optimizer, config());
+    newest_checkpoint = state.step;
+    keep_newest(options.out, options.keep);
+  }
+
+  void finish() {
+    io::AtomicDirectory directory(options.out / "model");
+    write_model(*model, tokenizer, directory.path());
+    directory.commit();
+  }
+
+  void fill(TrainSummary& s) const {
+    s.step = state.step;
+    s.skipped = state.skipped;
+    s.scale = step->scaler().get_scale();
+    s.zero_fraction = state.step > 0 ? state.zero_sum / static_cast<double>(state.step) : 0;
+    s.tokens = state.step * tokens_of_step(options);
+    constexpr std::size_t kWarm = 3;  // steps in which buffers and caches are made
+    const std::vector<double> warm(step_times.begin() + static_cast<std::ptrdiff_t>(step_times.size() > kWarm ? kWarm : 0), step_times.end());
+    s.step_ms_median = median(warm);
+    s.tokens_per_second = s.step_ms_median > 0 ? static_cast<double>(tokens_of_step(options)) * 1000 / s.step_ms_median : 0;
+    s.peak_bytes = peak;
+    s.bytes = peak_bytes;
+    if (newest_checkpoint >= 0) s.checkpoint = checkpoint_path(options.out, newest_checkpoint);
+  }
+};
+
+Trainer::Trainer(TrainOptions o) : impl_(std::make_unique<Impl>(std::move(o))) {}
+Trainer::~Trainer() = default;
+TrainSummary Trainer::run(const std::function<void(const Progress&)>& on_progress, const std::function<bool()>& stop) { return impl_->run(on_progress, stop); }
+const TrainOptions& Trainer::options() const { return impl_->options; }
+const models::GptOptions& Trainer::model_options() const { return impl_->shape; }
+const PrecisionPlan& Trainer::plan() const { return impl_->plan; }
+const MemoryPlan& Trainer::memory() const { return impl_->memory; }
+const text::Corpus& Trainer::corpus() const { return *impl_->corpus; }
+std::int64_t Trainer::first_step() const { return impl_->first_step; }
+double Trainer::loss_divisor() const { return train::loss_divisor(impl_->options); }
+std::vector<std::string> Trainer::warnings() const { return impl_->warnings; }
+models::Gpt& Trainer::model() { return *impl_->model; }
+io::Json Trainer::config() const { return impl_->config(); }
+
+TrainOptions run_options(const fs::path& run) {
+  const fs::path file = run / "config.json";
+  if (!fs::exists(file)) fail("run", fmt::format("{}: not a run directory (it has no config.json)", run.native()));
+  const io::Json config = io::read_json(file);
+  const auto it = config.find("options");
+  if (it == config.end()) fail("run", fmt::format("{}: not the config of a run (it has no `options`)", file.native()));
+  TrainOptions o = options_from_json(*it, file.native());
+  o.out = run;
+  return o;
+}
+
+}  // namespace mezzo::train
