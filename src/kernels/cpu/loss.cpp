@@ -44,9 +44,9 @@ void CrossEntropyBackwardRow(const T* x, std::int64_t target, float lse, float s
   const auto shift = hn::Set(d, lse), factor = hn::Set(d, scale);
   const float of_target = static_cast<float>(x[target]);  // before dx, which may be x, is written
   ForEachVector(d, v, [&](std::size_t i, auto access) MEZZO_BODY {
-    access.Store(hn::Mul(Exp(d, hn::Sub(access.Load(d, x + i), shift)), factor), d, dx + i);
+    access.Store(hn::Mul(ExpBelowZero(d, hn::Sub(access.Load(d, x + i), shift)), factor), d, dx + i);
   });
-  const float p = hn::GetLane(Exp(d, hn::Set(d, of_target - lse)));
+  const float p = hn::GetLane(ExpBelowZero(d, hn::Set(d, of_target - lse)));
   dx[target] = static_cast<To>((p - 1.0f) * scale);
 }
 

@@ -17,6 +17,20 @@ HWY_BEFORE_NAMESPACE();
 namespace mezzo::kernels::HWY_NAMESPACE {
 namespace hn = hwy::HWY_NAMESPACE;
 
+/// exp(x) for x <= 0 (or barely above): as Exp, but below exp(-87), near the smallest normal number, it is 0, which halves the work.
+/// NaN stays NaN.
+template <class D, class V>
+HWY_INLINE V ExpBelowZero(D d, V x) {
+  const hn::RebindToSigned<D> di;
+  const V magic = hn::Set(d, 0x1.8p23f);
+  const V shifted = hn::MulAdd(x, hn::Set(d, 0x1.715476p0f), magic);  // its low bits: n, of x = n ln 2 + r
+  const V n = hn::Sub(shifted, magic);
+  const V r = hn::NegMulAdd(n, hn::Set(d, 0x1.7f7d1cp-20f), hn::NegMulAdd(n, hn::Set(d, 0x1.62e4p-1f), x));
+  const V power = hn::BitCast(d, hn::ShiftLeft<23>(hn::Add(hn::BitCast(di, shifted), hn::Set(di, 127))));
+  const V y = hn::Mul(hn::Add(Expm1Reduced(d, r), hn::Set(d, 1.0f)), power);
+  return hn::IfThenZeroElse(hn::Lt(x, hn::Set(d, -87.0f)), y);
+}
+
 /// Largest of x (n). A NaN may be passed over here: the sum of exponentials shows it.
 template <class D, class T>
 HWY_INLINE float RowMax(D d, const T* x, std::size_t n) {
@@ -34,7 +48,7 @@ HWY_INLINE float SumExp(D d, const T* x, float max, std::size_t n, KeepExp keep)
   using V = hn::VFromD<D>;
   const V shift = hn::Set(d, max);
   return static_cast<float>(Sum(d, n, [&](std::size_t i, auto access) MEZZO_BODY {
-    const V e = Exp(d, hn::Sub(access.Load(d, x + i), shift));
+    const V e = ExpBelowZero(d, hn::Sub(access.Load(d, x + i), shift));
     keep(i, e, access);
     return e;
   }));

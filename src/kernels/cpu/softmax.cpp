@@ -43,7 +43,7 @@ void SoftmaxBackwardRow(bool log, const From* y, const From* dy, To* dx, std::si
   if (log) {
     const auto sum = hn::Set(d, static_cast<float>(Sum(d, c, [&](std::size_t i, auto access) MEZZO_BODY { return access.Load(d, dy + i); })));
     ForEachVector(d, c, [&](std::size_t i, auto access) MEZZO_BODY {
-      access.Store(hn::NegMulAdd(Exp(d, access.Load(d, y + i)), sum, access.Load(d, dy + i)), d, dx + i);
+      access.Store(hn::NegMulAdd(ExpBelowZero(d, access.Load(d, y + i)), sum, access.Load(d, dy + i)), d, dx + i);
     });
   } else {
     const auto sum = hn::Set(d, static_cast<float>(Sum(d, c, [&](std::size_t i, auto access) MEZZO_BODY {
