@@ -47,46 +47,6 @@ template <class F> void walk(const Strided& s, F f) {
     }
   }
 }
-double f(Unary u, double x) {
-  switch (u) {
-    case Unary::neg: return -x;
-    case Unary::abs: return std::fabs(x);
-    case Unary::exp: return std::exp(x);
-    case Unary::log: return std::log(x);
-    case Unary::sqrt: return std::sqrt(x);
-    case Unary::rsqrt: return 1 / std::sqrt(x);
-    case Unary::tanh: return std::tanh(x);
-    case Unary::sigmoid: return 1 / (1 + std::exp(-x));
-    case Unary::relu: return x > 0 ? x : x != x ? x : 0;
-    case Unary::silu: return x / (1 + std::exp(-x));
-    case Unary::gelu: return 0.5 * x * (1 + std::erf(x / std::sqrt(2.0)));
-    case Unary::gelu_tanh: return 0.5 * x * (1 + std::tanh(std::sqrt(2 / M_PI) * (x + 0.044715 * x * x * x)));
-    case Unary::softplus: return x > 30 ? x : std::log1p(std::exp(x));
-    case Unary::sin: return std::sin(x);
-    case Unary::cos: return std::cos(x);
-    default: return 0;
-  }
-}
-double df(Unary u, double s) {
-  switch (u) {
-    case Unary::neg: return -1;
-    case Unary::abs: return s > 0 ? 1 : s < 0 ? -1 : 0;
-    case Unary::exp: return s;
-    case Unary::log: return 1 / s;
-    case Unary::sqrt: return 0.5 / s;
-    case Unary::rsqrt: return -0.5 * s * s * s;
-    case Unary::tanh: return 1 - s * s;
-    case Unary::sigmoid: return s * (1 - s);
-    case Unary::relu: return s > 0;
-    case Unary::silu: { const double p = 1 / (1 + std::exp(-s)); return p * (1 + s * (1 - p)); }
-    case Unary::gelu: return 0.5 * (1 + std::erf(s / std::sqrt(2.0))) + s * std::exp(-0.5 * s * s) / std::sqrt(2 * M_PI);
-    case Unary::gelu_tanh: { const double c = std::sqrt(2 / M_PI), t = std::tanh(c * (s + 0.044715 * s * s * s)); return 0.5 * (1 + t) + 0.5 * s * (1 - t * t) * c * (1 + 3 * 0.044715 * s * s); }
-    case Unary::softplus: return 1 / (1 + std::exp(-s));
-    case Unary::sin: return std::cos(s);
-    case Unary::cos: return -std::sin(s);
-    default: return 0;
-  }
-}
 double op(Binary b, double x, double y) {
   switch (b) {
     case Binary::add: return x + y;
@@ -101,34 +61,6 @@ double op(Binary b, double x, double y) {
 }
 }  // namespace
 
-WEAK void copy(Queue&, Dtype from, Dtype to, const void* x, void* y, const Strided& s) { walk(s, [&](auto& o) { put(to, y, o[0], get(from, x, o[1])); }); }
-WEAK void convert(Queue&, Dtype from, Dtype to, const void* x, void* y, std::int64_t n) {
-  if (from == to) { if (n) std::memcpy(y, x, static_cast<std::size_t>(n) * size_of(to)); return; }
-  for (std::int64_t i = 0; i < n; ++i) put(to, y, i, get(from, x, i));
-}
-WEAK void fill(Queue&, Dtype t, double v, void* y, const Strided& s) { walk(s, [&](auto& o) { put(t, y, o[0], v); }); }
-WEAK void unary(Queue&, Unary u, Dtype t, const void* x, void* y, std::int64_t n) { for (std::int64_t i = 0; i < n; ++i) put(t, y, i, f(u, get(t, x, i))); }
-WEAK bool derivative_from_output(Unary u) { return u == Unary::exp || u == Unary::sqrt || u == Unary::rsqrt || u == Unary::tanh || u == Unary::sigmoid || u == Unary::relu; }
-WEAK void unary_backward(Queue&, Unary u, Dtype t, const void* s, const void* dy, void* dx, std::int64_t n) { for (std::int64_t i = 0; i < n; ++i) put(t, dx, i, get(t, dy, i) * df(u, get(t, s, i))); }
-WEAK void binary(Queue&, Binary b, Dtype t, const void* x, const void* z, void* y, const Strided& s) { walk(s, [&](auto& o) { put(t, y, o[0], op(b, get(t, x, o[1]), get(t, z, o[2]))); }); }
-WEAK void binary_scalar(Queue&, Binary b, Dtype t, const void* x, double v, bool first, void* y, std::int64_t n) {
-  for (std::int64_t i = 0; i < n; ++i) put(t, y, i, first ? op(b, v, get(t, x, i)) : op(b, get(t, x, i), v));
-}
-WEAK void compare(Queue&, Compare c, Dtype t, const void* a, const void* b, std::uint8_t* y, const Strided& s) {
-  walk(s, [&](auto& o) {
-    const double p = get(t, a, o[1]), q = get(t, b, o[2]);
-    y[o[0]] = c == Compare::eq ? p == q : c == Compare::ne ? p != q : c == Compare::lt ? p < q : c == Compare::le ? p <= q : c == Compare::gt ? p > q : p >= q;
-  });
-}
-WEAK void select(Queue&, Dtype t, const std::uint8_t* c, const void* a, const void* b, void* y, const Strided& s) { walk(s, [&](auto& o) { put(t, y, o[0], c[o[1]] ? get(t, a, o[2]) : get(t, b, o[3])); }); }
-WEAK void swiglu(Queue&, Dtype t, const void* g, const void* u, void* y, std::int64_t n) { for (std::int64_t i = 0; i < n; ++i) put(t, y, i, f(Unary::silu, get(t, g, i)) * get(t, u, i)); }
-WEAK void swiglu_backward(Queue&, Dtype t, const void* g, const void* u, const void* dy, void* dg, void* du, std::int64_t n) {
-  for (std::int64_t i = 0; i < n; ++i) {
-    const double a = get(t, g, i), b = get(t, u, i), d = get(t, dy, i);
-    put(t, dg, i, d * b * df(Unary::silu, a));
-    put(t, du, i, d * f(Unary::silu, a));
-  }
-}
 WEAK void dropout(Queue&, Dtype t, const void* x, void* y, std::int64_t n, double p, std::uint64_t seed, std::uint64_t offset) {
   for (std::int64_t i = 0; i < n; ++i) {
     const bool drop = philox::uniform(philox::block(seed, offset + static_cast<std::uint64_t>(i / 4))[static_cast<std::size_t>(i % 4)]) < static_cast<float>(p);
@@ -199,21 +131,42 @@ WEAK void index_bounds(Queue&, Dtype it, const void* index, std::int64_t n, std:
     b[1] = std::max(b[1], v);
   }
 }
-WEAK void gemm(Queue&, const Gemm& g, const void* a, const void* b, void* c) {
-  for (std::int64_t z = 0; z < g.batch; ++z)
-    for (std::int64_t i = 0; i < g.m; ++i) {
-      std::vector<double> row(static_cast<std::size_t>(g.n));
-      for (std::int64_t k = 0; k < g.k; ++k) {
-        const double x = get(g.a, a, z * g.stride_a + (g.trans_a ? k * g.lda + i : i * g.lda + k));
-        for (std::int64_t j = 0; j < g.n; ++j) row[static_cast<std::size_t>(j)] += x * get(g.b, b, z * g.stride_b + (g.trans_b ? j * g.ldb + k : k * g.ldb + j));
-      }
-      for (std::int64_t j = 0; j < g.n; ++j) {
-        const auto at = z * g.stride_c + i * g.ldc + j;
-        put(g.c, c, at, g.alpha * row[static_cast<std::size_t>(j)] + (g.beta != 0 ? g.beta * get(g.c, c, at) : 0) + (g.bias ? get(g.bias_dtype, g.bias, j) : 0) + (g.residual ? get(g.c, g.residual, at) : 0));
-      }
-    }
+WEAK void layer_norm(Queue&, bool rms, Dtype t, Dtype wt, const void* x, const void* w, const void* b, void* y, void* mean, void* rstd, std::int64_t rows, std::int64_t c, double eps) {
+  const Dtype wide = t == Dtype::f64 ? Dtype::f64 : Dtype::f32;
+  for (std::int64_t r = 0; r < rows; ++r) {
+    double m = 0, v = 0;
+    if (!rms) { for (std::int64_t i = 0; i < c; ++i) m += get(t, x, r * c + i); m /= static_cast<double>(c); }
+    for (std::int64_t i = 0; i < c; ++i) { const double d = get(t, x, r * c + i) - m; v += d * d; }
+    const double s = 1 / std::sqrt(v / static_cast<double>(c) + eps);
+    if (mean) put(wide, mean, r, m);
+    if (rstd) put(wide, rstd, r, s);
+    for (std::int64_t i = 0; i < c; ++i) put(t, y, r * c + i, (get(t, x, r * c + i) - m) * s * (w ? get(wt, w, i) : 1) + (b ? get(wt, b, i) : 0));
+  }
 }
-WEAK bool native_gemm(Dtype) { return false; }
+WEAK void layer_norm_backward(Queue&, bool rms, Dtype t, Dtype wt, const void* x, const void* w, const void* mean, const void* rstd, const void* dy, const void* dres, void* dx, void* dw,
+                         void* db, bool accumulate, std::int64_t rows, std::int64_t c) {
+  const Dtype wide = t == Dtype::f64 ? Dtype::f64 : Dtype::f32;
+  std::vector<double> gw(static_cast<std::size_t>(c)), gb(static_cast<std::size_t>(c));
+  for (std::int64_t r = 0; r < rows; ++r) {
+    const double m = rms ? 0 : get(wide, mean, r), s = get(wide, rstd, r);
+    double a = 0, q = 0;
+    for (std::int64_t i = 0; i < c; ++i) {
+      const double g = get(t, dy, r * c + i), h = (get(t, x, r * c + i) - m) * s, gg = g * (w ? get(wt, w, i) : 1);
+      a += gg;
+      q += gg * h;
+      gw[static_cast<std::size_t>(i)] += g * h;
+      gb[static_cast<std::size_t>(i)] += g;
+    }
+    for (std::int64_t i = 0; i < c; ++i) {
+      const double h = (get(t, x, r * c + i) - m) * s, gg = get(t, dy, r * c + i) * (w ? get(wt, w, i) : 1);
+      put(t, dx, r * c + i, s * (gg - (rms ? 0 : a / static_cast<double>(c)) - h * q / static_cast<double>(c)) + (dres ? get(t, dres, r * c + i) : 0));
+    }
+  }
+  for (std::int64_t i = 0; i < c; ++i) {
+    if (dw) put(wide, dw, i, gw[static_cast<std::size_t>(i)] + (accumulate ? get(wide, dw, i) : 0));
+    if (db) put(wide, db, i, gb[static_cast<std::size_t>(i)] + (accumulate ? get(wide, db, i) : 0));
+  }
+}
 WEAK void uniform(Queue&, Dtype t, void* y, std::int64_t n, std::uint64_t seed, std::uint64_t offset) {
   for (std::int64_t i = 0; i < n; ++i) put(t, y, i, philox::uniform(philox::block(seed, offset + static_cast<std::uint64_t>(i / 4))[static_cast<std::size_t>(i % 4)]));
 }

@@ -1,0 +1,78 @@
+// gemm.cpp - matrix products: checks, the choice of who computes them, and batches.
+//
+// 16-bit operands without native instructions: the packed f32 product widens them. Small products, and epilogues that oneDNN lacks:
+// the packed product. f32, and native bf16: oneDNN. f64: f64.cpp.
+#include <algorithm>
+#include <cstddef>
+
+#include <mezzo/runtime.h>
+#include "core/fail.h"
+#include "core/parallel.h"
+#include "kernels/gemm/f64.h"
+#include "kernels/gemm/onednn.h"
+#include "kernels/gemm/packed.h"
+#include "kernels/kernels.h"
+
+namespace mezzo::kernels {
+namespace {
+
+// Measured on two cores of a Zen 4 (bench/gemm_bench.cpp): below the first, oneDNN's overhead and a second thread cost more than they
+// bring; in a batch of products below the second, each thread takes whole products.
+constexpr double kSmallFlops = 2e5, kWholeFlops = 6e7;
+
+double flops(const Gemm& g) { return 2.0 * static_cast<double>(g.m) * static_cast<double>(g.n) * static_cast<double>(g.k); }
+
+void check(const Gemm& g) {
+  MEZZO_CHECK(is_floating(g.a) && g.a == g.b && (g.c == g.a || (g.c == f32 && is_16bit(g.a))));
+  MEZZO_CHECK(!g.bias || g.bias_dtype == f32 || g.bias_dtype == g.c);
+  MEZZO_CHECK(g.m >= 0 && g.n >= 0 && g.k >= 0 && g.batch >= 0);
+  MEZZO_CHECK(g.lda >= (g.trans_a ? g.m : g.k) && g.ldb >= (g.trans_b ? g.k : g.n) && g.ldc >= g.n);
+}
+
+const Tiles& tiles_for(Dtype t) {
+  const Tiles* native = t == bf16 ? bf16_tiles() : nullptr;
+  return native ? *native : f32_tiles();
+}
+
+bool by_onednn(Queue& queue, const Gemm& g, const void* a, const void* b, void* c) {
+  if (g.k == 0 || flops(g) < kSmallFlops) return false;
+  if (g.a == f32) return onednn_sgemm(g, a, b, c);
+  if (g.a != bf16) return false;
+  return g.c == f32 ? onednn_gemm_bf16(g, a, b, c) : onednn_matmul(queue, g, a, b, c);
+}
+
+void one(Queue& queue, int threads, const Gemm& g, const void* a, const void* b, void* c) {
+  if (g.a == f64) return f64_gemm(queue, threads, g, static_cast<const double*>(a), static_cast<const double*>(b), static_cast<double*>(c));
+  packed_gemm(queue, tiles_for(g.a), threads, g, a, b, c);
+}
+
+}  // namespace
+
+bool native_gemm(Dtype t) { return !is_16bit(t) || (t == bf16 && bf16_tiles()); }
+
+void gemm(Queue& queue, const Gemm& given, const void* a, const void* b, void* c) {
+  check(given);
+  Gemm g = given;
+  if (g.m == 0 || g.n == 0 || g.batch == 0) return;
+  if (g.alpha == 0) g.k = 0;  // as in BLAS, A and B are not looked at
+
+  const auto product = [&](std::int64_t i, auto&& compute) {
+    const auto at = [i](const void* p, std::int64_t stride, Dtype t) { return static_cast<const std::byte*>(p) + i * stride * static_cast<std::int64_t>(size_of(t)); };
+    Gemm p = g;
+    if (p.residual) p.residual = at(p.residual, g.stride_c, g.c);
+    compute(p, at(a, g.stride_a, g.a), at(b, g.stride_b, g.b), const_cast<std::byte*>(at(c, g.stride_c, g.c)));
+  };
+  const int threads = flops(g) < kSmallFlops ? 1 : num_threads();
+  if (g.batch > 1 && threads * 2 <= g.batch && flops(g) < kWholeFlops) {
+    const auto grain = static_cast<std::int64_t>(kSmallFlops / std::max(flops(g), 1.0)) + 1;
+    parallel_for(g.batch, grain, [&](std::int64_t begin, std::int64_t end) {
+      for (std::int64_t i = begin; i < end; ++i) product(i, [&](const Gemm& p, const void* pa, const void* pb, void* pc) { one(queue, 1, p, pa, pb, pc); });
+    });
+    return;
+  }
+  for (std::int64_t i = 0; i < g.batch; ++i) {
+    product(i, [&](const Gemm& p, const void* pa, const void* pb, void* pc) { if (!by_onednn(queue, p, pa, pb, pc)) one(queue, threads, p, pa, pb, pc); });
+  }
+}
+
+}  // namespace mezzo::kernels

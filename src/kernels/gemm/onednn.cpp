@@ -1,0 +1,207 @@
+// onednn.cpp - oneDNN 2.6.3: its two C-style products, and its matmul primitive with a cache of primitives by shape.
+#include "kernels/gemm/onednn.h"
+
+#include <array>
+#include <cstdint>
+#include <list>
+#include <string_view>
+#include <unordered_map>
+
+#include <dlfcn.h>
+#include <oneapi/dnnl/dnnl.hpp>
+
+#include <mezzo/runtime.h>
+#include "core/fail.h"
+#include "core/parallel.h"
+#include "core/parallel_backend.h"
+
+namespace mezzo::kernels {
+namespace {
+
+// ---- the library -------------------------------------------------------------------------------------
+
+// Before oneDNN's first other call, which would fix its choice.
+void cap_isa() {
+  static const bool done = [] {
+    switch (active_isa()) {
+      case Isa::scalar: dnnl_set_max_cpu_isa(dnnl_cpu_isa_sse41); break;
+      case Isa::avx2: dnnl_set_max_cpu_isa(dnnl_cpu_isa_avx2); break;
+      case Isa::avx512: dnnl_set_max_cpu_isa(dnnl_cpu_isa_avx512_core); break;
+      case Isa::avx512_bf16: break;
+    }
+    return true;
+  }();
+  (void)done;
+}
+
+/// Whether oneDNN may run here and now. Inside somebody's team it may not: a primitive is made for a number of threads and,
+/// where it finds fewer, leaves their part of the work undone.
+bool may_run() {
+  if (detail::in_foreign_team()) return false;
+  cap_isa();
+  share_num_threads();
+  return true;
+}
+
+void check(dnnl_status_t status, const char* what) {
+  if (status != dnnl_success) fail("gemm", fmt::format("oneDNN's {} returned status {}", what, static_cast<int>(status)));
+}
+
+bool has_epilogue(const Gemm& g) { return g.bias || g.residual; }
+char transposed(bool t) { return t ? 'T' : 'N'; }
+
+// In the library since 1.1, but declared in none of its headers; row-major like dnnl_sgemm.
+using GemmBf16 = dnnl_status_t (*)(char trans_a, char trans_b, dnnl_dim_t m, dnnl_dim_t n, dnnl_dim_t k, float alpha, const bf16_t* a, dnnl_dim_t lda,
+                                   const bf16_t* b, dnnl_dim_t ldb, float beta, float* c, dnnl_dim_t ldc);
+GemmBf16 gemm_bf16_function() {
+  static const GemmBf16 function = reinterpret_cast<GemmBf16>(dlsym(RTLD_DEFAULT, "dnnl_gemm_bf16bf16f32"));
+  return function;
+}
+
+// ---- the matmul primitive ------------------------------------------------------------------------------
+
+/// Everything that a primitive is made for.
+struct Key {
+  std::array<std::int64_t, 6> sizes;  // m, n, k, lda, ldb, ldc
+  int threads;
+  Dtype c, bias_dtype;
+  bool trans_a, trans_b, bias, residual, accumulate;
+
+  explicit Key(const Gemm& g)
+      : sizes{g.m, g.n, g.k, g.lda, g.ldb, g.ldc}, threads(num_threads()), c(g.c), bias_dtype(g.bias ? g.bias_dtype : f32), trans_a(g.trans_a),
+        trans_b(g.trans_b), bias(g.bias != nullptr), residual(g.residual != nullptr), accumulate(g.beta != 0) {}
+  friend bool operator==(const Key&, const Key&) = default;
+};
+
+struct KeyHash {
+  std::size_t operator()(const Key& key) const {
+    std::uint64_t h = 0;
+    const auto mix = [&h](std::uint64_t v) { h = (h ^ v) * 0x9E3779B97F4A7C15ull, h ^= h >> 29; };
+    for (const std::int64_t size : key.sizes) mix(static_cast<std::uint64_t>(size));
+    mix(static_cast<std::uint64_t>(key.threads) << 32 | static_cast<std::uint64_t>(key.c) << 16 | static_cast<std::uint64_t>(key.bias_dtype) << 8 |
+        static_cast<std::uint64_t>(key.trans_a) << 4 | static_cast<std::uint64_t>(key.trans_b) << 3 | static_cast<std::uint64_t>(key.bias) << 2 |
+        static_cast<std::uint64_t>(key.residual) << 1 | static_cast<std::uint64_t>(key.accumulate));
+    return h;
+  }
+};
+
+dnnl::memory::data_type type_of(Dtype t) { return t == f32 ? dnnl::memory::data_type::f32 : dnnl::memory::data_type::bf16; }
+
+const dnnl::engine& engine() {
+  static const dnnl::engine cpu(dnnl::engine::kind::cpu, 0);
+  return cpu;
+}
+
+/// A primitive with memory objects whose pointers are set for each call: one thread's own.
+class Matmul {
+ public:
+  explicit Matmul(const Key& key) {
+    using dnnl::memory;
+    const auto [m, n, k, lda, ldb, ldc] = key.sizes;
+    const auto bf16_type = memory::data_type::bf16;
+    const memory::desc a({m, k}, bf16_type, key.trans_a ? memory::dims{1, lda} : memory::dims{lda, 1});
+    const memory::desc b({k, n}, bf16_type, key.trans_b ? memory::dims{1, ldb} : memory::dims{ldb, 1});
+    const memory::desc c({m, n}, type_of(key.c), memory::dims{ldc, 1});
+    const memory::desc bias = key.bias ? memory::desc({1, n}, type_of(key.bias_dtype), memory::dims{n, 1}) : memory::desc();
+
+    dnnl::primitive_attr attributes;
+    attributes.set_scratchpad_mode(dnnl::scratchpad_mode::user);
+    dnnl::post_ops after;
+    if (key.accumulate) after.append_sum(1.0f);
+    if (key.residual) after.append_binary(dnnl::algorithm::binary_add, c);
+    attributes.set_post_ops(after);
+
+    const auto op = key.bias ? dnnl::matmul::desc(a, b, bias, c) : dnnl::matmul::desc(a, b, c);
+    const dnnl::matmul::primitive_desc pd(op, attributes, engine(), /*allow_empty=*/true);
+    if (!pd || std::string_view(pd.impl_info_str()).substr(0, 4) != "brg:") return;  // another implementation is slower than our own
+    primitive_ = dnnl::matmul(pd);
+    scratch_bytes_ = pd.scratchpad_desc().get_size();
+
+    const auto argument = [this](int index, const memory::desc& d) {
+      memories_[count_] = memory(d, engine(), DNNL_MEMORY_NONE);
+      arguments_[count_] = {index, memories_[count_].get()};
+      ++count_;
+    };
+    argument(DNNL_ARG_SRC, a);
+    argument(DNNL_ARG_WEIGHTS, b);
+    argument(DNNL_ARG_DST, c);
+    argument(DNNL_ARG_SCRATCHPAD, pd.scratchpad_desc());
+    if (key.bias) argument(DNNL_ARG_BIAS, bias);
+    if (key.residual) argument(DNNL_ARG_ATTR_MULTIPLE_POST_OP(key.accumulate ? 1 : 0) | DNNL_ARG_SRC_1, c);
+  }
+
+  bool usable() const { return count_ > 0; }
+
+  void run(Queue& queue, const dnnl::stream& stream, const Gemm& g, const void* a, const void* b, void* c) {
+    const Block scratch = queue.scratch(scratch_bytes_);
+    const std::array<const void*, kMost> pointers = g.bias ? std::array<const void*, kMost>{a, b, c, scratch.as<void>(), g.bias, g.residual}
+                                                           : std::array<const void*, kMost>{a, b, c, scratch.as<void>(), g.residual, nullptr};
+    for (int i = 0; i < count_; ++i) check(dnnl_memory_set_data_handle_v2(arguments_[i].memory, const_cast<void*>(pointers[i]), nullptr), "set_data_handle");
+    check(dnnl_primitive_execute(primitive_.get(), stream.get(), count_, arguments_.data()), "execute");
+  }
+
+ private:
+  static constexpr int kMost = 6;
+  dnnl::matmul primitive_;
+  std::size_t scratch_bytes_ = 0;
+  std::array<dnnl::memory, kMost> memories_;
+  std::array<dnnl_exec_arg_t, kMost> arguments_{};
+  int count_ = 0;
+};
+
+/// The primitives that one thread has used last; no locks. (Compiled code is shared by oneDNN's own cache.)
+class MatmulCache {
+ public:
+  MatmulCache() : stream_(engine()) {}
+
+  Matmul& get(const Key& key) {
+    if (const auto found = by_key_.find(key); found != by_key_.end()) {
+      recent_.splice(recent_.begin(), recent_, found->second);
+      return found->second->second;
+    }
+    if (recent_.size() == kCapacity) {
+      by_key_.erase(recent_.back().first);
+      recent_.pop_back();
+    }
+    recent_.emplace_front(key, Matmul(key));
+    by_key_.emplace(key, recent_.begin());
+    return recent_.front().second;
+  }
+  const dnnl::stream& stream() const { return stream_; }
+
+ private:
+  static constexpr std::size_t kCapacity = 512;
+  using Entries = std::list<std::pair<Key, Matmul>>;
+  dnnl::stream stream_;
+  Entries recent_;  // latest first
+  std::unordered_map<Key, Entries::iterator, KeyHash> by_key_;
+};
+
+}  // namespace
+
+bool onednn_sgemm(const Gemm& g, const void* a, const void* b, void* c) {
+  if (has_epilogue(g) || !may_run()) return false;
+  check(dnnl_sgemm(transposed(g.trans_a), transposed(g.trans_b), g.m, g.n, g.k, static_cast<float>(g.alpha), static_cast<const float*>(a), g.lda,
+                   static_cast<const float*>(b), g.ldb, static_cast<float>(g.beta), static_cast<float*>(c), g.ldc),
+        "sgemm");
+  return true;
+}
+
+bool onednn_gemm_bf16(const Gemm& g, const void* a, const void* b, void* c) {
+  if (g.c != f32 || has_epilogue(g) || !native_gemm(bf16) || !gemm_bf16_function() || !may_run()) return false;
+  check(gemm_bf16_function()(transposed(g.trans_a), transposed(g.trans_b), g.m, g.n, g.k, static_cast<float>(g.alpha), static_cast<const bf16_t*>(a),
+                             g.lda, static_cast<const bf16_t*>(b), g.ldb, static_cast<float>(g.beta), static_cast<float*>(c), g.ldc),
+        "gemm_bf16bf16f32");
+  return true;
+}
+
+bool onednn_matmul(Queue& queue, const Gemm& g, const void* a, const void* b, void* c) {
+  if (g.alpha != 1 || (g.beta != 0 && g.beta != 1) || !native_gemm(bf16) || !may_run()) return false;
+  thread_local MatmulCache cache;
+  Matmul& matmul = cache.get(Key(g));
+  if (!matmul.usable()) return false;
+  matmul.run(queue, cache.stream(), g, a, b, c);
+  return true;
+}
+
+}  // namespace mezzo::kernels

@@ -1,0 +1,18 @@
+// onednn.h - matrix products by oneDNN: the only header of ours that stands for it. (onednn.cpp, or onednn_absent.cpp in builds without.)
+#pragma once
+
+#include "kernels/kernels.h"
+
+namespace mezzo::kernels {
+
+// Each computes one product (batch is not looked at; m, n, k > 0) and returns true, or does nothing and returns false where oneDNN 2.6.3
+// has no fast implementation: the packed product takes those. None uses a `ref` implementation, nor emulates bf16.
+
+/// f32, without bias and residual.
+bool onednn_sgemm(const Gemm&, const void* a, const void* b, void* c);
+/// bf16 operands, f32 C, without bias and residual: weight gradients.
+bool onednn_gemm_bf16(const Gemm&, const void* a, const void* b, void* c);
+/// bf16 operands, bf16 or f32 C; alpha 1, beta 0 or 1.
+bool onednn_matmul(Queue&, const Gemm&, const void* a, const void* b, void* c);
+
+}  // namespace mezzo::kernels
