@@ -131,42 +131,6 @@ WEAK void index_bounds(Queue&, Dtype it, const void* index, std::int64_t n, std:
     b[1] = std::max(b[1], v);
   }
 }
-WEAK void layer_norm(Queue&, bool rms, Dtype t, Dtype wt, const void* x, const void* w, const void* b, void* y, void* mean, void* rstd, std::int64_t rows, std::int64_t c, double eps) {
-  const Dtype wide = t == Dtype::f64 ? Dtype::f64 : Dtype::f32;
-  for (std::int64_t r = 0; r < rows; ++r) {
-    double m = 0, v = 0;
-    if (!rms) { for (std::int64_t i = 0; i < c; ++i) m += get(t, x, r * c + i); m /= static_cast<double>(c); }
-    for (std::int64_t i = 0; i < c; ++i) { const double d = get(t, x, r * c + i) - m; v += d * d; }
-    const double s = 1 / std::sqrt(v / static_cast<double>(c) + eps);
-    if (mean) put(wide, mean, r, m);
-    if (rstd) put(wide, rstd, r, s);
-    for (std::int64_t i = 0; i < c; ++i) put(t, y, r * c + i, (get(t, x, r * c + i) - m) * s * (w ? get(wt, w, i) : 1) + (b ? get(wt, b, i) : 0));
-  }
-}
-WEAK void layer_norm_backward(Queue&, bool rms, Dtype t, Dtype wt, const void* x, const void* w, const void* mean, const void* rstd, const void* dy, const void* dres, void* dx, void* dw,
-                         void* db, bool accumulate, std::int64_t rows, std::int64_t c) {
-  const Dtype wide = t == Dtype::f64 ? Dtype::f64 : Dtype::f32;
-  std::vector<double> gw(static_cast<std::size_t>(c)), gb(static_cast<std::size_t>(c));
-  for (std::int64_t r = 0; r < rows; ++r) {
-    const double m = rms ? 0 : get(wide, mean, r), s = get(wide, rstd, r);
-    double a = 0, q = 0;
-    for (std::int64_t i = 0; i < c; ++i) {
-      const double g = get(t, dy, r * c + i), h = (get(t, x, r * c + i) - m) * s, gg = g * (w ? get(wt, w, i) : 1);
-      a += gg;
-      q += gg * h;
-      gw[static_cast<std::size_t>(i)] += g * h;
-      gb[static_cast<std::size_t>(i)] += g;
-    }
-    for (std::int64_t i = 0; i < c; ++i) {
-      const double h = (get(t, x, r * c + i) - m) * s, gg = get(t, dy, r * c + i) * (w ? get(wt, w, i) : 1);
-      put(t, dx, r * c + i, s * (gg - (rms ? 0 : a / static_cast<double>(c)) - h * q / static_cast<double>(c)) + (dres ? get(t, dres, r * c + i) : 0));
-    }
-  }
-  for (std::int64_t i = 0; i < c; ++i) {
-    if (dw) put(wide, dw, i, gw[static_cast<std::size_t>(i)] + (accumulate ? get(wide, dw, i) : 0));
-    if (db) put(wide, db, i, gb[static_cast<std::size_t>(i)] + (accumulate ? get(wide, db, i) : 0));
-  }
-}
 WEAK void uniform(Queue&, Dtype t, void* y, std::int64_t n, std::uint64_t seed, std::uint64_t offset) {
   for (std::int64_t i = 0; i < n; ++i) put(t, y, i, philox::uniform(philox::block(seed, offset + static_cast<std::uint64_t>(i / 4))[static_cast<std::size_t>(i % 4)]));
 }
