@@ -31,6 +31,8 @@ const std::vector<Case>& cases() {
       {1, 1, 1, 200, 70, 24, true},  // rows that see no key
       {1, 1, 1, 1, 300, 64, true},   // generation
       {1, 1, 1, 7, 130, 64, true},
+      {2, 6, 2, 1, 140, 24, true, MaskKind::additive, 0.2, Layout::gaps},
+      {2, 4, 1, 1, 33, 16, true, MaskKind::boolean_rows, 0, Layout::packed},
       // batches, grouped heads, layouts
       {2, 3, 3, 40, 40, 16, true, MaskKind::none, 0, Layout::tokens_first},
       {2, 4, 2, 70, 70, 24, true, MaskKind::none, 0, Layout::packed},

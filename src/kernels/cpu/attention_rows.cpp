@@ -4,6 +4,7 @@
 #include <hwy/foreach_target.h>
 #include <hwy/highway.h>
 
+#include <algorithm>
 #include <cmath>
 #include <cstring>
 #include <limits>
@@ -155,15 +156,21 @@ HWY_INLINE void PhiloxWords(std::uint64_t seed, std::uint64_t counter, std::uint
   hn::StoreInterleaved4(c0, c1, c2, c3, du_, words);
 }
 
-void FillKeep(double p, std::uint64_t seed, std::uint64_t offset, std::int64_t first, std::int64_t stride, int rows, int keys, float* keep) {
+/// Keys of the block that a row sees.
+int seen_by(const QueriesByKeys& b, int row) {
+  return static_cast<int>(std::clamp<std::int64_t>(b.sight.first + row * b.sight.step, 0, b.keys));
+}
+
+void FillKeep(const DropoutPatch& patch, const QueriesByKeys& block, float* keep) {
   const hn::RebindToSigned<D> di;
   // philox::uniform(word) >= p, in integers: the upper 24 bits against p 2^24 rounded up, less 1 for a strict comparison.
-  const auto threshold = hn::Set(di, static_cast<std::int32_t>(std::ceil(p * 0x1p24)) - 1);
-  const auto kept = hn::Set(d_, static_cast<float>(1 / (1 - p)));
+  const auto threshold = hn::Set(di, static_cast<std::int32_t>(std::ceil(patch.p * 0x1p24)) - 1);
+  const auto kept = hn::Set(d_, static_cast<float>(1 / (1 - patch.p)));
   alignas(64) std::uint32_t words[kKeys + 4 + 5 * N];
-  for (int row = 0; row < rows; ++row, keep += kStride, first += stride) {
-    const int skip = static_cast<int>(first % 4);
-    for (int i = 0; i < skip + keys; i += 4 * N) PhiloxWords(seed, offset + static_cast<std::uint64_t>((first - skip + i) / 4), words + i);
+  std::int64_t first = patch.first;
+  for (int row = 0; row < block.rows; ++row, keep += kStride, first += patch.stride) {
+    const int keys = seen_by(block, row), skip = static_cast<int>(first % 4);
+    for (int i = 0; i < skip + keys; i += 4 * N) PhiloxWords(patch.seed, patch.offset + static_cast<std::uint64_t>((first - skip + i) / 4), words + i);
     for (int j = 0; j < keys; j += N) {
       const auto draw = hn::BitCast(di, hn::ShiftRight<8>(hn::LoadU(du_, words + skip + j)));
       hn::Store(hn::IfThenElseZero(hn::RebindMask(d_, hn::Gt(draw, threshold)), kept), d_, keep + j);
@@ -188,9 +195,7 @@ void store_rows(const float* from, std::ptrdiff_t ld, const float* factors, floa
 void dot_rows(const Rows& a, const Rows& b, float* dots) { HWY_DYNAMIC_DISPATCH(DotRows)(a, b, dots); }
 void finish_rows(const float* top, const float* sum, float* factors, float* lse) { HWY_DYNAMIC_DISPATCH(FinishRows)(top, sum, factors, lse); }
 bool fill_bias(const MaskPatch& mask, int rows, int keys, float* bias) { return HWY_DYNAMIC_DISPATCH(FillBias)(mask, rows, keys, bias); }
-void fill_keep(double p, std::uint64_t seed, std::uint64_t offset, std::int64_t first, std::int64_t stride, int rows, int keys, float* keep) {
-  HWY_DYNAMIC_DISPATCH(FillKeep)(p, seed, offset, first, stride, rows, keys, keep);
-}
+void fill_keep(const DropoutPatch& patch, const QueriesByKeys& block, float* keep) { HWY_DYNAMIC_DISPATCH(FillKeep)(patch, block, keep); }
 
 }  // namespace mezzo::kernels::flash
 #endif

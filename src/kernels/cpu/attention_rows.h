@@ -27,7 +27,13 @@ struct MaskPatch {
 /// bias (rows, kStride) for keys [0, keys) and on to a whole vector. False if it hides every key from every row.
 bool fill_bias(const MaskPatch&, int rows, int keys, float* bias);
 
-/// keep (rows, kStride) = 0 or 1 / (1 - p): element `first` + row * stride + key of the dropout mask of (seed, offset).
-void fill_keep(double p, std::uint64_t seed, std::uint64_t offset, std::int64_t first, std::int64_t stride, int rows, int keys, float* keep);
+/// A patch of the dropout mask of (seed, offset): element (row, key) is draw first + row * stride + key.
+struct DropoutPatch {
+  double p;
+  std::uint64_t seed, offset;
+  std::int64_t first, stride;
+};
+/// keep (rows, kStride) = 0 or 1 / (1 - p), for the keys that each row of the block sees and on to a whole vector.
+void fill_keep(const DropoutPatch&, const QueriesByKeys&, float* keep);
 
 }  // namespace mezzo::kernels::flash
