@@ -138,22 +138,32 @@ HWY_INLINE Wide MulWide(Words x, std::uint32_t m) {
 #endif
 }
 
-/// words[4 i + k] = word k of philox::block(seed, counter + i) for i < N: Philox4x32-10 with a counter in each lane.
-HWY_INLINE void PhiloxWords(std::uint64_t seed, std::uint64_t counter, std::uint32_t* words) {
+struct Counters { Words c0, c1, c2, c3; };
+
+HWY_INLINE Counters CountersFrom(std::uint64_t counter) {
   const auto base = hn::Set(du_, static_cast<std::uint32_t>(counter));
-  Words c0 = hn::Add(base, hn::Iota(du_, 0));
-  Words c1 = hn::Set(du_, static_cast<std::uint32_t>(counter >> 32));
-  c1 = hn::Add(c1, hn::IfThenElseZero(hn::Lt(c0, base), hn::Set(du_, 1)));
-  Words c2 = hn::Zero(du_), c3 = hn::Zero(du_);
+  const auto low = hn::Add(base, hn::Iota(du_, 0));
+  const auto carry = hn::IfThenElseZero(hn::Lt(low, base), hn::Set(du_, 1));
+  return {low, hn::Add(hn::Set(du_, static_cast<std::uint32_t>(counter >> 32)), carry), hn::Zero(du_), hn::Zero(du_)};
+}
+
+HWY_INLINE Counters PhiloxRound(const Counters& c, Words k0, Words k1) {
+  const Wide p0 = MulWide(c.c0, 0xD2511F53u), p1 = MulWide(c.c2, 0xCD9E8D57u);
+  return {hn::Xor3(p1.high, c.c1, k0), p1.low, hn::Xor3(p0.high, c.c3, k1), p0.low};
+}
+
+/// words[4 i + k] = word k of philox::block(seed, counter + i) for i < 2 N: Philox4x32-10 with a counter in each lane, two vectors of them
+/// because one round waits for the last.
+HWY_INLINE void PhiloxWords(std::uint64_t seed, std::uint64_t counter, std::uint32_t* words) {
+  Counters a = CountersFrom(counter), b = CountersFrom(counter + N);
   std::uint32_t k0 = static_cast<std::uint32_t>(seed), k1 = static_cast<std::uint32_t>(seed >> 32);
   for (int round = 0; round < 10; ++round, k0 += 0x9E3779B9u, k1 += 0xBB67AE85u) {
-    const Wide p0 = MulWide(c0, 0xD2511F53u), p1 = MulWide(c2, 0xCD9E8D57u);
-    c0 = hn::Xor(hn::Xor(p1.high, c1), hn::Set(du_, k0));
-    c2 = hn::Xor(hn::Xor(p0.high, c3), hn::Set(du_, k1));
-    c1 = p1.low;
-    c3 = p0.low;
+    const Words key0 = hn::Set(du_, k0), key1 = hn::Set(du_, k1);
+    a = PhiloxRound(a, key0, key1);
+    b = PhiloxRound(b, key0, key1);
   }
-  hn::StoreInterleaved4(c0, c1, c2, c3, du_, words);
+  hn::StoreInterleaved4(a.c0, a.c1, a.c2, a.c3, du_, words);
+  hn::StoreInterleaved4(b.c0, b.c1, b.c2, b.c3, du_, words + 4 * N);
 }
 
 /// Keys of the block that a row sees.
@@ -166,11 +176,11 @@ void FillKeep(const DropoutPatch& patch, const QueriesByKeys& block, float* keep
   // philox::uniform(word) >= p, in integers: the upper 24 bits against p 2^24 rounded up, less 1 for a strict comparison.
   const auto threshold = hn::Set(di, static_cast<std::int32_t>(std::ceil(patch.p * 0x1p24)) - 1);
   const auto kept = hn::Set(d_, static_cast<float>(1 / (1 - patch.p)));
-  alignas(64) std::uint32_t words[kKeys + 4 + 5 * N];
+  alignas(64) std::uint32_t words[kKeys + 4 + 9 * N];
   std::int64_t first = patch.first;
   for (int row = 0; row < block.rows; ++row, keep += kStride, first += patch.stride) {
     const int keys = seen_by(block, row), skip = static_cast<int>(first % 4);
-    for (int i = 0; i < skip + keys; i += 4 * N) PhiloxWords(patch.seed, patch.offset + static_cast<std::uint64_t>((first - skip + i) / 4), words + i);
+    for (int i = 0; i < skip + keys; i += 8 * N) PhiloxWords(patch.seed, patch.offset + static_cast<std::uint64_t>((first - skip + i) / 4), words + i);
     for (int j = 0; j < keys; j += N) {
       const auto draw = hn::BitCast(di, hn::ShiftRight<8>(hn::LoadU(du_, words + skip + j)));
       hn::Store(hn::IfThenElseZero(hn::RebindMask(d_, hn::Gt(draw, threshold)), kept), d_, keep + j);
