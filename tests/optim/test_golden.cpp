@@ -1,0 +1,118 @@
+// Five steps of SGD, Adam, AdamW against PyTorch (tools/golden/optimizers.py), in f32 and f64.
+#include <algorithm>
+#include <cmath>
+#include <memory>
+
+#include <nlohmann/json.hpp>
+
+#include "io/json.h"
+#include "io/safetensors.h"
+#include "optim/helpers.h"
+
+using namespace mezzo;
+using namespace mezzo::test;
+
+namespace {
+
+constexpr int kSteps = 5;
+
+struct Golden {
+  io::SafetensorsFile file{"tests/golden/optimizers.safetensors"};
+  io::Json cases = io::parse_json(file.metadata().at("cases"), "optimizers.safetensors");
+
+  bool has(const std::string& name) const { return file.find(name) != nullptr; }
+  Tensor get(const std::string& name) const {
+    const auto* e = file.find(name);
+    REQUIRE_MESSAGE(e, name);
+    const Shape shape(e->shape);
+    return detail::from_bytes(e->data.data(), static_cast<std::size_t>(shape.numel()), e->dtype, shape);
+  }
+  Tensor row(const std::string& name, int step) const { return get(name).select(0, step); }
+};
+
+std::unique_ptr<optim::Optimizer> make(const io::Json& o, std::vector<Tensor> params) {
+  const std::string op = o.at("op");
+  const double lr = o.at("lr"), decay = o.value("weight_decay", 0.0);
+  if (op == "sgd") return std::make_unique<optim::Sgd>(params, optim::SgdOptions{.lr = lr, .momentum = o.value("momentum", 0.0), .nesterov = o.value("nesterov", false), .weight_decay = decay});
+  const std::array<double, 2> betas = o.at("betas");
+  if (op == "adam") return std::make_unique<optim::Adam>(params, optim::AdamOptions{.lr = lr, .betas = betas, .eps = o.at("eps"), .weight_decay = decay});
+  return std::make_unique<optim::AdamW>(params, optim::AdamWOptions{.lr = lr, .betas = betas, .eps = o.at("eps"), .weight_decay = decay});
+}
+
+/// Largest |a - b|, of elements in double.
+double distance(const Tensor& a, const Tensor& b) {
+  const Tensor x = a.detach().to(f64).contiguous(), y = b.to(f64).contiguous();
+  REQUIRE(x.shape() == y.shape());
+  double worst = 0;
+  for (std::size_t i = 0; i < x.data<double>().size(); ++i) {
+    const double d = std::abs(x.data<double>()[i] - y.data<double>()[i]);
+    worst = std::isnan(d) ? d : std::max(worst, d);
+  }
+  return worst;
+}
+double largest(const Tensor& t) { return distance(t, zeros(t.shape(), {.dtype = f64})); }
+
+/// torch's names of our moments.
+const std::vector<std::pair<std::string, std::string>> kMoments = {{"momentum", "momentum_buffer"}, {"exp_avg", "exp_avg"}, {"exp_avg_sq", "exp_avg_sq"}};
+
+void follow(const Golden& golden, const std::string& name, Dtype dtype) {
+  CAPTURE(name);
+  const auto& o = golden.cases.at(name);
+  const double eps = format_info(dtype).epsilon, lr = o.at("lr"), decay = o.value("weight_decay", 0.0);
+  const bool sgd = o.at("op") == "sgd";
+  std::vector<Tensor> params;
+  const std::vector<std::string> names = {"weight", "bias"};
+  for (const auto& p : names) params.push_back(golden.get("init." + p).to(dtype).requires_grad_());
+  const auto optimizer = make(o, params);
+  for (int step = 0; step < kSteps; ++step) {
+    for (std::size_t i = 0; i < 2; ++i) params[i].set_grad(golden.row("grad." + names[i], step).to(dtype).contiguous());
+    optimizer->step();
+    const auto state = optimizer->state();
+    for (std::size_t i = 0; i < 2; ++i) {
+      CAPTURE(step);
+      CAPTURE(names[i]);
+      // What a step adds to the error of an element: half an epsilon of each value stored (w, m, v), and a few of the step itself. An Adam step is at
+      // most lr times max|g| / rms(g), below sqrt(5) here; SGD's at most lr times d / (1 - momentum), nesterov's up to twice.
+      const double g = largest(golden.get("grad." + names[i])), w = largest(golden.get(name + ".f64." + names[i])), d = g + decay * w;
+      const double sum = d / (1 - o.value("momentum", 0.0));
+      const double move = sgd ? 2 * lr * sum : lr * (std::sqrt(5.0) + decay * w);
+      const double steps = step + 1;
+      const double bound = steps * eps * (w + 8 * move);
+      const double found = distance(params[i], golden.row(name + ".f64." + names[i], step));
+      INFO("distance from float64 " << found << ", bound " << bound);
+      CHECK(found <= bound);
+      for (const auto& [ours, torchs] : kMoments) {
+        const std::string key = name + ".f64." + names[i] + "." + torchs;
+        if (!golden.has(key)) continue;
+        const double unit = ours == "exp_avg_sq" ? d * d : ours == "momentum" ? sum : d;
+        CHECK(distance(named(state.tensors, ours + "." + std::to_string(i)), golden.row(key, step)) <= steps * eps * 4 * unit);
+      }
+    }
+  }
+}
+
+}  // namespace
+
+TEST_CASE("optimizer trajectories are PyTorch's: f32 within rounding of float64") {
+  const Golden golden;
+  for (const auto& [name, options] : golden.cases.items()) follow(golden, name, f32);
+}
+
+TEST_CASE("optimizer trajectories are PyTorch's: f64 parameters are f64 throughout") {
+  const Golden golden;
+  for (const auto& [name, options] : golden.cases.items()) follow(golden, name, f64);
+}
+
+TEST_CASE("an element that never has a gradient only decays") {
+  const Golden golden;
+  for (const auto& [name, options] : golden.cases.items()) {
+    if (options.at("op") != "adamw") continue;
+    Tensor w = golden.get("init.weight").requires_grad_();
+    const float before = w.data<float>()[0];
+    const auto optimizer = make(options, {w});
+    w.set_grad(golden.row("grad.weight", 0).contiguous());
+    optimizer->step();
+    const double lr = options.at("lr"), decay = options.at("weight_decay");
+    CHECK(w.data<float>()[0] == doctest::Approx(before * (1 - lr * decay)).epsilon(1e-7));
+  }
+}
