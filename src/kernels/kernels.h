@@ -198,6 +198,9 @@ void grad_stats(Queue&, Dtype, const void* g, std::int64_t n, double scale, Grad
 /// g = g * scale (in f32, f64 for f64; one rounding).
 void scale_inplace(Queue&, Dtype, void* g, std::int64_t n, double scale);
 
+// The factor that grad_stats, scale_inplace and update take may lie outside f32's range, as the reciprocal of a loss scale below 2^-127 does:
+// it is applied in two parts then, so that no zero becomes NaN and no bit is lost.
+
 enum class Rule : std::uint8_t { sgd, adam, count };
 /// How an optimizer keeps its weights (design.md's recipes). f32: w is the truth. master: `master` (f32) is the truth, w its 16-bit copy.
 enum class Store : std::uint8_t { f32, master, count };
