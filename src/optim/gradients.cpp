@@ -12,15 +12,6 @@
 namespace mezzo::optim {
 namespace {
 
-/// scale = first * second, both normal f32 numbers (or 0 and Inf where no two such exist); first is 1 or a power of two.
-struct SplitScale { double first = 1, second = 1; };
-SplitScale split_scale(double scale, Dtype dtype) {
-  const FormatInfo f32_facts = format_info(Dtype::f32);
-  if (dtype == Dtype::f64 || scale == 0 || (std::abs(scale) >= f32_facts.min_normal && std::abs(scale) <= f32_facts.max)) return {1, scale};
-  const double first = std::ldexp(1.0, std::ilogb(scale) / 2);
-  return {first, scale / first};
-}
-
 /// Whether an f32 gradient stands for a 16-bit one: several contributions were added up in f32, and are rounded once.
 Dtype rounding_of(const Tensor& w, const Tensor& g, bool unscaled) { return is_16bit(w.dtype()) && g.dtype() == Dtype::f32 && !unscaled ? w.dtype() : Dtype::f32; }
 
@@ -36,16 +27,10 @@ void round_elements(const Tensor& g, Dtype round) {
   if (is_16bit(round)) copy_elements(g, copy_of(g, round));
 }
 
-void scale_contiguous(const Tensor& g, double scale) {
-  if (scale != 1) kernels::scale_inplace(kernels::cpu_queue(), g.dtype(), mutable_data(g), g.numel(), scale);
-}
-
 void scale_elements(const Tensor& g, double scale) {
   const MemoryScope scope(Memory::workspace);
-  const SplitScale parts = split_scale(scale, g.dtype());
   const Tensor flat = g.is_contiguous() ? g : copy_of(g, g.dtype());
-  scale_contiguous(flat, parts.first);
-  scale_contiguous(flat, parts.second);
+  kernels::scale_inplace(kernels::cpu_queue(), flat.dtype(), mutable_data(flat), flat.numel(), scale);
   if (!g.is_contiguous()) copy_elements(g, flat);
   bump_version(g);
 }
@@ -65,13 +50,7 @@ template <class F> void for_each_gradient(const std::vector<ParamGroup>& groups,
 ReadableGradient readable_gradient(const Tensor& w, const StepScaling& scaling) {
   const MemoryScope scope(Memory::workspace);
   const Tensor g = w.grad();
-  const Dtype round = rounding_of(w, g, scaling.unscaled);
-  const SplitScale parts = split_scale(scaling.g_scale, g.dtype());
-  if (parts.first == 1) return {g.is_contiguous() ? g : copy_of(g, g.dtype()), scaling.g_scale, round};
-  const Tensor wide = copy_of(g, Dtype::f32);
-  round_elements(wide, round);
-  scale_contiguous(wide, parts.first);
-  return {wide, parts.second, Dtype::f32};
+  return {g.is_contiguous() ? g : copy_of(g, g.dtype()), rounding_of(w, g, scaling.unscaled)};
 }
 
 GradientTotals measure_gradients(const std::vector<ParamGroup>& groups, const StepScaling& scaling) {
@@ -86,7 +65,7 @@ GradientTotals measure_gradients(const std::vector<ParamGroup>& groups, const St
   std::size_t k = 0;
   for_each_gradient(groups, [&](const Tensor& w, std::ptrdiff_t) {
     const ReadableGradient r = readable_gradient(w, scaling);
-    kernels::grad_stats(q, r.g.dtype(), data(r.g), r.g.numel(), r.scale, stats + k++, r.round);
+    kernels::grad_stats(q, r.g.dtype(), data(r.g), r.g.numel(), scaling.g_scale, stats + k++, r.round);
     totals.elements += r.g.numel();
   });
   double sum_squares = 0;

@@ -5,15 +5,12 @@
 
 namespace mezzo::optim {
 
-/// A gradient that a kernel can read: contiguous, times a factor that f32 holds.
+/// A gradient that a kernel can read: contiguous.
 struct ReadableGradient {
   Tensor g;
-  double scale = 1;
   Dtype round = Dtype::f32;  // the 16-bit dtype that an f32 buffer stands for: round on load; f32: do not
 };
-
-/// w's gradient times scaling.g_scale. The same tensor in all but three rare cases, which copy: strides, a factor outside f32's normal range (a loss
-/// scale below 2^-128 has no f32 reciprocal: 0 * Inf would be NaN), and what of it f32 cannot hold is multiplied into the copy.
+/// w's gradient itself, or a copy of a strided one.
 ReadableGradient readable_gradient(const Tensor& w, const StepScaling& scaling);
 
 /// What one look at all gradients finds.

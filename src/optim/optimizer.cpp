@@ -184,7 +184,7 @@ void Optimizer::update(Slot& slot, const StepScaling& scaling) {
   u.first = slot.step == 0;
   u.g = data(g.g);
   u.g_dtype = g.g.dtype();
-  u.g_scale = g.scale;
+  u.g_scale = scaling.g_scale;
   u.round_g = is_16bit(g.round);
   if (is_16bit(g.round)) u.low = g.round;
   if (slot.moments[0].defined()) u.m = mutable_data(slot.moments[0]);
