@@ -1,0 +1,38 @@
+// format.h - numbers and tables for people.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include <mezzo/runtime.h>
+
+#include "io/json.h"
+
+namespace mezzo::cli {
+
+std::string format_bytes(std::int64_t bytes);    // "12.3 MiB"
+std::string format_count(std::int64_t n);        // "12,345"
+std::string format_seconds(double seconds);      // "1 min 20 s"
+std::string format_ms(double ms);                // three significant digits
+std::string format_share(double share);          // "66.2 %"; a share too small for that, but not 0, "0.004 %"
+
+/// Columns of text under headings; numbers (all but the first column) to the right.
+class Table {
+ public:
+  explicit Table(std::vector<std::string> headings) { rows_.push_back(std::move(headings)); }
+  void row(std::vector<std::string> cells) { rows_.push_back(std::move(cells)); }
+  const std::vector<std::vector<std::string>>& rows() const { return rows_; }  ///< the headings first
+  std::string text() const;
+
+ private:
+  std::vector<std::vector<std::string>> rows_;
+};
+
+using CategoryBytes = std::array<std::int64_t, kMemoryCategories>;
+/// {"weights": n, ...}, in the order of the enum.
+io::Json bytes_json(const CategoryBytes&);
+
+}  // namespace mezzo::cli

@@ -1,0 +1,126 @@
+// main.cpp - the program `mezzo`: finds the command, and turns whatever it throws into one line and an exit code.
+#include <signal.h>
+
+#include <array>
+#include <cstdio>
+#include <exception>
+#include <new>
+#include <string>
+#include <vector>
+
+#include <mezzo/runtime.h>
+
+#include "cli/command.h"
+#include "cli/console.h"
+#include "cli/options.h"
+#include "core/fail.h"
+
+namespace mezzo::cli {
+namespace {
+
+const std::array<const Command*, 7>& commands() {
+  static const std::array<const Command*, 7> all{&kTrain, &kEval, &kGenerate, &kPlan, &kDoctor, &kBench, &kDemo};
+  return all;
+}
+
+/// Commands of later versions: a known name deserves another answer than a mistyped one.
+constexpr std::array<std::string_view, 3> kLater{"finetune", "export", "inspect"};
+
+std::string overview() {
+  std::string text = fmt::format("mezzo {}: trains neural networks in mixed precision on CPUs\n\nusage: mezzo COMMAND [options]\n\n", version());
+  for (const auto* c : commands()) text += fmt::format("  {:<10} {}\n", c->name, c->summary);
+  text +=
+      "\n"
+      "  mezzo COMMAND --help   its options\n"
+      "  mezzo --version\n"
+      "\n"
+      "Every command takes --json (one JSON document on stdout, everything else on stderr) and --threads N.\n"
+      "Exit codes: 0 done, 1 the run failed, 2 the command line was wrong, 130 stopped by Ctrl-C (143 by SIGTERM).\n"
+      "Environment: MEZZO_NUM_THREADS; MEZZO_ISA=scalar|avx2|avx512|avx512_bf16 lowers the instruction set.\n";
+  return text;
+}
+
+/// "[train] text" -> "text" where the program's name says it already, else "op: text"; on one line.
+std::string plain(std::string what, std::string_view command) {
+  if (const auto end = what.find("] "); what.starts_with('[') && end != what.npos) {
+    const std::string op = what.substr(1, end - 1);
+    what = op == command || op == "options" ? what.substr(end + 2) : op + ": " + what.substr(end + 2);
+  }
+  for (char& c : what)
+    if (c == '\n' || c == '\r') c = ' ';
+  return what;
+}
+
+int complain(const std::string& who, std::string_view command, const std::string& what, int code) {
+  std::fflush(stdout);
+  std::fprintf(stderr, "%s: %s\n", who.c_str(), plain(what, command).c_str());
+  return code;
+}
+
+const Command& find(const std::string& given) {
+  std::vector<std::string_view> names;
+  for (const auto* c : commands()) {
+    if (c->name == given) return *c;
+    names.push_back(c->name);
+  }
+  for (const auto later : kLater)
+    if (later == given) throw UsageError(fmt::format("`{}` is not in this version", given));
+  const std::string near = near_names(given, names);
+  throw UsageError(fmt::format("unknown command `{}`; {}", given, near.empty() ? "`mezzo --help` lists them" : near));
+}
+
+int run(const Command& command, const std::vector<std::string>& arguments) {
+  bool json = false;
+  std::int64_t threads = 0;
+  const auto task = command.make();
+  Options options(fmt::format("mezzo {}", command.name), std::string(command.summary) + ".");
+  task->declare(options);
+  options.group("every command");
+  options.flag("--json", json, "One JSON document on stdout, everything else on stderr");
+  options.value("--threads", "N", threads, "Threads; 0: one for each physical core");
+  if (options.parse(arguments) == Options::Asked::help) {
+    Console(false).say(options.help());
+    return kSuccess;
+  }
+  if (threads != 0) checking_usage([&] { set_num_threads(static_cast<int>(std::clamp<std::int64_t>(threads, -1, 1 << 20))); });
+  Console console(json);
+  const int code = task->run(options, console);
+  console.finish();
+  return code;
+}
+
+int program(const std::vector<std::string>& arguments) {
+  std::string who = "mezzo";
+  std::string_view command;
+  try {
+    const std::string first = arguments.empty() ? "--help" : arguments.front();
+    if (first == "--version") {
+      Console(false).say(fmt::format("mezzo {}", version()));
+      return kSuccess;
+    }
+    if (first == "--help" || first == "-h" || (first == "help" && arguments.size() == 1)) {
+      Console(false).say(overview());
+      return arguments.empty() ? kUsage : kSuccess;
+    }
+    const bool help = first == "help";
+    const Command& chosen = find(help ? arguments[1] : first);
+    command = chosen.name;
+    who += fmt::format(" {}", command);
+    return run(chosen, help ? std::vector<std::string>{"--help"} : std::vector<std::string>(arguments.begin() + 1, arguments.end()));
+  } catch (const UsageError& e) { return complain(who, command, e.what(), kUsage); } catch (const Error& e) {
+    return complain(who, command, e.what(), kFailure);
+  } catch (const std::bad_alloc&) { return complain(who, command, "out of memory", kFailure); } catch (const std::exception& e) {
+    return complain(who, command, fmt::format("a mistake of mezzo's own: {}", e.what()), kFailure);
+  }
+}
+
+}  // namespace
+}  // namespace mezzo::cli
+
+int main(int argc, char** argv) {
+  ::signal(SIGPIPE, SIG_IGN);  // a reader that went away must not cost a run; Console notices
+  mezzo::set_log_sink([](mezzo::LogLevel level, std::string_view text) {
+    if (level != mezzo::LogLevel::debug) std::fprintf(stderr, "mezzo: %.*s\n", static_cast<int>(text.size()), text.data());
+  });
+  return mezzo::cli::program({argv + 1, argv + argc});
+}

@@ -1,0 +1,233 @@
+// report.cpp
+#include "cli/report.h"
+
+#include <algorithm>
+#include <cmath>
+#include <ctime>
+
+#include <fmt/core.h>
+
+#include "cli/chart.h"
+#include "cli/report_style.h"
+#include "io/file.h"
+#include "train/options.h"
+
+namespace mezzo::cli {
+namespace {
+
+constexpr std::size_t kPoints = 250;  // of a curve: more would not be seen
+
+std::string full_name(const RunRecord& r) { return r.about.empty() ? r.name : fmt::format("{}, {}", r.name, r.about); }
+
+/// Curve of a figure against the step, as means over groups of `group` steps.
+Series curve(const RunRecord& run, int style, std::size_t group, double StepRecord::* figure) {
+  Series s{.name = full_name(run), .style = style, .x = {}, .y = {}};
+  for (std::size_t i = 0; i < run.steps.size(); i += group) {
+    const std::size_t end = std::min(i + group, run.steps.size());
+    double sum = 0;
+    for (std::size_t k = i; k < end; ++k) sum += run.steps[k].*figure;
+    s.x.push_back(static_cast<double>(run.steps[end - 1].step));
+    s.y.push_back(sum / static_cast<double>(end - i));
+  }
+  return s;
+}
+
+std::size_t group_of(const std::vector<RunRecord>& runs) {
+  std::size_t longest = 0;
+  for (const auto& r : runs) longest = std::max(longest, r.steps.size());
+  return std::max<std::size_t>(1, (longest + kPoints - 1) / kPoints);
+}
+
+// ---- pieces of HTML --------------------------------------------------------------------------
+
+std::string paragraphs(const std::vector<std::string>& texts, std::string_view css = {}) {
+  std::string out;
+  for (const auto& t : texts) out += fmt::format("<p{}>{}</p>\n", css.empty() ? "" : fmt::format(" class=\"{}\"", css), escape_html(t));
+  return out;
+}
+
+std::string html_table(const Table& t, int main_rows = 0) {
+  std::string out = "<div class=\"wide\"><table><thead><tr>";
+  for (const auto& h : t.rows().front()) out += fmt::format("<th scope=\"col\">{}</th>", escape_html(h));
+  out += "</tr></thead><tbody>\n";
+  for (std::size_t r = 1; r < t.rows().size(); ++r) {
+    const auto& row = t.rows()[r];
+    out += static_cast<int>(r) <= main_rows ? "<tr class=\"main\">" : "<tr>";
+    for (std::size_t i = 0; i < row.size(); ++i)
+      out += i == 0 ? fmt::format("<th scope=\"row\"{}>{}</th>", row[0].starts_with("  ") ? " class=\"sub\"" : "", escape_html(row[0])) : fmt::format("<td>{}</td>", escape_html(row[i]));
+    out += "</tr>\n";
+  }
+  return out + "</tbody></table></div>\n";
+}
+
+std::string facts_table(const Facts& facts) {
+  std::string out = "<div class=\"wide\"><table class=\"facts\"><tbody>\n";
+  for (const auto& [name, value] : facts) out += fmt::format("<tr><th scope=\"row\">{}</th><td>{}</td></tr>\n", escape_html(name), escape_html(value));
+  return out + "</tbody></table></div>\n";
+}
+
+std::string legend(const std::vector<Series>& series) {
+  if (series.size() < 2) return {};
+  std::string out = "<ul class=\"legend\">\n";
+  for (const auto& s : series) {
+    const std::string swatch = s.markers_only ? fmt::format("<g class=\"mark s{}\"><circle cx=\"14\" cy=\"6\" r=\"4\"/></g>", s.style) : fmt::format("<path class=\"line s{}\" d=\"M0 6H28\"/>", s.style);
+    out += fmt::format("<li><svg viewBox=\"0 0 28 12\" aria-hidden=\"true\">{}</svg>{}</li>\n", swatch, escape_html(s.name));
+  }
+  return out + "</ul>\n";
+}
+
+std::string folded(std::string_view summary, const std::string& content) { return fmt::format("<details><summary>{}</summary>\n{}</details>\n", summary, content); }
+
+// ---- sections --------------------------------------------------------------------------------
+
+/// A figure at eleven steps of each run.
+std::string figures_table(const std::vector<RunRecord>& runs, double StepRecord::* figure, const char* format, bool share = false) {
+  std::vector<std::string> headings{"step"};
+  std::size_t longest = 0;
+  const RunRecord* reference = nullptr;
+  for (const auto& r : runs) {
+    headings.push_back(full_name(r));
+    if (r.steps.size() > longest) { longest = r.steps.size(); reference = &r; }
+  }
+  Table table(std::move(headings));
+  if (!reference) return {};
+  for (int tenth = 0; tenth <= 10; ++tenth) {
+    const std::size_t i = std::min(longest - 1, longest * static_cast<std::size_t>(tenth) / 10);
+    std::vector<std::string> row{format_count(reference->steps[i].step)};
+    for (const auto& r : runs) {
+      const double v = i < r.steps.size() ? r.steps[i].*figure : std::nan("");
+      row.push_back(i >= r.steps.size() ? "" : !std::isfinite(v) ? "not finite" : share ? format_share(v) : fmt::format(fmt::runtime(format), v));
+    }
+    table.row(std::move(row));
+  }
+  return html_table(table);
+}
+
+std::string loss_section(const Report& report) {
+  const std::size_t group = group_of(report.runs);
+  LineChart chart{.label = "Training loss against the step; the numbers stand in the table below", .x_title = "step", .y_title = "loss, nats a token", .series = {}};
+  int style = 0;
+  for (const auto& run : report.runs) chart.series.push_back(curve(run, style++, group, &StepRecord::loss));
+  if (report.runs.size() == 1) {
+    Series validation{.name = "validation", .style = 1, .x = {}, .y = {}, .markers_only = true};
+    for (const auto& s : report.runs.front().steps)
+      if (std::isfinite(s.val_loss)) { validation.x.push_back(static_cast<double>(s.step)); validation.y.push_back(s.val_loss); }
+    chart.series.front().name = "training";
+    if (!validation.x.empty()) chart.series.push_back(std::move(validation));
+  }
+  const std::string caption = group > 1 ? fmt::format("Training loss; each point is the mean of {} steps.", group) : "Training loss of each step.";
+  return fmt::format("<h2>Loss</h2>\n{}<figure>{}<figcaption>{}</figcaption></figure>\n{}", legend(chart.series), draw(chart), caption,
+                     folded("Training loss in numbers, of single steps", figures_table(report.runs, &StepRecord::loss, "{:.4f}")));
+}
+
+std::string scale_section(const Report& report) {
+  LineChart chart{.label = "Loss scale against the step; the numbers stand in the table below", .x_title = "step", .y_title = "loss scale (powers of two)", .series = {}, .log2_y = true, .stairs = true};
+  std::vector<RunRecord> scaled;
+  std::string skipped;
+  int style = 0;
+  for (const auto& run : report.runs) {
+    Series s{.name = full_name(run), .style = style++, .x = {}, .y = {}};
+    for (const auto& p : run.steps) { s.x.push_back(static_cast<double>(p.step)); s.y.push_back(p.scale); }
+    if (std::all_of(run.steps.begin(), run.steps.end(), [](const StepRecord& p) { return p.scale == 1; })) continue;
+    std::string list;
+    int count = 0;
+    for (const auto& p : run.steps)
+      if (!p.applied && ++count <= 40) list += fmt::format("{}{}", list.empty() ? "" : ", ", p.step);
+    skipped += fmt::format("<p>{}: {} (Inf or NaN in a gradient).</p>\n", escape_html(full_name(run)),
+                           count == 0 ? "no step was skipped" : fmt::format("{} skipped, step{} {}{}", count == 1 ? "one step" : fmt::format("{} steps", count), count == 1 ? "" : "s", list, count > 40 ? ", ..." : ""));
+    chart.series.push_back(std::move(s));
+    scaled.push_back(run);
+  }
+  if (chart.series.empty()) return {};
+  return fmt::format("<h2>Loss scale</h2>\n{}<figure>{}<figcaption>What the loss was multiplied by before the backward pass.</figcaption></figure>\n{}{}", legend(chart.series), draw(chart), skipped,
+                     folded("Loss scale in numbers", figures_table(scaled, &StepRecord::scale, "{:g}")));
+}
+
+std::string zero_section(const Report& report) {
+  const std::size_t group = group_of(report.runs);
+  LineChart chart{.label = "Share of gradient elements that are zero, against the step; the numbers stand in the table below", .x_title = "step", .y_title = "zero gradient elements", .series = {}, .percent = true};
+  int style = 0;
+  for (const auto& run : report.runs) chart.series.push_back(curve(run, style++, group, &StepRecord::zero_fraction));
+  return fmt::format("<h2>Gradients lost to zero</h2>\n{}<figure>{}<figcaption>Share of the elements of all parameter gradients that are exactly 0: what lies below the format's smallest number.</figcaption></figure>\n{}",
+                     legend(chart.series), draw(chart), folded("Zero gradient elements in numbers, of single steps", figures_table(report.runs, &StepRecord::zero_fraction, "{}", true)));
+}
+
+std::string memory_section(const Report& report) {
+  BarChart chart{.label = "Bytes by category at the peak of a step; the numbers stand in the table above", .bars = {}};
+  for (const auto& run : report.runs) {
+    Bar bar{.name = full_name(run), .total = format_bytes(run.summary.peak_bytes), .parts = {}, .titles = {}};
+    for (std::size_t c = 0; c < kMemoryCategories; ++c) {
+      bar.parts.push_back(static_cast<double>(run.summary.bytes[c]));
+      bar.titles.push_back(fmt::format("{}: {}", name(static_cast<Memory>(c)), format_bytes(run.summary.bytes[c])));
+    }
+    chart.bars.push_back(std::move(bar));
+  }
+  std::string list = "<ul class=\"legend\">\n";
+  for (std::size_t c = 0; c < kMemoryCategories; ++c)
+    list += fmt::format("<li><svg viewBox=\"0 0 28 12\" aria-hidden=\"true\"><rect class=\"c{}\" width=\"28\" height=\"12\"/></svg>{}</li>\n", c, name(static_cast<Memory>(c)));
+  return fmt::format("<h2>Memory</h2>\n{}</ul>\n<figure>{}<figcaption>Bytes that tensors and kernels held at the peak of a step, counted by the allocator. The program itself and its libraries come on top.</figcaption></figure>\n", list,
+                     draw(chart));
+}
+
+std::string today() {
+  const std::time_t now = std::time(nullptr);
+  std::tm utc{};
+  ::gmtime_r(&now, &utc);
+  char text[32];
+  return {text, std::strftime(text, sizeof text, "%Y-%m-%d %H:%M UTC", &utc)};
+}
+
+}  // namespace
+
+std::string to_html(const Report& r) {
+  std::string out = fmt::format(
+      "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n<meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n"
+      "<meta name=\"generator\" content=\"mezzo {}\">\n<title>{}</title>\n<style>{}</style>\n</head>\n<body>\n<main>\n<h1>{}</h1>\n",
+      version(), escape_html(r.title), kReportStyle, escape_html(r.title));
+  out += paragraphs(r.lede);
+  out += "<h2>Result</h2>\n" + html_table(summary_table(r.runs), 1) + paragraphs(r.findings);
+  out += loss_section(r) + scale_section(r) + zero_section(r) + memory_section(r);
+  if (!r.sample.empty()) out += fmt::format("<h2>{}</h2>\n<pre>{}</pre>\n", escape_html(r.sample_title), escape_html(r.sample));
+  if (!r.settings.empty()) out += "<h2>Settings</h2>\n" + facts_table(r.settings);
+  if (!r.machine.empty()) out += "<h2>Machine</h2>\n" + facts_table(r.machine);
+  return out + fmt::format("<footer>Written by mezzo {} on {}.</footer>\n</main>\n</body>\n</html>\n", version(), today());
+}
+
+Facts machine_facts() {
+  const auto& cpu = cpu_info();
+  return {{"CPU", cpu.model},
+          {"threads", fmt::format("{} (cores: {})", num_threads(), cpu.cores)},
+          {"kernels", std::string(name(active_isa()))},
+          {"caches", fmt::format("L1 {}, L2 {}, L3 {}", format_bytes(cpu.l1d), format_bytes(cpu.l2), format_bytes(cpu.l3))},
+          {"memory", format_bytes(cpu.memory)}};
+}
+
+Facts setting_facts(const train::TrainOptions& o, const models::GptOptions& m) {
+  const auto own = train::tokens_of_step(o);
+  Facts f{{"text", o.data.native()},
+          {"model", fmt::format("GPT, {} layers, {} heads, width {}, context {}, vocabulary {}: {} parameters", m.layers, m.heads, m.width, m.context, m.vocab, format_count(models::parameter_count(m)))},
+          {"a step", fmt::format("{} tokens: {} sequences of {}{}", format_count(own), o.batch * o.accumulate, o.seq, o.accumulate > 1 ? fmt::format(", in {} micro-batches", o.accumulate) : "")},
+          {"the loss", o.global_batch > own ? fmt::format("the mean over {} tokens, of which a step runs {}: divided by {:g} more", format_count(o.global_batch), format_count(own), train::loss_divisor(o))
+                                            : std::string("the mean over the step's tokens")},
+          {"optimizer", fmt::format("AdamW, betas {}, {}, weight decay {} on matrices, {}", o.betas[0], o.betas[1], o.weight_decay, o.clip_norm > 0 ? fmt::format("gradients clipped at norm {}", o.clip_norm) : "no clipping")},
+          {"learning rate", fmt::format("{}, {} schedule to {:g} of it over {} steps, {} of warm-up", o.lr, optim::name(o.schedule), o.schedule == optim::ScheduleKind::constant ? 1 : o.final_fraction, o.steps, o.warmup.value_or(0))},
+          {"seed", std::to_string(o.seed)}};
+  if (m.dropout > 0) f.emplace_back("dropout", fmt::format("{}", m.dropout));
+  return f;
+}
+
+void write_report(const std::filesystem::path& run_directory, const train::Trainer& trainer, const train::TrainSummary& summary) {
+  const auto& plan = trainer.plan();
+  Report r{.title = fmt::format("mezzo: {}, {}", run_directory.filename().native(), plan.recipe.name),
+           .lede = {fmt::format("{} of {} steps{}.", format_count(summary.step), format_count(trainer.options().steps), summary.status == train::RunStatus::interrupted ? ", stopped; --resume continues it" : "")},
+           .runs = {{.name = plan.recipe.name, .about = {}, .steps = read_steps(run_directory), .summary = summary, .failure = {}}},
+           .findings = trainer.warnings(),
+           .sample_title = {},
+           .sample = {},
+           .settings = setting_facts(trainer.options(), trainer.model_options()),
+           .machine = machine_facts()};
+  if (!plan.reason.empty()) r.settings.emplace_back("precision", fmt::format("{}: {}", plan.requested, plan.reason));
+  io::write_file(run_directory / "report.html", to_html(r));
+}
+
+}  // namespace mezzo::cli
