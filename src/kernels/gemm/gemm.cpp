@@ -22,10 +22,14 @@ constexpr double kSmallFlops = 2e5, kWholeFlops = 6e7;
 
 double flops(const Gemm& g) { return 2.0 * static_cast<double>(g.m) * static_cast<double>(g.n) * static_cast<double>(g.k); }
 
+/// The leading dimension of a single row says nothing.
+void settle(std::int64_t rows, std::int64_t cols, std::int64_t& ld) { if (rows <= 1) ld = std::max<std::int64_t>({ld, cols, 1}); }
+
 void check(const Gemm& g) {
   MEZZO_CHECK(is_floating(g.a) && g.a == g.b && (g.c == g.a || (g.c == f32 && is_16bit(g.a))));
   MEZZO_CHECK(!g.bias || g.bias_dtype == f32 || g.bias_dtype == g.c);
   MEZZO_CHECK(g.m >= 0 && g.n >= 0 && g.k >= 0 && g.batch >= 0);
+  MEZZO_CHECK(g.batch <= 1 || g.stride_c != 0);
   MEZZO_CHECK(g.lda >= (g.trans_a ? g.m : g.k) && g.ldb >= (g.trans_b ? g.k : g.n) && g.ldc >= g.n);
 }
 
@@ -38,7 +42,8 @@ bool by_onednn(Queue& queue, const Gemm& g, const void* a, const void* b, void* 
   if (g.k == 0 || flops(g) < kSmallFlops) return false;
   if (g.a == f32) return onednn_sgemm(g, a, b, c);
   if (g.a != bf16) return false;
-  return g.c == f32 ? onednn_gemm_bf16(g, a, b, c) : onednn_matmul(queue, g, a, b, c);
+  if (g.c == f32) return onednn_gemm_bf16(g, a, b, c);
+  return !g.trans_a && onednn_matmul(queue, g, a, b, c);  // which first copies a transposed A, more slowly than the packed product
 }
 
 void one(Queue& queue, int threads, const Gemm& g, const void* a, const void* b, void* c) {
@@ -51,8 +56,11 @@ void one(Queue& queue, int threads, const Gemm& g, const void* a, const void* b,
 bool native_gemm(Dtype t) { return !is_16bit(t) || (t == bf16 && bf16_tiles()); }
 
 void gemm(Queue& queue, const Gemm& given, const void* a, const void* b, void* c) {
-  check(given);
   Gemm g = given;
+  settle(g.trans_a ? g.k : g.m, g.trans_a ? g.m : g.k, g.lda);
+  settle(g.trans_b ? g.n : g.k, g.trans_b ? g.k : g.n, g.ldb);
+  settle(g.m, g.n, g.ldc);
+  check(g);
   if (g.m == 0 || g.n == 0 || g.batch == 0) return;
   if (g.alpha == 0) g.k = 0;  // as in BLAS, A and B are not looked at
 
