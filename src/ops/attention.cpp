@@ -20,10 +20,11 @@ void check_options(const char* op, const AttentionOptions& o) {
   if (!(o.dropout >= 0 && o.dropout < 1)) fail(op, fmt::format("dropout = {} given, 0 <= p < 1 wanted", o.dropout));
 }
 
-Tensor prepared_mask(const char* op, const AttentionOptions& o) {
+Tensor prepared_mask(const char* op, const AttentionOptions& o, Dtype dtype) {
   if (!o.mask.defined()) return {};
   if (o.mask.requires_grad() && context().grad) fail(op, "the mask requires grad", "give it through detach(): attention has no gradient for its mask");
-  return o.mask.dtype() == Dtype::boolean || o.mask.dtype() == Dtype::f32 ? o.mask : o.mask.to(o.mask.dtype() == Dtype::u8 ? Dtype::boolean : Dtype::f32);
+  const Dtype added = dtype == Dtype::f64 ? Dtype::f64 : Dtype::f32;
+  return o.mask.dtype() == Dtype::boolean ? o.mask : o.mask.to(o.mask.dtype() == Dtype::u8 ? Dtype::boolean : added);
 }
 
 void put_mask(kernels::Attention& a, const Tensor& mask) {
@@ -91,7 +92,7 @@ Tensor scaled_dot_product_attention(const Tensor& q, const Tensor& k, const Tens
   a.scale = o.scale.value_or(1 / std::sqrt(static_cast<double>(a.d)));
   a.causal = o.is_causal;
   a.dropout = o.dropout;
-  const Tensor mask = prepared_mask(op, o);
+  const Tensor mask = prepared_mask(op, o, dtype);
   if (mask.defined() && broadcast_shapes(op, mask.shape(), {a.b, a.h, a.tq, a.tk}) != Shape{a.b, a.h, a.tq, a.tk})
     fail(op, fmt::format("the mask has shape {}, one that broadcasts to {} wanted", to_string(mask.shape()), to_string(Shape{a.b, a.h, a.tq, a.tk})));
   const Draw draw = draw_for(o, a.b * a.h * a.tq * a.tk);
@@ -138,7 +139,7 @@ Tensor packed_attention(const Tensor& qkv, int heads, const AttentionOptions& o)
   a.scale = o.scale.value_or(1 / std::sqrt(static_cast<double>(d)));
   a.causal = o.is_causal;
   a.dropout = o.dropout;
-  const Tensor mask = prepared_mask(op, o);
+  const Tensor mask = prepared_mask(op, o, a.dtype);
   const Draw draw = draw_for(o, b * h * t * t);
   a.seed = draw.seed;
   a.offset = draw.offset;

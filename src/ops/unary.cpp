@@ -77,7 +77,7 @@ Tensor gelu(const Tensor& x, GeluOptions o) {
   return apply({OpId::gelu, Unary::gelu, [](const Tensor& s, const Tensor& dy) { return mul(dy, gelu_slope(s)); }}, x);
 }
 
-// clamp: storage T, exact. The gradient passes where min <= x <= max.
+// clamp: storage T, exact. The gradient passes where min < x < max (torch 2.15's choice on the edges).
 Tensor clamp(const Tensor& x, ClampOptions o) {
   require_floating("clamp", x);
   if (!(o.min <= o.max)) fail("clamp", fmt::format("min {} and max {} given, min <= max wanted", o.min, o.max));
@@ -87,7 +87,7 @@ Tensor clamp(const Tensor& x, ClampOptions o) {
   kernels::binary_scalar(cpu_queue(), kernels::Binary::minimum, y.dtype(), data(y), o.max, false, mutable_data(y), y.numel());
   return record(OpId::clamp, y, {a}, {a.value}, [o](Backward& g) {
     const Tensor s = g.saved(0).detach();
-    g.set(0, masked_fill(masked_fill(g.dy(), lt(s, o.min), 0), gt(s, o.max), 0));
+    g.set(0, masked_fill(masked_fill(g.dy(), le(s, o.min), 0), ge(s, o.max), 0));
   });
 }
 
