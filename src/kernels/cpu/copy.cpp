@@ -9,6 +9,7 @@
 #include <cstring>
 
 #include "dtype/dispatch.h"
+#include "kernels/cpu/conversion.h"
 #include "kernels/cpu/layout.h"
 #include "kernels/cpu/loops-inl.h"
 #include "kernels/ref/convert.h"
@@ -24,11 +25,9 @@ struct Same {
 template <class From, class To>
 void ConvertLoop(const void* x, void* y, std::int64_t n) { Map(n, static_cast<To*>(y), Same(), Elements<From>{static_cast<const From*>(x)}); }
 
-using ConvertSpan = void (*)(const void* x, void* y, std::int64_t n);
-
 template <class From>
-ConvertSpan ConvertFrom(Dtype to) { return to == f32 ? ConvertLoop<From, float> : to == f16 ? ConvertLoop<From, f16_t> : ConvertLoop<From, bf16_t>; }
-ConvertSpan PickConvert(Dtype from, Dtype to) { return from == f32 ? ConvertFrom<float>(to) : from == f16 ? ConvertFrom<f16_t>(to) : ConvertFrom<bf16_t>(to); }
+Conversion ConvertFrom(Dtype to) { return to == f32 ? ConvertLoop<From, float> : to == f16 ? ConvertLoop<From, f16_t> : ConvertLoop<From, bf16_t>; }
+Conversion PickConvert(Dtype from, Dtype to) { return from == f32 ? ConvertFrom<float>(to) : from == f16 ? ConvertFrom<f16_t>(to) : ConvertFrom<bf16_t>(to); }
 
 // ---- transposed tiles ------------------------------------------------------------------------------
 
@@ -86,8 +85,6 @@ namespace {
 HWY_EXPORT(PickConvert);
 HWY_EXPORT(PickTranspose);
 
-using ConvertSpan = void (*)(const void* x, void* y, std::int64_t n);
-
 template <class T>
 void move_loop(const void* x, void* y, std::int64_t n) { std::memcpy(y, x, static_cast<std::size_t>(n) * sizeof(T)); }
 
@@ -96,16 +93,20 @@ void cast_loop(const void* x, void* y, std::int64_t n) {
   for (std::int64_t i = 0; i < n; ++i) static_cast<To*>(y)[i] = ref::cast<To>(static_cast<const From*>(x)[i]);
 }
 
-ConvertSpan convert_span(Dtype from, Dtype to) {
+}  // namespace
+
+Conversion conversion(Dtype from, Dtype to) {
   const auto vectorised = [](Dtype t) { return t == f32 || is_16bit(t); };
   if (from != to && vectorised(from) && vectorised(to)) return HWY_DYNAMIC_DISPATCH(PickConvert)(from, to);
-  return dispatch_all(from, "convert", [&]<class From>() -> ConvertSpan {
-    return dispatch_all(to, "convert", [&]<class To>() -> ConvertSpan {
+  return dispatch_all(from, "convert", [&]<class From>() -> Conversion {
+    return dispatch_all(to, "convert", [&]<class To>() -> Conversion {
       if constexpr (std::is_same_v<From, To>) return move_loop<From>;
       else return cast_loop<From, To>;
     });
   });
 }
+
+namespace {
 
 void fill_elements(void* y, std::int64_t n, const void* element, std::size_t bytes) {
   const auto run = [&]<class U>(U value) {
@@ -153,7 +154,7 @@ bool find_transposition(const Strided& s, Transposition& t) {
 
 void copy_transposed(const Transposition& t, Dtype from, Dtype to, const void* x, void* y) {
   const std::size_t x_bytes = size_of(from), y_bytes = size_of(to);
-  const ConvertSpan convert = convert_span(from, to);
+  const Conversion convert = conversion(from, to);
   const auto transpose = HWY_DYNAMIC_DISPATCH(PickTranspose)(y_bytes);
   const auto edge = static_cast<std::int64_t>(kTileBytes / y_bytes);
   const std::int64_t down = (t.rows + edge - 1) / edge, across = (t.columns + edge - 1) / edge;
@@ -176,7 +177,7 @@ void copy(Queue&, Dtype from, Dtype to, const void* x, void* y, const Strided& s
   const std::size_t x_bytes = size_of(from), y_bytes = size_of(to);
   Transposition t;
   if (space.numel() > 0 && find_transposition(collapse(space), t)) return copy_transposed(t, from, to, x, y);
-  const ConvertSpan span = convert_span(from, to);
+  const Conversion span = conversion(from, to);
   for_each_span(space, {y_bytes, x_bytes}, {y, const_cast<void*>(x)}, [&](const Span& s) {
     if (s.splat != 1) return span(s.p[1], s.p[0], s.n);
     std::uint64_t element = 0;
@@ -187,14 +188,14 @@ void copy(Queue&, Dtype from, Dtype to, const void* x, void* y, const Strided& s
 
 void convert(Queue&, Dtype from, Dtype to, const void* x, void* y, std::int64_t n) {
   const std::size_t x_bytes = size_of(from), y_bytes = size_of(to);
-  const ConvertSpan span = convert_span(from, to);
+  const Conversion span = conversion(from, to);
   parallel_for(n, kGrain, [&](std::int64_t begin, std::int64_t end) { span(at(x, begin, x_bytes), at(y, begin, y_bytes), end - begin); }, kAlign);
 }
 
 void fill(Queue&, Dtype dtype, double value, void* y, const Strided& space) {
   const std::size_t bytes = size_of(dtype);
   std::uint64_t element = 0;
-  convert_span(f64, dtype)(&value, &element, 1);
+  conversion(f64, dtype)(&value, &element, 1);
   for_each_span(space, {bytes}, {y}, [&](const Span& s) { fill_elements(s.p[0], s.n, &element, bytes); });
 }
 
