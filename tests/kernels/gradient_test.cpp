@@ -1,4 +1,4 @@
-// gradient_test.cpp - statistics and scaling of gradients: exact counts, sums to f64 accuracy, scales beyond f32.
+// gradient_test.cpp - statistics and scaling of gradients: exact counts, sums to 1e-6, scales beyond f32.
 #include <mezzo/runtime.h>
 
 #include "guarded.h"
@@ -10,6 +10,10 @@ using namespace mezzo::test;
 using namespace mezzo::kernels;
 
 namespace {
+
+// gradient.cpp adds at most 14 times in f32 before it goes on in f64.
+constexpr double kTolerance = 14 * kUnit32;
+static_assert(kTolerance < 1e-6);
 
 constexpr float kInf = std::numeric_limits<float>::infinity(), kNan = std::numeric_limits<float>::quiet_NaN();
 
@@ -30,7 +34,7 @@ void check_stats(const Guarded<T>& g, float scale, Dtype round = f32) {
   CHECK(got.inf == want.inf);
   CHECK(got.nan == want.nan);
   CHECK(got.zero == want.zero);
-  if (std::isfinite(want.sum_squares)) CHECK(std::abs(got.sum_squares - want.sum_squares) <= 1e-13 * want.sum_squares);
+  if (std::isfinite(want.sum_squares)) CHECK(std::abs(got.sum_squares - want.sum_squares) <= kTolerance * want.sum_squares);
   else CHECK_FALSE(std::isfinite(got.sum_squares));
 }
 
@@ -78,6 +82,14 @@ TEST_CASE("grad_stats: squares neither overflow nor vanish, and the scale may ov
   CHECK(run(large, 1).inf == 0);
   CHECK(run(small, 1).sum_squares == doctest::Approx(100 * std::pow(value(1e-30f), 2)).epsilon(1e-14));
   CHECK(run(largest, 2).inf == 10);
+  // small squares next to vanishing ones, and next to zeros only
+  Guarded<float> mixed(5000, 0, [] { return 0; });
+  mixed[17] = 1e-30f;
+  for (std::int64_t i = 100; i < 5000; i += 3) mixed[i] = 1e-22f;
+  check_stats(mixed, 1.0f);
+  Guarded<float> one(5000, 0, [] { return 0; });
+  one[4321] = 1e-40f;
+  check_stats(one, 1.0f);
 }
 
 TEST_CASE("grad_stats: an f32 buffer is seen as the 16-bit gradient it stands for") {
@@ -91,7 +103,7 @@ TEST_CASE("grad_stats: an f32 buffer is seen as the 16-bit gradient it stands fo
   CHECK(run(g, 1, bf16).inf == 0);
 }
 
-TEST_CASE("grad_stats: millions of equal terms keep f64 accuracy, with any number of threads") {
+TEST_CASE("grad_stats: millions of equal terms keep a relative 1e-6, with any number of threads") {
   constexpr std::int64_t kN = 3'000'001;
   const Guarded<float> g(kN, 0, [] { return 0.1; });
   const int threads = num_threads();
@@ -101,7 +113,7 @@ TEST_CASE("grad_stats: millions of equal terms keep f64 accuracy, with any numbe
   const GradStats three = run(g, 1);
   set_num_threads(threads);
   CHECK(one.sum_squares == three.sum_squares);
-  CHECK(one.sum_squares == doctest::Approx(kN * value(0.1f) * value(0.1f)).epsilon(1e-12));
+  CHECK(one.sum_squares == doctest::Approx(kN * value(0.1f) * value(0.1f)).epsilon(kTolerance));
 }
 
 TEST_CASE("scales that f32 cannot hold turn no zero into NaN and lose no bits") {
