@@ -14,7 +14,9 @@ namespace {
 using namespace mezzo;
 using namespace mezzo::kernels;
 
-struct Shape { std::int64_t b, h, h_kv, tq, tk, d; };
+struct Shape {
+  std::int64_t b, h, h_kv, tq, tk, d;
+};
 constexpr Shape kShapes[] = {
     {12, 6, 6, 256, 256, 64},    // the small GPT
     {4, 12, 12, 256, 256, 64},   // GPT-2 124M

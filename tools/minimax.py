@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Makes the polynomials of src/kernels/cpu/math-inl.h: minimax in relative error (Remez), coefficients rounded one at a time.
+"""Makes the polynomials of src/kernels/cpu/math-inl.h and of the attention engines: minimax in relative error (Remez), coefficients rounded one at a time.
 
 Usage: minimax.py [name ...]     needs mpmath; prints each polynomial as C++ literals with the largest relative error.
 """
@@ -82,6 +82,10 @@ FITS = {
     # exp(t^2 / 2) (1 - Phi(t)) = u p(u - 33/64), u = 1 / (1 + 0.3 t), t in [0, 14.5]; around that point Horner's scheme and rounded coefficients lose least
     'mills': lambda: fit('mills', lambda w: mills((1 / (w + mpf(33) / 64) - 1) / mpf('0.3')) / (w + mpf(33) / 64), range(10),
                          1 / (1 + mpf('0.3') * mpf('14.5')) - mpf(33) / 64, 1 - mpf(33) / 64, 'f32'),
+    # Attention's 2^f = 1 + f p(f): around the nearest integer, and above the floor (src/kernels/cpu/attention_f32.cpp, attention_bf16.cpp)
+    'exp2_nearest': lambda: fit('exp2_nearest', lambda f: (mpf(2)**f - 1) / f if f else LN2, range(6), mpf('-0.500001'), mpf('0.500002'), 'f32',
+                                weight=lambda f: f / mpf(2)**f),
+    'exp2_floor': lambda: fit('exp2_floor', lambda f: (mpf(2)**f - 1) / f if f else LN2, range(5), 0, 1, 'f32', weight=lambda f: f / mpf(2)**f),
     # In f64 lanes, for results of f32 precision. sin r = r + r^3 p(r^2), cos r = 1 - r^2 / 2 + r^4 p(r^2), |r| <= pi / 4 (a little more)
     'sin64': lambda: fit('sin64', lambda z: (sin(sqrt(z)) - sqrt(z)) / sqrt(z)**3 if z > mpf('1e-14') else -mpf(1) / 6, range(4), 0, mpf('0.62'), 'f64',
                          weight=lambda z: z),

@@ -26,13 +26,19 @@ using kernels::AttentionGrad;
 using kernels::HeadStrides;
 
 inline constexpr double kUnit32 = 0x1p-24;
-template <class T> double to_double(T x) {
-  if constexpr (sizeof(T) == 2) return static_cast<double>(static_cast<float>(x));
-  else return static_cast<double>(x);
+template <class T>
+double to_double(T x) {
+  if constexpr (sizeof(T) == 2)
+    return static_cast<double>(static_cast<float>(x));
+  else
+    return static_cast<double>(x);
 }
-template <class T> T from_double(double x) {
-  if constexpr (sizeof(T) == 2) return T(static_cast<float>(x));
-  else return static_cast<T>(x);
+template <class T>
+T from_double(double x) {
+  if constexpr (sizeof(T) == 2)
+    return T(static_cast<float>(x));
+  else
+    return static_cast<T>(x);
 }
 
 enum class Layout { heads_first /*(B, H, T, D)*/, tokens_first /*(B, T, H, D)*/, packed /*(B, T, 3, H, D), one of the three*/, gaps /*rows apart*/ };
@@ -58,7 +64,8 @@ class Heads {
   T& at(std::int64_t b, std::int64_t h, std::int64_t t, std::int64_t c) { return data()[b * strides.b + h * strides.h + t * strides.t + c]; }
   T at(std::int64_t b, std::int64_t h, std::int64_t t, std::int64_t c) const { return data()[b * strides.b + h * strides.h + t * strides.t + c]; }
 
-  template <class F> void each(F f) {  // f(b, h, t, c, element)
+  template <class F>
+  void each(F f) {  // f(b, h, t, c, element)
     for (std::int64_t b = 0; b < b_; ++b)
       for (std::int64_t h = 0; h < h_; ++h)
         for (std::int64_t t = 0; t < t_; ++t)
@@ -99,8 +106,8 @@ struct Case {
   Layout layout = Layout::heads_first;
 
   std::string name() const {
-    return fmt::format("B {} H {} Hkv {} Tq {} Tk {} D {} causal {} mask {} dropout {} layout {}", b, h, h_kv, tq, tk, d, causal, static_cast<int>(mask), dropout,
-                       static_cast<int>(layout));
+    return fmt::format("B {} H {} Hkv {} Tq {} Tk {} D {} causal {} mask {} dropout {} layout {}", b, h, h_kv, tq, tk, d, causal,
+                       static_cast<int>(mask), dropout, static_cast<int>(layout));
   }
 };
 
@@ -132,11 +139,10 @@ struct Problem {
 
   void forward() { kernels::attention(kernels::cpu_queue(), a, q.data(), k.data(), v.data(), out.data(), lse.data()); }
   void backward() {
-    kernels::attention_backward(kernels::cpu_queue(), a, g, q.data(), k.data(), v.data(), out.data(), lse.data(), dout.data(), dq.data(), dk.data(), dv.data());
+    kernels::attention_backward(kernels::cpu_queue(), a, g, q.data(), k.data(), v.data(), out.data(), lse.data(), dout.data(), dq.data(), dk.data(),
+                                dv.data());
   }
-  bool intact() const {
-    return q.intact() && k.intact() && v.intact() && out.intact() && dout.intact() && dq.intact() && dk.intact() && dv.intact();
-  }
+  bool intact() const { return q.intact() && k.intact() && v.intact() && out.intact() && dout.intact() && dq.intact() && dk.intact() && dv.intact(); }
 
  private:
   void make_mask(const Case& c, std::mt19937& engine) {
@@ -182,7 +188,8 @@ Exact exact_of(const Problem<T>& problem) {
   Exact e;
   e.out.resize(nq), e.dq.resize(nq), e.dk.resize(nk), e.dv.resize(nk), e.lse.resize(problem.lse.size());
   kernels::ref::attention(plain, problem.q.data(), problem.k.data(), problem.v.data(), e.out.data(), e.lse.data());
-  kernels::ref::attention_backward(plain, grads, problem.q.data(), problem.k.data(), problem.v.data(), problem.dout.data(), e.dq.data(), e.dk.data(), e.dv.data());
+  kernels::ref::attention_backward(plain, grads, problem.q.data(), problem.k.data(), problem.v.data(), problem.dout.data(), e.dq.data(), e.dk.data(),
+                                   e.dv.data());
 
   const double unit = format_info(a.dtype).epsilon / 2, tiny = format_info(a.dtype).min_subnormal;
   const double packed = a.dtype == bf16 && active_isa() == Isa::avx512_bf16 ? 0x1p-8 : kUnit32;  // rounding of P and dS
@@ -211,15 +218,17 @@ Exact exact_of(const Problem<T>& problem) {
         const double ds = (d + 8) * kUnit32 * score;  // error of a score
         const double lse_error = std::isinf(lse) ? 0 : ds + (tk + 8) * kUnit32 + 4 * kUnit32 * std::fabs(lse);
         e.lse_bound[static_cast<std::size_t>(row / a.d)] = lse_error;
-        const double p_error = 2 * ds + (tk + 8) * kUnit32;        // relative, in the forward
+        const double p_error = 2 * ds + (tk + 8) * kUnit32;         // relative, in the forward
         const double p_error_again = ds + lse_error + 8 * kUnit32;  // and recomputed
         for (std::int64_t c = 0; c < a.d; ++c) {
           double size = 0;
-          for (std::int64_t j = 0; j < a.tk; ++j) size += p[static_cast<std::size_t>(j)] * kernels::ref::detail::attention_keep(a, r, j) * std::fabs(to_double(problem.v.at(b, hk, j, c)));
+          for (std::int64_t j = 0; j < a.tk; ++j)
+            size += p[static_cast<std::size_t>(j)] * kernels::ref::detail::attention_keep(a, r, j) * std::fabs(to_double(problem.v.at(b, hk, j, c)));
           double& bound = e.out_bound[static_cast<std::size_t>(row + c)];
           bound = (p_error + packed + (tk + 4) * kUnit32) * size;
           bound += unit * (std::fabs(e.out[static_cast<std::size_t>(row + c)]) + bound) + tiny;
-          dot_size += std::fabs(to_double(problem.dout.at(b, h, i, c))) * (bound + (d + 4) * kUnit32 * std::fabs(e.out[static_cast<std::size_t>(row + c)]));
+          dot_size +=
+              std::fabs(to_double(problem.dout.at(b, h, i, c))) * (bound + (d + 4) * kUnit32 * std::fabs(e.out[static_cast<std::size_t>(row + c)]));
         }
         const double difference_error = dot_size + (d + 4) * kUnit32 * dp_size;  // of dP - sum(dout * out)
         double dot = 0;
@@ -232,7 +241,8 @@ Exact exact_of(const Problem<T>& problem) {
           const double error = gradient * (p_error_again + packed + 4 * kUnit32) + a.scale * pj * difference_error;
           for (std::int64_t c = 0; c < a.d; ++c) {
             const auto at = static_cast<std::size_t>(keys + j * a.d + c);
-            e.dq_bound[static_cast<std::size_t>(row + c)] += (error + (tk + 4) * kUnit32 * gradient) * std::fabs(to_double(problem.k.at(b, hk, j, c)));
+            e.dq_bound[static_cast<std::size_t>(row + c)] +=
+                (error + (tk + 4) * kUnit32 * gradient) * std::fabs(to_double(problem.k.at(b, hk, j, c)));
             e.dk_bound[at] += (error + (terms + 4) * kUnit32 * gradient) * std::fabs(to_double(problem.q.at(b, h, i, c)));
             e.dv_bound[at] += (p_error_again + packed + (terms + 4) * kUnit32) * pj * keep * std::fabs(to_double(problem.dout.at(b, h, i, c)));
           }

@@ -27,8 +27,10 @@ TEST_CASE_TEMPLATE("a row whose keys are all hidden gives zeros and zero gradien
     for (std::int64_t i = 0; i < t; ++i)
       for (std::int64_t j = 0; j < t; ++j) {
         const bool keep = i != 5 && i != 69 && j != 3;
-        if (additive) p.additive_mask[static_cast<std::size_t>(i * t + j)] = keep ? 0.5f : -kInf;
-        else p.boolean_mask[static_cast<std::size_t>(i * t + j)] = keep;
+        if (additive)
+          p.additive_mask[static_cast<std::size_t>(i * t + j)] = keep ? 0.5f : -kInf;
+        else
+          p.boolean_mask[static_cast<std::size_t>(i * t + j)] = keep;
       }
     p.forward();
     p.backward();

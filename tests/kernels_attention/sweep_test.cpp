@@ -72,7 +72,9 @@ TEST_CASE("packed q, k and v, and their packed gradients, give the bits of separ
   std::vector<bf16_t> qkv(static_cast<std::size_t>(b * t * 3 * h * d)), dqkv(qkv.size());
   const HeadStrides packed{t * 3 * h * d, d, 3 * h * d};
   Heads<bf16_t>* const parts[] = {&apart.q, &apart.k, &apart.v};
-  const auto at = [&](std::int64_t part, auto ib, auto ih, auto it, auto c) { return static_cast<std::size_t>((((ib * t + it) * 3 + part) * h + ih) * d + c); };
+  const auto at = [&](std::int64_t part, auto ib, auto ih, auto it, auto c) {
+    return static_cast<std::size_t>((((ib * t + it) * 3 + part) * h + ih) * d + c);
+  };
   for (std::int64_t part = 0; part < 3; ++part)
     parts[part]->each([&](auto ib, auto ih, auto it, auto c, bf16_t& x) { qkv[at(part, ib, ih, it, c)] = x; });
   Attention a = apart.a;
@@ -82,8 +84,8 @@ TEST_CASE("packed q, k and v, and their packed gradients, give the bits of separ
   std::vector<float> lse(apart.lse.size());
   auto& queue = kernels::cpu_queue();
   kernels::attention(queue, a, qkv.data(), qkv.data() + h * d, qkv.data() + 2 * h * d, out.data(), lse.data());
-  kernels::attention_backward(queue, a, g, qkv.data(), qkv.data() + h * d, qkv.data() + 2 * h * d, out.data(), lse.data(), apart.dout.data(), dqkv.data(),
-                              dqkv.data() + h * d, dqkv.data() + 2 * h * d);
+  kernels::attention_backward(queue, a, g, qkv.data(), qkv.data() + h * d, qkv.data() + 2 * h * d, out.data(), lse.data(), apart.dout.data(),
+                              dqkv.data(), dqkv.data() + h * d, dqkv.data() + 2 * h * d);
   CHECK(out.same_bits(apart.out));
   CHECK(lse == apart.lse);
   Heads<bf16_t>* const gradients[] = {&apart.dq, &apart.dk, &apart.dv};

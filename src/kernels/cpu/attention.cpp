@@ -14,7 +14,9 @@ namespace flash {
 namespace {
 
 /// Queries [begin, end) of one head.
-struct Queries { std::int64_t b, h, begin, end; };
+struct Queries {
+  std::int64_t b, h, begin, end;
+};
 
 struct ForwardJob : Job {
   const void *q, *k, *v;
@@ -46,9 +48,17 @@ struct ForwardWork {
   Masks masks;
 
   ForwardWork(const Job& job, Carver& c)
-      : keys_t(c.take(job.columns_size(job.a.tk))), values(c.take(job.panels_size(job.a.tk))), q(c.take(kQueries * job.d_units)), scores(c.take(kPatch)),
-        out(c.take(kQueries * job.d_lanes)), top(c.take(kQueries)), sum(c.take(kQueries)), fresh(c.take(2 * kQueries)), lse(c.take(kQueries)),
-        p(c.take(kPatch)), masks(job, c) {}
+      : keys_t(c.take(job.columns_size(job.a.tk))),
+        values(c.take(job.panels_size(job.a.tk))),
+        q(c.take(kQueries * job.d_units)),
+        scores(c.take(kPatch)),
+        out(c.take(kQueries * job.d_lanes)),
+        top(c.take(kQueries)),
+        sum(c.take(kQueries)),
+        fresh(c.take(2 * kQueries)),
+        lse(c.take(kQueries)),
+        p(c.take(kPatch)),
+        masks(job, c) {}
 };
 
 /// Running sums to out and lse.
@@ -58,8 +68,10 @@ void finish_block(const ForwardJob& job, const ForwardWork& work, const Queries&
   const std::int64_t rows = at.end - at.begin;
   for (std::int64_t r = 0; r < rows; ++r) {
     if (work.sum[r] != 0) continue;
-    if (sees_nothing(job, at.b, at.h, at.begin + r)) factors[r] = 0;
-    else work.lse[r] = factors[r];  // all its scores are -inf: NaN, for the backward too
+    if (sees_nothing(job, at.b, at.h, at.begin + r))
+      factors[r] = 0;
+    else
+      work.lse[r] = factors[r];  // all its scores are -inf: NaN, for the backward too
   }
   std::copy_n(work.lse, rows, job.lse + (at.b * job.a.h + at.h) * job.a.tq + at.begin);
   store_rows(work.out, job.d_lanes, factors, 1, job.rows_of_out(at));
@@ -104,8 +116,10 @@ Ahead ahead_of(const ForwardJob& job, const Span& span, const Span& after, std::
     look_ahead(ahead, job.unit_rows(job.k, job.a.k, after.unit, from, to));
     look_ahead(ahead, job.unit_rows(job.v, job.a.v, after.unit, from, to));
   }
-  if (block + 1 < span.end) look_ahead(ahead, job.rows_of_q(job.queries({span.unit, block + 1})));
-  else if (after.any()) look_ahead(ahead, job.rows_of_q(job.queries({after.unit, after.begin})));
+  if (block + 1 < span.end)
+    look_ahead(ahead, job.rows_of_q(job.queries({span.unit, block + 1})));
+  else if (after.any())
+    look_ahead(ahead, job.rows_of_q(job.queries({after.unit, after.begin})));
   look_ahead(ahead, job.rows_of_out(job.queries({span.unit, block})));
   return ahead;
 }
@@ -130,7 +144,8 @@ void attention(Queue& queue, const Attention& given, const void* q, const void* 
   const Attention a = flash::normalized(given);
   if (a.b * a.h * a.tq * a.d == 0) return;
   if (a.dtype == f64) {
-    return ref::attention(a, static_cast<const double*>(q), static_cast<const double*>(k), static_cast<const double*>(v), static_cast<double*>(out), lse);
+    return ref::attention(a, static_cast<const double*>(q), static_cast<const double*>(k), static_cast<const double*>(v), static_cast<double*>(out),
+                          lse);
   }
   const flash::ForwardJob job(a, q, k, v, out, lse);
   const flash::Schedule schedule(queue, job, job.blocks, [&](std::int64_t block) { return job.cost(block); });

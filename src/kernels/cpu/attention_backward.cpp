@@ -26,7 +26,9 @@ struct BackwardJob : Job {
   }
   /// All rows of a head.
   template <class P>
-  auto whole_head(P* p, const HeadStrides& s, std::int64_t b, std::int64_t h) const { return head_rows(p, s, b, h, 0, a.tq); }
+  auto whole_head(P* p, const HeadStrides& s, std::int64_t b, std::int64_t h) const {
+    return head_rows(p, s, b, h, 0, a.tq);
+  }
 };
 
 struct BackwardWork {
@@ -39,10 +41,23 @@ struct BackwardWork {
   Masks masks;
 
   BackwardWork(const Job& job, Carver& c)
-      : keys_t(c.take(job.columns_size(job.a.tk))), values_t(c.take(job.columns_size(job.a.tk))), keys(c.take(job.panels_size(job.a.tk))),
-        dk(c.take(job.a.tk * job.d_lanes)), dv(c.take(job.a.tk * job.d_lanes)), q(c.take(job.a.tq * job.d_units)), dout(c.take(job.a.tq * job.d_units)),
-        q_rows(c.take(job.panels_size(job.a.tq))), dout_rows(c.take(job.panels_size(job.a.tq))), lse(c.take(job.a.tq)), dots(c.take(job.a.tq)),
-        dq(c.take(job.a.tq * job.d_lanes)), scores(c.take(kPatch)), dscores(c.take(kPatch)), p(c.take(kPatch)), ds(c.take(kPatch)), ds_rows(c.take(kPatch)),
+      : keys_t(c.take(job.columns_size(job.a.tk))),
+        values_t(c.take(job.columns_size(job.a.tk))),
+        keys(c.take(job.panels_size(job.a.tk))),
+        dk(c.take(job.a.tk * job.d_lanes)),
+        dv(c.take(job.a.tk * job.d_lanes)),
+        q(c.take(job.a.tq * job.d_units)),
+        dout(c.take(job.a.tq * job.d_units)),
+        q_rows(c.take(job.panels_size(job.a.tq))),
+        dout_rows(c.take(job.panels_size(job.a.tq))),
+        lse(c.take(job.a.tq)),
+        dots(c.take(job.a.tq)),
+        dq(c.take(job.a.tq * job.d_lanes)),
+        scores(c.take(kPatch)),
+        dscores(c.take(kPatch)),
+        p(c.take(kPatch)),
+        ds(c.take(kPatch)),
+        ds_rows(c.take(kPatch)),
         masks(job, c) {}
 };
 
@@ -180,8 +195,8 @@ void add_shares(const BackwardJob& job, const Schedule& schedule, const SharedDq
 }  // namespace
 }  // namespace flash
 
-void attention_backward(Queue& queue, const Attention& given, const AttentionGrad& strides, const void* q, const void* k, const void* v, const void* out,
-                        const float* lse, const void* dout, void* dq, void* dk, void* dv) {
+void attention_backward(Queue& queue, const Attention& given, const AttentionGrad& strides, const void* q, const void* k, const void* v,
+                        const void* out, const float* lse, const void* dout, void* dq, void* dk, void* dv) {
   AttentionGrad g = strides;
   const Attention a = flash::normalized(given, {&g.dout, &g.dq});
   if (a.b * a.h * (a.tq + a.tk) * a.d == 0) return;

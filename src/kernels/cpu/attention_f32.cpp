@@ -46,17 +46,18 @@ struct Simd {
   static HWY_INLINE Mask shown(V bias) { return hn::Ne(bias, splat(-kInfinity)); }
   static HWY_INLINE V select(Mask m, V yes, V no) { return hn::IfThenElse(m, yes, no); }
 
-  // 2^n 2^f with n the nearest integer; 2^f by a minimax polynomial on [-1/2, 1/2] that is 1 at 0, relative error 2e-9. Below 2^-126: 0.
+  // 2^n times 2^f, n the nearest integer, by a polynomial that is 1 at 0 (tools/minimax.py exp2_nearest: relative error 2^-25.5).
+  // Below 2^-126: 0.
   static HWY_INLINE V exp2(V x) {
     const hn::RebindToSigned<D> di;
     const V magic = splat(0x1.8p23f + 127);  // added, it leaves n + 127 in the low bits
     const V shifted = hn::Add(x, magic);
     const V f = hn::Sub(x, hn::Sub(shifted, magic));
-    V y = hn::MulAdd(splat(0x1.41fbbep-13f), f, splat(0x1.5f3e54p-10f));
-    y = hn::MulAdd(y, f, splat(0x1.3b2d4cp-7f));
-    y = hn::MulAdd(y, f, splat(0x1.c6aee8p-5f));
-    y = hn::MulAdd(y, f, splat(0x1.ebfbdcp-3f));
-    y = hn::MulAdd(y, f, splat(0x1.62e43p-1f));
+    V y = hn::MulAdd(splat(0x1.470a66p-13f), f, splat(0x1.5f7266p-10f));
+    y = hn::MulAdd(y, f, splat(0x1.3b271p-7f));
+    y = hn::MulAdd(y, f, splat(0x1.c6ae74p-5f));
+    y = hn::MulAdd(y, f, splat(0x1.ebfbe2p-3f));
+    y = hn::MulAdd(y, f, splat(0x1.62e432p-1f));
     y = hn::MulAdd(y, f, splat(1));
     const V power = hn::BitCast(D(), hn::ShiftLeft<23>(hn::BitCast(di, shifted)));
     return hn::IfThenElse(hn::Lt(x, splat(-126)), zero(), hn::Mul(y, power));
@@ -76,7 +77,9 @@ struct Simd {
 // ---- packing ---------------------------------------------------------------------------------------
 
 template <class T>
-const T* row_of(const Rows& x, std::int64_t row) { return static_cast<const T*>(x.p) + row * x.stride; }
+const T* row_of(const Rows& x, std::int64_t row) {
+  return static_cast<const T*>(x.p) + row * x.stride;
+}
 
 /// Elements [c, c + lanes) of a row; zeros past d, and for a row past the last.
 template <class D, class T>

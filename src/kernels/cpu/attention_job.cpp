@@ -10,8 +10,13 @@
 namespace mezzo::kernels::flash {
 
 Job::Job(const Attention& attention)
-    : a(attention), engine(a.dtype == bf16 && active_isa() == Isa::avx512_bf16 ? bf16_engine() : f32_engine()), group(a.h / a.h_kv), units(a.b * a.h_kv),
-      d_units(blocks_of(a.d, engine.pair)), d_lanes(round_up(a.d, engine.lanes)), shift(a.tk - a.tq) {}
+    : a(attention),
+      engine(a.dtype == bf16 && active_isa() == Isa::avx512_bf16 ? bf16_engine() : f32_engine()),
+      group(a.h / a.h_kv),
+      units(a.b * a.h_kv),
+      d_units(blocks_of(a.d, engine.pair)),
+      d_lanes(round_up(a.d, engine.lanes)),
+      shift(a.tk - a.tq) {}
 
 Attention normalized(Attention a, std::initializer_list<HeadStrides*> with) {
   MEZZO_CHECK(a.h_kv > 0 && a.h % a.h_kv == 0);

@@ -73,7 +73,9 @@ Attention normalized(Attention a, std::initializer_list<HeadStrides*> with = {})
 // ---- the cut among threads -------------------------------------------------------------------------
 
 /// A place in the list of the blocks of all units.
-struct Place { std::int64_t unit, block; };
+struct Place {
+  std::int64_t unit, block;
+};
 
 /// Blocks [begin, end) of one unit.
 struct Span {

@@ -122,7 +122,9 @@ using DU = hn::RebindToUnsigned<D>;
 using Words = hn::Vec<DU>;
 constexpr DU du_;
 
-struct Wide { Words low, high; };
+struct Wide {
+  Words low, high;
+};
 /// The 64-bit products of 32-bit lanes with m.
 HWY_INLINE Wide MulWide(Words x, std::uint32_t m) {
 #if HWY_TARGET == HWY_SCALAR
@@ -138,7 +140,9 @@ HWY_INLINE Wide MulWide(Words x, std::uint32_t m) {
 #endif
 }
 
-struct Counters { Words c0, c1, c2, c3; };
+struct Counters {
+  Words c0, c1, c2, c3;
+};
 
 HWY_INLINE Counters CountersFrom(std::uint64_t counter) {
   const auto base = hn::Set(du_, static_cast<std::uint32_t>(counter));
@@ -167,9 +171,7 @@ HWY_INLINE void PhiloxWords(std::uint64_t seed, std::uint64_t counter, std::uint
 }
 
 /// Keys of the block that a row sees.
-int seen_by(const QueriesByKeys& b, int row) {
-  return static_cast<int>(std::clamp<std::int64_t>(b.sight.first + row * b.sight.step, 0, b.keys));
-}
+int seen_by(const QueriesByKeys& b, int row) { return static_cast<int>(std::clamp<std::int64_t>(b.sight.first + row * b.sight.step, 0, b.keys)); }
 
 void FillKeep(const DropoutPatch& patch, const QueriesByKeys& block, float* keep) {
   const hn::RebindToSigned<D> di;
@@ -180,7 +182,8 @@ void FillKeep(const DropoutPatch& patch, const QueriesByKeys& block, float* keep
   std::int64_t first = patch.first;
   for (int row = 0; row < block.rows; ++row, keep += kStride, first += patch.stride) {
     const int keys = seen_by(block, row), skip = static_cast<int>(first % 4);
-    for (int i = 0; i < skip + keys; i += 8 * N) PhiloxWords(patch.seed, patch.offset + static_cast<std::uint64_t>((first - skip + i) / 4), words + i);
+    for (int i = 0; i < skip + keys; i += 8 * N)
+      PhiloxWords(patch.seed, patch.offset + static_cast<std::uint64_t>((first - skip + i) / 4), words + i);
     for (int j = 0; j < keys; j += N) {
       const auto draw = hn::BitCast(di, hn::ShiftRight<8>(hn::LoadU(du_, words + skip + j)));
       hn::Store(hn::IfThenElseZero(hn::RebindMask(d_, hn::Gt(draw, threshold)), kept), d_, keep + j);

@@ -20,7 +20,7 @@ void finish_rows(const float* top, const float* sum, float* factors, float* lse)
 
 /// A patch of a mask, its strides in elements.
 struct MaskPatch {
-  Dtype dtype;           ///< boolean (not 0 keeps) or f32 (added to the scores, natural units)
+  Dtype dtype;  ///< boolean (not 0 keeps) or f32 (added to the scores, natural units)
   const void* p;
   std::int64_t stride_row, stride_key;  ///< 0: broadcast; stride_key is 0 or 1
 };

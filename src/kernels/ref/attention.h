@@ -13,12 +13,19 @@ namespace mezzo::kernels::ref {
 namespace detail {
 
 inline double wide(double x) { return x; }
-template <class T> double wide(T x) { return static_cast<double>(static_cast<float>(x)); }
+template <class T>
+double wide(T x) {
+  return static_cast<double>(static_cast<float>(x));
+}
 
-struct AttentionRow { std::int64_t b, h, i; };  // batch, head, query
+struct AttentionRow {
+  std::int64_t b, h, i;
+};  // batch, head, query
 
 template <class T>
-T* at(T* p, const HeadStrides& s, std::int64_t b, std::int64_t h, std::int64_t t) { return p + b * s.b + h * s.h + t * s.t; }
+T* at(T* p, const HeadStrides& s, std::int64_t b, std::int64_t h, std::int64_t t) {
+  return p + b * s.b + h * s.h + t * s.t;
+}
 
 /// What is added to the score of a key; -inf: hidden.
 inline double attention_bias(const Attention& a, const AttentionRow& r, std::int64_t j) {
