@@ -21,7 +21,8 @@ struct AutocastOptions {
 };
 
 /// Inside its scope ops run in the precision their class says. Per thread; nests; restores on unwind.
-/// Regions end in the reverse order of their beginning, on the thread that began them. Error for a dtype other than f16 or bf16, unless enabled is false.
+/// Regions end in the reverse order of their beginning, on the thread that began them.
+/// Error for a dtype other than f16 or bf16, unless enabled is false.
 class MEZZO_API Autocast {
  public:
   [[nodiscard]] explicit Autocast(Dtype, AutocastOptions = {});
@@ -112,7 +113,8 @@ class MEZZO_API GradScaler {
   /// saved would be lost again. Error: a second time between updates, after step(), before the first scale().
   void unscale(optim::Optimizer&);
   /// Steps the optimizer unless a gradient, scaled or unscaled, holds Inf or NaN (or held one at unscale()). Without unscale() before it .grad is
-  /// unspecified afterwards. No gradients at all: applied, and nothing changes. Error: a second time between updates, before the first scale(), too many skips in a row.
+  /// unspecified afterwards. No gradients at all: applied, and nothing changes. Error: a second time between updates, before the first scale(),
+  /// too many skips in a row.
   StepResult step(optim::Optimizer&, StepOptions = {});
   /// A closure would run forward and backward inside step(), where no Inf could be seen: always an Error.
   template <class F> requires std::is_invocable_v<F&> StepResult step(optim::Optimizer&, F&&) { refuse_closure(); }
@@ -124,7 +126,8 @@ class MEZZO_API GradScaler {
   double get_scale() const;   ///< 1 when disabled
   bool is_enabled() const;
   GradScalerState state() const;                 ///< Error between step() (or unscale()) and update()
-  /// At any time but between step() and update(), before the first use too. A disabled scaler ignores it. Error: a value outside its range, a disabled scaler's state.
+  /// At any time but between step() and update(), before the first use too. A disabled scaler ignores it. Error: a value outside its range, a
+  /// disabled scaler's state.
   void load_state(const GradScalerState&);
 
  private:

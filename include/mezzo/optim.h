@@ -27,8 +27,8 @@ enum class Storage : std::uint8_t {
 /// How a master is rounded to its 16-bit weight.
 enum class CopyRounding : std::uint8_t { nearest_even, half_away };
 
-/// Parameters with hyper-parameters of their own; both may be changed between steps. Given to a constructor, a negative number (the default) means the
-/// optimizer's options'; 0 is 0. In Optimizer::groups() they are the numbers in use.
+/// Parameters with hyper-parameters of their own; both may be changed between steps. Given to a constructor, a negative number (the default)
+/// means the optimizer's options'; 0 is 0. In Optimizer::groups() they are the numbers in use.
 struct ParamGroup {
   std::vector<Tensor> params;
   double lr = -1, weight_decay = -1;
@@ -40,7 +40,8 @@ struct OptimizerState {
   std::int64_t step = 0;
   std::vector<std::pair<double, double>> groups;  ///< lr, weight_decay
   std::vector<std::string> names;                 ///< of the parameters; empty: not compared on loading
-  StateDict tensors;                              ///< "steps" (i64, updates a parameter), then by parameter index i "master.<i>" and "exp_avg.<i>", "exp_avg_sq.<i>" or "momentum.<i>"
+  /// "steps" (i64, updates a parameter), then by parameter index i "master.<i>" and "exp_avg.<i>", "exp_avg_sq.<i>" or "momentum.<i>".
+  StateDict tensors;
 };
 
 /// How a step reads gradients.
@@ -60,11 +61,11 @@ using NamedParameters = std::vector<std::pair<std::string, Tensor>>;
 /// Base of all optimizers: parameters in groups, how their weights are kept, state. A subclass brings the rule.
 ///
 /// Parameters are leaves of a floating dtype; none twice; named by the NamedParameters constructors where they have no name yet.
-/// - Storage::f32 updates f32 (and f64) parameters in place, in their own precision. A bf16 parameter is updated in f32 and rounded to nearest even: updates below
-///   half its spacing vanish. An f16 parameter is an Error.
-/// - Storage::master turns f32 parameters of two and more dims into 16-bit leaves (`low`), in place: the handles stay. Exempt are norm weights, biases and adapters,
-///   as modules mark them. A parameter that is 16-bit already keeps its dtype and gets a master. f64 stays f64. Writing to a 16-bit weight between steps (load_state_dict, copy_)
-///   is seen: its master takes the new value wherever the two no longer agree.
+/// - Storage::f32 updates f32 (and f64) parameters in place, in their own precision. A bf16 parameter is updated in f32 and rounded to nearest
+///   even: updates below half its spacing vanish. An f16 parameter is an Error.
+/// - Storage::master turns f32 parameters of two and more dims into 16-bit leaves (`low`), in place: the handles stay. Exempt are norm weights,
+///   biases and adapters, as modules mark them. A parameter that is 16-bit already keeps its dtype and gets a master. f64 stays f64. Writing to a
+///   16-bit weight between steps (load_state_dict, copy_) is seen: its master takes the new value wherever the two no longer agree.
 ///
 /// A step is one kernel pass over each parameter that has a gradient; the others, their moments and their step counts are left alone.
 class MEZZO_API Optimizer {
@@ -75,13 +76,15 @@ class MEZZO_API Optimizer {
 
   void zero_grad();                       ///< drops gradients; their memory serves the next backward
   void step();                            ///< one update from .grad as it is
-  /// The same with gradients scaled as they are read. Error, before anything changes: a group's lr or weight_decay negative or not finite, a parameter whose dtype or shape changed.
+  /// The same with gradients scaled as they are read. Error, before anything changes: a group's lr or weight_decay negative or not finite, other
+  /// parameters than it was built with, one whose dtype has changed.
   void step(const StepScaling&);
   std::vector<ParamGroup>& groups() { return groups_; }
   const std::vector<ParamGroup>& groups() const { return groups_; }
   OptimizerState state() const;           ///< a copy
   OptimizerState state_view() const;      ///< the same with the live tensors, to be written out before the next step
-  /// Continues from `state` bit for bit; 16-bit weights become what their masters round to. Error, before anything changes, unless kind, groups, names and shapes are this optimizer's.
+  /// Continues from `state` bit for bit; 16-bit weights become what their masters round to. Error, before anything changes, unless kind, groups,
+  /// names and shapes are this optimizer's.
   void load_state(const OptimizerState& state);
   std::int64_t steps() const { return steps_; }  ///< that updated something
   std::uint64_t id() const { return id_; }       ///< no other optimizer of this process has it
@@ -131,7 +134,8 @@ struct SgdOptions {
   Dtype low = Dtype::bf16;
   CopyRounding copy_rounding = CopyRounding::nearest_even;
 };
-/// Stochastic gradient descent with momentum, torch.optim.SGD's rule: d = g + wd w; m = momentum m + d (at first d); w -= lr (nesterov ? d + momentum m : m).
+/// Stochastic gradient descent with momentum, torch.optim.SGD's rule: d = g + wd w; m = momentum m + d (at first d);
+/// w -= lr (nesterov ? d + momentum m : m).
 class MEZZO_API Sgd : public Optimizer {
  public:
   explicit Sgd(std::vector<Tensor> params, SgdOptions = {});
@@ -200,8 +204,8 @@ struct ScheduleOptions {
   double final_fraction = 0;      ///< where linear, cosine and wsd end, as a share of lr: what step `steps` would have
   double decay_fraction = 0.2;    ///< wsd (warm-up, stable, decay; Hu et al., arXiv 2404.06395): share of `steps` at the end that decay, linearly
 };
-/// The learning rate of step `step` (from 0): a pure function. Beyond `steps` it stays at its last value. cosine: Loshchilov & Hutter, arXiv 1608.03983.
-/// Error: lr or a step negative, warmup beyond steps, a fraction outside [0, 1], no steps to decay over.
+/// The learning rate of step `step` (from 0): a pure function. Beyond `steps` it stays at its last value. cosine: Loshchilov & Hutter,
+/// arXiv 1608.03983. Error: lr or a step negative, warmup beyond steps, a fraction outside [0, 1], no steps to decay over.
 MEZZO_API double schedule(const ScheduleOptions&, std::int64_t step);
 /// "constant", "linear", "cosine", "wsd"; Error names near ones.
 MEZZO_API ScheduleKind schedule_from_name(std::string_view);

@@ -15,7 +15,8 @@ struct Autocast::Before {
 
 Autocast::Autocast(Dtype dtype, AutocastOptions options) {
   if (options.enabled && !is_16bit(dtype))
-    fail("Autocast", fmt::format("dtype {} given, f16 or bf16 wanted", name(dtype)), "to run a part of a region in its inputs' precision, pass .enabled = false");
+    fail("Autocast", fmt::format("dtype {} given, f16 or bf16 wanted", name(dtype)),
+         "to run a part of a region in its inputs' precision, pass .enabled = false");
   auto& c = context();
   before_ = std::make_unique<Before>(Before{c.autocast, c.cache, c.dtype, c.policy});
   c.autocast = options.enabled;

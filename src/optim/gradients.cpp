@@ -10,16 +10,18 @@
 #include "tensor/layout.h"
 
 namespace mezzo::optim {
+
+Tensor copy_of(const Tensor& t, Dtype dtype) {
+  const Tensor copy = make_tensor(t.shape(), dtype);
+  copy_elements(copy, t);
+  return copy;
+}
+
 namespace {
 
 /// Whether an f32 gradient stands for a 16-bit one: several contributions were added up in f32, and are rounded once.
-Dtype rounding_of(const Tensor& w, const Tensor& g, bool unscaled) { return is_16bit(w.dtype()) && g.dtype() == Dtype::f32 && !unscaled ? w.dtype() : Dtype::f32; }
-
-/// A contiguous copy of g.
-Tensor copy_of(const Tensor& g, Dtype dtype) {
-  const Tensor copy = make_tensor(g.shape(), dtype);
-  copy_elements(copy, g);
-  return copy;
+Dtype rounding_of(const Tensor& w, const Tensor& g, bool unscaled) {
+  return is_16bit(w.dtype()) && g.dtype() == Dtype::f32 && !unscaled ? w.dtype() : Dtype::f32;
 }
 
 /// Rounds g's elements to a 16-bit dtype and leaves them in f32; f32: nothing to do.
@@ -36,7 +38,8 @@ void scale_elements(const Tensor& g, double scale) {
 }
 
 /// The gradients that are there, with the index of their parameter.
-template <class F> void for_each_gradient(const std::vector<ParamGroup>& groups, F&& f) {
+template <class F>
+void for_each_gradient(const std::vector<ParamGroup>& groups, F&& f) {
   std::ptrdiff_t index = 0;
   for (const auto& group : groups)
     for (const auto& w : group.params) {
@@ -100,7 +103,7 @@ double clip_grad_norm(const std::vector<Tensor>& params, double max_norm) {
   const std::vector<ParamGroup> group{{.params = params}};
   const StepScaling as_is{.unscaled = true};
   const GradientTotals totals = measure_gradients(group, as_is);
-  if (totals.finite() && clip_factor(totals.norm, max_norm) < 1)
+  if (std::isfinite(totals.norm) && clip_factor(totals.norm, max_norm) < 1)
     for_each_gradient(group, [&](const Tensor& w, std::ptrdiff_t) { scale_elements(w.grad(), clip_factor(totals.norm, max_norm)); });
   return totals.norm;
 }

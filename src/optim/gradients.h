@@ -5,6 +5,9 @@
 
 namespace mezzo::optim {
 
+/// A contiguous copy of t in `dtype`, outside the graph.
+Tensor copy_of(const Tensor& t, Dtype dtype);
+
 /// A gradient that a kernel can read: contiguous.
 struct ReadableGradient {
   Tensor g;

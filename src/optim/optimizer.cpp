@@ -53,13 +53,17 @@ void check_parameter(const char* op, const Tensor& w, std::size_t index, Storage
   if (!w.defined()) fail(op, fmt::format("param[{}] is an undefined tensor, a leaf of a floating dtype wanted", index));
   const std::string name = reported_name(w, index);
   if (!is_floating(w.dtype())) fail(op, fmt::format("parameter `{}` is {}, a floating dtype wanted", name, mezzo::name(w.dtype())));
-  if (!w.is_leaf()) fail(op, fmt::format("parameter `{}` is the result of an op, a leaf wanted", name), "pass the tensor it was computed from, or its detach()");
-  if (elements_share_memory(w)) fail(op, fmt::format("parameter `{}` is an expanded view: its elements share memory", name), "take contiguous() first");
+  if (!w.is_leaf())
+    fail(op, fmt::format("parameter `{}` is the result of an op, a leaf wanted", name), "pass the tensor it was computed from, or its detach()");
+  if (elements_share_memory(w))
+    fail(op, fmt::format("parameter `{}` is an expanded view: its elements share memory", name), "take contiguous() first");
   if (w.dtype() == Dtype::f16 && storage == Storage::f32)
     fail(op, fmt::format("parameter `{}` is f16, an f32 parameter wanted for Storage::f32: most updates would round to nothing", name),
-         "keep the parameter in f32 and run the model under amp::Autocast(f16), or set .storage = Storage::master: it keeps an f32 master of each f16 weight");
+         "keep the parameter in f32 and run the model under amp::Autocast(f16), or set .storage = Storage::master: it keeps an f32 master of each "
+         "f16 weight");
   if (storage == Storage::master && w.dtype() != Dtype::f64 && w.impl()->is_view && !w.impl()->storage->unique())
-    fail(op, fmt::format("parameter `{}` is a view of another tensor: as a 16-bit leaf it would be cut loose from it", name), "pass the whole tensor, or a clone()");
+    fail(op, fmt::format("parameter `{}` is a view of another tensor: as a 16-bit leaf it would be cut loose from it", name),
+         "pass the whole tensor, or a clone()");
 }
 
 }  // namespace
@@ -73,7 +77,8 @@ Optimizer::Optimizer(std::vector<ParamGroup> groups, const Settings& s)
   if (storage_ != Storage::f32 && storage_ != Storage::master)
     fail(name_, fmt::format("Storage::{} given, Storage::f32 or Storage::master wanted: the others are not in this version", storage_name(storage_)));
   if (storage_ != Storage::f32 && !is_16bit(low_)) fail(name_, fmt::format("low = {} given, f16 or bf16 wanted", mezzo::name(low_)));
-  if (storage_ != Storage::master && rounding_ != CopyRounding::nearest_even) fail(name_, "CopyRounding::half_away given without masters", "it says how .storage = Storage::master rounds a master to its weight");
+  if (storage_ != Storage::master && rounding_ != CopyRounding::nearest_even)
+    fail(name_, "CopyRounding::half_away given without masters", "it says how .storage = Storage::master rounds a master to its weight");
 
   std::unordered_map<const detail::TensorImpl*, std::size_t> seen;
   for (std::size_t k = 0; k < groups_.size(); ++k)
@@ -81,7 +86,9 @@ Optimizer::Optimizer(std::vector<ParamGroup> groups, const Settings& s)
       const std::size_t index = slots_.size();
       check_parameter(name_, w, index, storage_);
       const auto [before, fresh] = seen.emplace(w.impl(), index);
-      if (!fresh) fail(name_, fmt::format("parameter `{}` is given twice, at {} and {}", reported_name(w, index), before->second, index), "one tensor, one place: a tied weight is one parameter");
+      if (!fresh)
+        fail(name_, fmt::format("parameter `{}` is given twice, at {} and {}", reported_name(w, index), before->second, index),
+             "one tensor, one place: a tied weight is one parameter");
       slots_.push_back({.w = w, .group = k, .dtype = w.dtype()});
     }
   if (slots_.empty()) fail(name_, "no parameters given, at least one wanted", "did the model register its parameters?");
@@ -96,8 +103,8 @@ Optimizer::Optimizer(std::vector<ParamGroup> groups, const Settings& s)
 
 Optimizer::~Optimizer() = default;
 
-// The f32 storage becomes the master where no one else sees it; else the master is a copy. The handle gets 16-bit elements in place of it, and a version
-// beyond the old one: a graph that saved the weight is caught.
+// The f32 storage becomes the master where no one else sees it; else the master is a copy. The handle gets 16-bit elements in place of it, and a
+// version beyond the old one: a graph that saved the weight is caught.
 void Optimizer::lower(Slot& slot) {
   auto& impl = *slot.w.impl();
   const bool sole_owner = impl.storage->unique();
@@ -108,8 +115,7 @@ void Optimizer::lower(Slot& slot) {
     before->relabel(Memory::masters);
   } else {
     const MemoryScope scope(Memory::masters);
-    slot.master = make_tensor(impl.shape, Dtype::f32);
-    copy_elements(slot.master, slot.w);
+    slot.master = copy_of(slot.w, Dtype::f32);
   }
   if (!is_16bit(impl.dtype) || !impl.contiguous) {
     const MemoryScope scope(Memory::weights);
@@ -140,17 +146,23 @@ void Optimizer::check() const {
   for (std::size_t k = 0; k < groups_.size(); ++k) {
     const auto& g = groups_[k];
     if (!(g.lr >= 0 && std::isfinite(g.lr))) fail(name_, fmt::format("lr = {} given for group {}, a finite number of 0 or more wanted", g.lr, k));
-    if (!(g.weight_decay >= 0 && std::isfinite(g.weight_decay))) fail(name_, fmt::format("weight_decay = {} given for group {}, a finite number of 0 or more wanted", g.weight_decay, k));
+    if (!(g.weight_decay >= 0 && std::isfinite(g.weight_decay)))
+      fail(name_, fmt::format("weight_decay = {} given for group {}, a finite number of 0 or more wanted", g.weight_decay, k));
     for (const auto& w : g.params) {
       if (index >= slots_.size() || slots_[index].group != k || slots_[index].w.impl() != w.impl())
-        fail(name_, fmt::format("the parameters of group {} are not those the optimizer was built with", k), "change a group's lr and weight_decay; for other parameters build another optimizer");
+        fail(name_, fmt::format("the parameters of group {} are not those the optimizer was built with", k),
+             "change a group's lr and weight_decay; for other parameters build another optimizer");
       const auto& slot = slots_[index];
       if (w.dtype() != slot.dtype)
-        fail(name_, fmt::format("parameter `{}` is {} now, and was {} when the optimizer was built", reported_name(w, index), mezzo::name(w.dtype()), mezzo::name(slot.dtype)), "convert the model before the optimizer is built");
+        fail(name_,
+             fmt::format("parameter `{}` is {} now, and was {} when the optimizer was built", reported_name(w, index), mezzo::name(w.dtype()),
+                         mezzo::name(slot.dtype)),
+             "convert the model before the optimizer is built");
       ++index;
     }
   }
-  if (index != slots_.size()) fail(name_, fmt::format("{} parameters left in the groups, the {} the optimizer was built with wanted", index, slots_.size()));
+  if (index != slots_.size())
+    fail(name_, fmt::format("{} parameters left in the groups, the {} the optimizer was built with wanted", index, slots_.size()));
 }
 
 void Optimizer::step() { step(StepScaling{}); }
@@ -190,8 +202,7 @@ void Optimizer::update(Slot& slot, const StepScaling& scaling) {
   if (slot.moments[0].defined()) u.m = mutable_data(slot.moments[0]);
   if (slot.moments[1].defined()) u.v = mutable_data(slot.moments[1]);
 
-  Tensor copy;  // 16-bit elements written in the same pass
-  Tensor wide = w;  // what Store::f32 updates
+  Tensor wide, copy;  // what Store::f32 updates, and what it writes rounded in the same pass
   if (slot.master.defined()) {
     u.store = kernels::Store::master;
     u.w = mutable_data(w);
@@ -199,13 +210,13 @@ void Optimizer::update(Slot& slot, const StepScaling& scaling) {
     u.low = w.dtype();
     u.copy_half_away = rounding_ == CopyRounding::half_away;
   } else {
-    const bool low = is_16bit(w.dtype());
     Dtype cached{};
-    if (low) copy = w.is_contiguous() ? w : make_tensor(w.shape(), w.dtype());
-    else if (w.dtype() == Dtype::f32 && covers_its_storage(w) && autograd::cached_dtype(w, cached)) copy = autograd::begin_copy_update(w, cached);
-    if (low || !w.is_contiguous()) {
-      wide = make_tensor(w.shape(), low ? Dtype::f32 : w.dtype());
-      copy_elements(wide, w);
+    if (is_16bit(w.dtype())) {  // f32 for the length of the pass
+      wide = copy_of(w, Dtype::f32);
+      copy = w.is_contiguous() ? w : make_tensor(w.shape(), w.dtype());
+    } else {
+      wide = w.is_contiguous() ? w : copy_of(w, w.dtype());
+      if (w.dtype() == Dtype::f32 && covers_its_storage(w) && autograd::cached_dtype(w, cached)) copy = autograd::begin_copy_update(w, cached);
     }
     u.w = mutable_data(wide);
     if (copy.defined()) {
@@ -215,8 +226,7 @@ void Optimizer::update(Slot& slot, const StepScaling& scaling) {
   }
   kernels::update(q, u);
 
-  if (is_16bit(w.dtype()) && !w.is_contiguous()) copy_elements(w, copy);
-  else if (!is_16bit(w.dtype()) && !w.is_contiguous()) copy_elements(w, wide);
+  if (!w.is_contiguous()) copy_elements(w, is_16bit(w.dtype()) ? copy : wide);
   bump_version(w);
   if (copy.defined() && !is_16bit(w.dtype())) autograd::mark_fresh(w, copy.dtype());
   slot.version = w.version();
@@ -280,7 +290,8 @@ std::string Optimizer::kind() const {
   std::string rule = name_;
   for (auto& c : rule) c = static_cast<char>(std::tolower(static_cast<unsigned char>(c)));
   if (storage_ == Storage::f32) return rule + " f32";
-  return fmt::format("{} {} {} {}", rule, storage_name(storage_), mezzo::name(low_), rounding_ == CopyRounding::half_away ? "half_away" : "nearest_even");
+  return fmt::format("{} {} {} {}", rule, storage_name(storage_), mezzo::name(low_),
+                     rounding_ == CopyRounding::half_away ? "half_away" : "nearest_even");
 }
 
 }  // namespace mezzo::optim

@@ -35,7 +35,14 @@ std::vector<ParamGroup> resolved(std::vector<ParamGroup> groups, double lr, doub
 }
 
 AdamOptions as_adam(const AdamWOptions& o) {
-  return {.lr = o.lr, .betas = o.betas, .eps = o.eps, .weight_decay = o.weight_decay, .storage = o.storage, .low = o.low, .state_dtype = o.state_dtype, .copy_rounding = o.copy_rounding};
+  return {.lr = o.lr,
+          .betas = o.betas,
+          .eps = o.eps,
+          .weight_decay = o.weight_decay,
+          .storage = o.storage,
+          .low = o.low,
+          .state_dtype = o.state_dtype,
+          .copy_rounding = o.copy_rounding};
 }
 
 const SgdOptions& checked(const SgdOptions& o) {
@@ -51,7 +58,8 @@ const AdamOptions& checked(const char* op, const AdamOptions& o) {
   for (const double beta : o.betas) require(op, beta >= 0 && beta < 1, "a beta", beta, "a number in [0, 1)");
   require(op, at_least_0(o.eps), "eps", o.eps, "a finite number of 0 or more");
   require(op, at_least_0(o.weight_decay), "weight_decay", o.weight_decay, "a finite number of 0 or more");
-  if (o.state_dtype != Dtype::f32) fail(op, fmt::format("state_dtype = {} given, f32 wanted: other moments are not in this version", name(o.state_dtype)));
+  if (o.state_dtype != Dtype::f32)
+    fail(op, fmt::format("state_dtype = {} given, f32 wanted: other moments are not in this version", name(o.state_dtype)));
   return o;
 }
 
@@ -63,7 +71,11 @@ Sgd::Sgd(std::vector<Tensor> params, SgdOptions o) : Sgd(one_group(std::move(par
 Sgd::Sgd(NamedParameters params, SgdOptions o) : Sgd(one_group(std::move(params)), o) {}
 Sgd::Sgd(std::vector<ParamGroup> groups, SgdOptions o)
     : Optimizer(resolved(std::move(groups), checked(o).lr, o.weight_decay),
-                {.name = "Sgd", .moments = o.momentum > 0 ? std::vector{"momentum"} : std::vector<const char*>{}, .storage = o.storage, .low = o.low, .rounding = o.copy_rounding}),
+                {.name = "Sgd",
+                 .moments = o.momentum > 0 ? std::vector{"momentum"} : std::vector<const char*>{},
+                 .storage = o.storage,
+                 .low = o.low,
+                 .rounding = o.copy_rounding}),
       options_(o) {}
 
 void Sgd::rule(const ParamGroup& group, std::int64_t, kernels::Update& u) const {
@@ -82,7 +94,8 @@ Adam::Adam(std::vector<ParamGroup> groups, AdamOptions o) : Adam(std::move(group
 Adam::Adam(std::vector<ParamGroup> groups, const char* name, const AdamOptions& o, bool decoupled)
     : Optimizer(resolved(std::move(groups), checked(name, o).lr, o.weight_decay),
                 {.name = name, .moments = {"exp_avg", "exp_avg_sq"}, .storage = o.storage, .low = o.low, .rounding = o.copy_rounding}),
-      options_(o), decoupled_(decoupled) {}
+      options_(o),
+      decoupled_(decoupled) {}
 
 void Adam::rule(const ParamGroup& group, std::int64_t step, kernels::Update& u) const {
   u.rule = kernels::Rule::adam;

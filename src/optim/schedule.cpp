@@ -11,8 +11,8 @@
 namespace mezzo::optim {
 namespace {
 
-constexpr std::array<std::pair<std::string_view, ScheduleKind>, 4> kKinds{{
-    {"constant", ScheduleKind::constant}, {"linear", ScheduleKind::linear}, {"cosine", ScheduleKind::cosine}, {"wsd", ScheduleKind::wsd}}};
+constexpr std::array<std::pair<std::string_view, ScheduleKind>, 4> kKinds{
+    {{"constant", ScheduleKind::constant}, {"linear", ScheduleKind::linear}, {"cosine", ScheduleKind::cosine}, {"wsd", ScheduleKind::wsd}}};
 
 void check(const ScheduleOptions& o, std::int64_t step) {
   const auto share = [](double x) { return x >= 0 && x <= 1; };
@@ -23,7 +23,8 @@ void check(const ScheduleOptions& o, std::int64_t step) {
   if (o.kind == ScheduleKind::constant) return;
   if (o.steps <= 0) fail("schedule", fmt::format("steps = {} given, the length of the run wanted", o.steps), "only a constant schedule does without");
   if (o.warmup > o.steps) fail("schedule", fmt::format("warmup = {} given for a run of {} steps", o.warmup, o.steps));
-  if (o.kind == ScheduleKind::wsd && !share(o.decay_fraction)) fail("schedule", fmt::format("decay_fraction = {} given, a number in [0, 1] wanted", o.decay_fraction));
+  if (o.kind == ScheduleKind::wsd && !share(o.decay_fraction))
+    fail("schedule", fmt::format("decay_fraction = {} given, a number in [0, 1] wanted", o.decay_fraction));
 }
 
 /// How far step is on the way from first to last, within [0, 1].

@@ -39,12 +39,17 @@ OptimizerState Optimizer::state() const {
 
 void Optimizer::load_state(const OptimizerState& s) {
   // Everything is checked before anything changes.
-  if (s.kind != kind()) fail(name_, fmt::format("a state of `{}` given, one of `{}` wanted", s.kind, kind()), "build the optimizer with the rule, storage and dtype it was saved with");
-  if (s.groups.size() != groups_.size()) fail(name_, fmt::format("a state with {} parameter groups given, {} wanted", s.groups.size(), groups_.size()));
-  if (!s.names.empty() && s.names.size() != slots_.size()) fail(name_, fmt::format("a state of {} parameters given, {} wanted", s.names.size(), slots_.size()));
+  if (s.kind != kind())
+    fail(name_, fmt::format("a state of `{}` given, one of `{}` wanted", s.kind, kind()),
+         "build the optimizer with the rule, storage and dtype it was saved with");
+  if (s.groups.size() != groups_.size())
+    fail(name_, fmt::format("a state with {} parameter groups given, {} wanted", s.groups.size(), groups_.size()));
+  if (!s.names.empty() && s.names.size() != slots_.size())
+    fail(name_, fmt::format("a state of {} parameters given, {} wanted", s.names.size(), slots_.size()));
   for (std::size_t i = 0; i < s.names.size(); ++i)
     if (s.names[i] != reported_name(slots_[i].w, i))
-      fail(name_, fmt::format("the state's parameter {} is `{}`, `{}` wanted", i, s.names[i], reported_name(slots_[i].w, i)), "parameters must come in the order they were saved in");
+      fail(name_, fmt::format("the state's parameter {} is `{}`, `{}` wanted", i, s.names[i], reported_name(slots_[i].w, i)),
+           "parameters must come in the order they were saved in");
 
   std::map<std::string, Tensor, std::less<>> given(s.tensors.begin(), s.tensors.end());
   const auto take = [&](const std::string& key, const Shape& shape, Dtype dtype, bool required) {
@@ -56,11 +61,15 @@ void Optimizer::load_state(const OptimizerState& s) {
     const Tensor t = it->second;
     given.erase(it);
     if (!t.defined() || t.shape() != shape || t.dtype() != dtype)
-      fail(name_, fmt::format("the state's `{}` is {}, {} {} wanted", key, t.defined() ? fmt::format("{} {}", to_string(t.shape()), mezzo::name(t.dtype())) : "undefined", to_string(shape),
+      fail(name_, fmt::format("the state's `{}` is {}, {} {} wanted", key,
+                              t.defined() ? fmt::format("{} {}", to_string(t.shape()), mezzo::name(t.dtype())) : "undefined", to_string(shape),
                               mezzo::name(dtype)));
     return t;
   };
-  struct Loaded { Tensor master; std::array<Tensor, 2> moments; };
+  struct Loaded {
+    Tensor master;
+    std::array<Tensor, 2> moments;
+  };
   std::vector<Loaded> loaded(slots_.size());
   const Tensor step_counts = take("steps", {static_cast<std::int64_t>(slots_.size())}, Dtype::i64, true);
   const Tensor steps = step_counts.contiguous();
@@ -70,7 +79,8 @@ void Optimizer::load_state(const OptimizerState& s) {
     if (count < 0 || s.step < count) fail(name_, fmt::format("the state counts {} updates of parameter {} in {} steps", count, i, s.step));
     if (slot.master.defined()) loaded[i].master = take(fmt::format("master.{}", i), slot.w.shape(), Dtype::f32, true);
     for (std::size_t k = 0; k < moments_.size(); ++k)
-      loaded[i].moments[k] = take(fmt::format("{}.{}", moments_[k], i), slot.w.shape(), slot.dtype == Dtype::f64 ? Dtype::f64 : Dtype::f32, count > 0);
+      loaded[i].moments[k] =
+          take(fmt::format("{}.{}", moments_[k], i), slot.w.shape(), slot.dtype == Dtype::f64 ? Dtype::f64 : Dtype::f32, count > 0);
   }
   if (!given.empty()) fail(name_, fmt::format("the state holds tensor `{}`, which this optimizer does not keep", given.begin()->first));
 

@@ -29,9 +29,9 @@ void write(const Tensor& t, std::int64_t i, std::int64_t j, double value) { fill
 
 TEST_CASE("gradients of 4 become 1 in every layout, Inf and NaN at [2, 2] are found [test_grad_scaling_unscale]") {
   using Layout = Tensor (*)(const Tensor&);
-  const std::vector<Layout> layouts = {[](const Tensor& g) { return g; }, [](const Tensor& g) { return g.transpose(0, 1); },
-                                       [](const Tensor& g) { return g.narrow(1, 0, 5); }, [](const Tensor& g) { return g.narrow(1, 0, 5).transpose(0, 1); },
-                                       [](const Tensor& g) { return g.narrow(0, 3, 9).narrow(1, 4, 7); }};
+  const std::vector<Layout> layouts = {
+      [](const Tensor& g) { return g; }, [](const Tensor& g) { return g.transpose(0, 1); }, [](const Tensor& g) { return g.narrow(1, 0, 5); },
+      [](const Tensor& g) { return g.narrow(1, 0, 5).transpose(0, 1); }, [](const Tensor& g) { return g.narrow(0, 3, 9).narrow(1, 4, 7); }};
   for (const Dtype dtype : {f32, f64, bf16})
     for (const auto& layout : layouts)
       for (const float poison : {4.0f, kInf, kNaN}) {
@@ -209,6 +209,19 @@ TEST_CASE("a norm below clip_norm changes no bit") {
   s.step(one, {.clip_norm = 1});
   s.step(two);
   CHECK(bits(a) == bits(b));
+}
+
+TEST_CASE("a norm that overflows, though no element does, cannot be clipped: f64") {
+  const Tensor w = parameter({1, 1}, {2}, f64);
+  optim::Sgd sgd({w});
+  const Tensor g = full({2}, 1e200, {.dtype = f64});
+  w.set_grad(g);
+  auto scaler = ready(1);
+  const auto r = scaler.step(sgd, {.clip_norm = 1});
+  CHECK_FALSE(r.applied);
+  CHECK(r.found_inf);
+  CHECK(std::isinf(optim::clip_grad_norm({w}, 1)));
+  CHECK(g.data<double>()[0] == 1e200);
 }
 
 TEST_CASE("a disabled scaler that clips or measures does not step over Inf and NaN; one that does neither is blind") {

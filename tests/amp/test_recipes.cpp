@@ -1,7 +1,7 @@
 // Whole training loops with loss scaling against the same loops without it: PyTorch's acceptance tests (names in brackets).
 //
-// Two nets Linear(8, 8) -> Linear(8, 8) from one start, SGD lr 1, 4 batches of (8, 8), mean squared error; an Inf in the gradients of batch 2. The control
-// leaves out that step. Scaling by powers of two is exact in f32, so in f32 the two must agree to the bit.
+// Two nets Linear(8, 8) -> Linear(8, 8) from one start, SGD lr 1, 4 batches of (8, 8), mean squared error; an Inf in the gradients of batch 2. The
+// control leaves out that step. Scaling by powers of two is exact in f32, so in f32 the two must agree to the bit.
 #include <cmath>
 #include <functional>
 #include <limits>
@@ -34,7 +34,9 @@ struct Net {
   Tensor operator()(const Tensor& x) const { return linear(linear(x, params[0], params[1]), params[2], params[3]); }
 };
 
-struct Batch { Tensor x, y; };
+struct Batch {
+  Tensor x, y;
+};
 std::vector<Batch> batches() {
   Generator rng(11);
   std::vector<Batch> out;
@@ -45,7 +47,9 @@ std::vector<Batch> batches() {
 /// Inf in every element of the second layer's weight gradient.
 void poison(const Net& net) { fill_(net.params[2].grad(), std::numeric_limits<double>::infinity()); }
 
-struct Outcome { int applied = 0, skipped = 0; };
+struct Outcome {
+  int applied = 0, skipped = 0;
+};
 void count(Outcome& o, const amp::StepResult& r) { ++(r.applied ? o.applied : o.skipped); }
 
 /// The scale after the loop, exactly.
@@ -197,10 +201,15 @@ TEST_CASE("gradient penalty: second derivatives through scaled losses [test_grad
   const auto data = batches();
   for (int i = 0; i < kBatches; ++i) {
     one.zero_grad();
-    penalised(plain, data[i], [](const Tensor& x) { return x; }, 1).backward();
+    penalised(
+        plain, data[i], [](const Tensor& x) { return x; }, 1)
+        .backward();
     if (i != kSkip) one.step();
     two.zero_grad();
-    scaler.scale(penalised(net, data[i], [&](const Tensor& x) { return scaler.scale(x); }, 1 / scaler.get_scale())).backward();
+    scaler
+        .scale(penalised(
+            net, data[i], [&](const Tensor& x) { return scaler.scale(x); }, 1 / scaler.get_scale()))
+        .backward();
     if (i == kSkip) poison(net);
     scaler.step(two);
     scaler.update();

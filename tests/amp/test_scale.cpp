@@ -69,7 +69,7 @@ TEST_CASE("scaling is differentiable, twice") {
   GradScaler s({.init_scale = 8});
   const Tensor x = full({}, 3, {.requires_grad = true});
   const auto first = autograd::grad({s.scale(x * x)}, {x}, {.create_graph = true});
-  CHECK(first[0].item() == 48);                       // 8 * 2x
+  CHECK(first[0].item() == 48);  // 8 * 2x
   CHECK(autograd::grad({first[0]}, {x})[0].item() == 16);
 }
 
@@ -201,7 +201,8 @@ TEST_CASE("state goes in and out, before and after the first scale() [test_grad_
 }
 
 TEST_CASE("a state carries all that decides [test_pickle_gradscaler]") {
-  const GradScalerOptions options{.init_scale = 3, .growth_interval = 5, .min_scale = 0.5, .max_scale = 64, .hysteresis = 2, .max_consecutive_skips = 9};
+  const GradScalerOptions options{
+      .init_scale = 3, .growth_interval = 5, .min_scale = 0.5, .max_scale = 64, .hysteresis = 2, .max_consecutive_skips = 9};
   GradScaler a(options), b;
   Iteration it;
   it.clean(a, 2);

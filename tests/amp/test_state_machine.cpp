@@ -123,7 +123,10 @@ TEST_CASE("an optimizer is known by itself, not by its address") {
 }
 
 TEST_CASE("Inf and NaN are told apart, the first culprit is named, nothing moves") {
-  struct Case { float g; bool inf, nan; };
+  struct Case {
+    float g;
+    bool inf, nan;
+  };
   for (const auto& c : {Case{kInf, true, false}, Case{-kInf, true, false}, Case{kNaN, false, true}}) {
     Bench b;
     const Tensor clean = parameter({1, 1}, {2}), bad = parameter({1, 1}, {2}), worse = parameter({1}, {1});

@@ -12,7 +12,9 @@
 
 namespace mezzo::test {
 
-inline Tensor parameter(std::vector<float> values, Shape shape, Dtype dtype = f32) { return tensor(std::move(values), std::move(shape), {.dtype = dtype, .requires_grad = true}); }
+inline Tensor parameter(std::vector<float> values, Shape shape, Dtype dtype = f32) {
+  return tensor(std::move(values), std::move(shape), {.dtype = dtype, .requires_grad = true});
+}
 
 inline void set_gradient(const Tensor& w, std::vector<float> values) { w.set_grad(tensor(std::move(values), w.shape(), {.dtype = w.dtype()})); }
 
@@ -20,7 +22,11 @@ inline void set_gradient(const Tensor& w, std::vector<float> values) { w.set_gra
 inline std::vector<std::uint64_t> bits(const Tensor& t) {
   const Tensor c = t.detach().contiguous();
   std::vector<std::uint64_t> out;
-  const auto take = [&](const auto& span) { for (const auto& x : span) out.push_back(std::bit_cast<std::conditional_t<sizeof x == 2, std::uint16_t, std::conditional_t<sizeof x == 4, std::uint32_t, std::uint64_t>>>(x)); };
+  const auto take = [&](const auto& span) {
+    for (const auto& x : span)
+      out.push_back(
+          std::bit_cast<std::conditional_t<sizeof x == 2, std::uint16_t, std::conditional_t<sizeof x == 4, std::uint32_t, std::uint64_t>>>(x));
+  };
   switch (c.dtype()) {
     case f32: take(c.data<float>()); break;
     case f64: take(c.data<double>()); break;
@@ -42,20 +48,19 @@ inline const Tensor& named(const StateDict& state, const std::string& name) {
 inline std::int64_t bytes_of(Memory m) { return memory_report().bytes[static_cast<std::size_t>(m)]; }
 
 /// The message of the Error that f throws.
-template <class F> std::string error_of(F&& f) {
+template <class F>
+std::string error_of(F&& f) {
   try {
     f();
-  } catch (const Error& e) {
-    return e.what();
-  }
+  } catch (const Error& e) { return e.what(); }
   return "(no error)";
 }
 inline bool contains(const std::string& text, const std::string& part) { return text.find(part) != std::string::npos; }
 
 }  // namespace mezzo::test
 
-#define CHECK_ERROR(expression, ...)                                                                      \
-  do {                                                                                                    \
-    const std::string message_ = mezzo::test::error_of([&] { (void)(expression); });                      \
+#define CHECK_ERROR(expression, ...)                                                                         \
+  do {                                                                                                       \
+    const std::string message_ = mezzo::test::error_of([&] { (void)(expression); });                         \
     for (const char* part_ : {__VA_ARGS__}) CHECK_MESSAGE(mezzo::test::contains(message_, part_), message_); \
   } while (false)

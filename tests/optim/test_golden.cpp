@@ -33,9 +33,12 @@ struct Golden {
 std::unique_ptr<optim::Optimizer> make(const io::Json& o, std::vector<Tensor> params) {
   const std::string op = o.at("op");
   const double lr = o.at("lr"), decay = o.value("weight_decay", 0.0);
-  if (op == "sgd") return std::make_unique<optim::Sgd>(params, optim::SgdOptions{.lr = lr, .momentum = o.value("momentum", 0.0), .nesterov = o.value("nesterov", false), .weight_decay = decay});
+  if (op == "sgd")
+    return std::make_unique<optim::Sgd>(
+        params, optim::SgdOptions{.lr = lr, .momentum = o.value("momentum", 0.0), .nesterov = o.value("nesterov", false), .weight_decay = decay});
   const std::array<double, 2> betas = o.at("betas");
-  if (op == "adam") return std::make_unique<optim::Adam>(params, optim::AdamOptions{.lr = lr, .betas = betas, .eps = o.at("eps"), .weight_decay = decay});
+  if (op == "adam")
+    return std::make_unique<optim::Adam>(params, optim::AdamOptions{.lr = lr, .betas = betas, .eps = o.at("eps"), .weight_decay = decay});
   return std::make_unique<optim::AdamW>(params, optim::AdamWOptions{.lr = lr, .betas = betas, .eps = o.at("eps"), .weight_decay = decay});
 }
 
@@ -53,7 +56,8 @@ double distance(const Tensor& a, const Tensor& b) {
 double largest(const Tensor& t) { return distance(t, zeros(t.shape(), {.dtype = f64})); }
 
 /// torch's names of our moments.
-const std::vector<std::pair<std::string, std::string>> kMoments = {{"momentum", "momentum_buffer"}, {"exp_avg", "exp_avg"}, {"exp_avg_sq", "exp_avg_sq"}};
+const std::vector<std::pair<std::string, std::string>> kMoments = {
+    {"momentum", "momentum_buffer"}, {"exp_avg", "exp_avg"}, {"exp_avg_sq", "exp_avg_sq"}};
 
 void follow(const Golden& golden, const std::string& name, Dtype dtype) {
   CAPTURE(name);

@@ -12,7 +12,8 @@ using optim::Storage;
 
 TEST_CASE("a group's numbers: left out they are the options', 0 is 0, and they may change between steps") {
   const Tensor a = parameter({1}, {1}), b = parameter({1}, {1}), c = parameter({1}, {1});
-  optim::Sgd sgd({ParamGroup{.params = {a}}, ParamGroup{.params = {b}, .lr = 0}, ParamGroup{.params = {c}, .lr = 0.25, .weight_decay = 0}}, {.lr = 0.5, .weight_decay = 1});
+  optim::Sgd sgd({ParamGroup{.params = {a}}, ParamGroup{.params = {b}, .lr = 0}, ParamGroup{.params = {c}, .lr = 0.25, .weight_decay = 0}},
+                 {.lr = 0.5, .weight_decay = 1});
   CHECK(sgd.groups()[0].lr == 0.5);
   CHECK(sgd.groups()[0].weight_decay == 1);
   CHECK(sgd.groups()[1].lr == 0);
@@ -20,7 +21,7 @@ TEST_CASE("a group's numbers: left out they are the options', 0 is 0, and they m
   CHECK(sgd.groups()[2].weight_decay == 0);
   for (const auto& w : {a, b, c}) set_gradient(w, {1});
   sgd.step();
-  CHECK(a.item() == 0);     // 1 - 0.5 (1 + 1)
+  CHECK(a.item() == 0);  // 1 - 0.5 (1 + 1)
   CHECK(b.item() == 1);
   CHECK(c.item() == 0.75);
   sgd.groups()[1].lr = 0.125;

@@ -49,7 +49,8 @@ TEST_CASE("the same handles become 16-bit leaves, masters are the f32 values") {
 }
 
 TEST_CASE("exempt: fewer than two dims, what modules mark, f64") {
-  const Tensor bias = parameter({1.1f, 2}, {2}), norm = parameter({1.1f, 2}, {1, 2}), wide = parameter({1, 2}, {1, 2}, f64), matrix = parameter({1, 2}, {1, 2});
+  const Tensor bias = parameter({1.1f, 2}, {2}), norm = parameter({1.1f, 2}, {1, 2}), wide = parameter({1, 2}, {1, 2}, f64),
+               matrix = parameter({1, 2}, {1, 2});
   norm.impl()->more().exempt = true;
   optim::AdamW adamw({bias, norm, wide, matrix}, {.storage = Storage::master});
   CHECK(bias.dtype() == f32);
@@ -68,7 +69,8 @@ TEST_CASE("masters move exactly as f32 weights would, and weights are the master
       const Tensor plain = parameter(awkward(), {8, 8}), w = parameter(awkward(), {8, 8});
       const auto make = [&](const Tensor& t, Storage storage) -> std::unique_ptr<optim::Optimizer> {
         if (adam) return std::make_unique<optim::AdamW>(std::vector{t}, optim::AdamWOptions{.lr = 0.01, .storage = storage, .low = low});
-        return std::make_unique<optim::Sgd>(std::vector{t}, optim::SgdOptions{.lr = 0.01, .momentum = 0.9, .weight_decay = 0.1, .storage = storage, .low = low});
+        return std::make_unique<optim::Sgd>(std::vector{t},
+                                            optim::SgdOptions{.lr = 0.01, .momentum = 0.9, .weight_decay = 0.1, .storage = storage, .low = low});
       };
       const auto one = make(plain, Storage::f32), two = make(w, Storage::master);
       for (int step = 0; step < 5; ++step) {
@@ -176,7 +178,12 @@ TEST_CASE("other handles on the old elements keep them") {
 // design.md's table, AdamW on matrix parameters: f32 4 + 4 + 8; masters 2 + 4 + 2 + 8, or 4 for a gradient that is added up.
 TEST_CASE("bytes() is what the design says and what the allocator counts") {
   constexpr std::int64_t n = 96 * 64;
-  struct Case { Storage storage; Dtype low; bool added_up; optim::OptimizerBytes wanted; };
+  struct Case {
+    Storage storage;
+    Dtype low;
+    bool added_up;
+    optim::OptimizerBytes wanted;
+  };
   for (const auto& c : {Case{Storage::f32, bf16, false, {4 * n, 0, 4 * n, 8 * n}}, Case{Storage::master, bf16, false, {2 * n, 4 * n, 2 * n, 8 * n}},
                         Case{Storage::master, f16, true, {2 * n, 4 * n, 4 * n, 8 * n}}}) {
     const std::array before = {bytes_of(Memory::weights), bytes_of(Memory::masters), bytes_of(Memory::gradients), bytes_of(Memory::optimizer)};

@@ -30,7 +30,7 @@ TEST_CASE("constant stays, with or without a length") {
 TEST_CASE("linear falls to its share of lr") {
   const optim::ScheduleOptions o{.kind = ScheduleKind::linear, .lr = 1, .steps = 10, .warmup = 2, .final_fraction = 0.2};
   CHECK(schedule(o, 2) == near(1));
-  CHECK(schedule(o, 4) == near(0.8));    // 2 of 8 steps: 1 - 0.25 * 0.8
+  CHECK(schedule(o, 4) == near(0.8));  // 2 of 8 steps: 1 - 0.25 * 0.8
   CHECK(schedule(o, 6) == near(0.6));
   CHECK(schedule(o, 9) == near(0.3));
   CHECK(schedule(o, 10) == near(0.2));
@@ -40,7 +40,7 @@ TEST_CASE("linear falls to its share of lr") {
 TEST_CASE("cosine falls slowly, fast, slowly") {
   const optim::ScheduleOptions o{.kind = ScheduleKind::cosine, .lr = 2, .steps = 12, .final_fraction = 0.5};
   CHECK(schedule(o, 0) == near(2));
-  CHECK(schedule(o, 4) == near(1.75));   // (1 + cos 60) / 2 = 0.75: 1 + 0.75
+  CHECK(schedule(o, 4) == near(1.75));  // (1 + cos 60) / 2 = 0.75: 1 + 0.75
   CHECK(schedule(o, 6) == near(1.5));
   CHECK(schedule(o, 8) == near(1.25));
   CHECK(schedule(o, 12) == near(1));

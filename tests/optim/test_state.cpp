@@ -17,8 +17,12 @@ const std::vector<std::pair<const char*, Make>> kMakers = {
     {"adamw", [](auto p) { return std::make_unique<optim::AdamW>(p, optim::AdamWOptions{.lr = 0.1}); }},
     {"adamw bf16 master", [](auto p) { return std::make_unique<optim::AdamW>(p, optim::AdamWOptions{.lr = 0.1, .storage = Storage::master}); }},
     {"adamw bf16 master half away",
-     [](auto p) { return std::make_unique<optim::AdamW>(p, optim::AdamWOptions{.lr = 0.1, .storage = Storage::master, .copy_rounding = optim::CopyRounding::half_away}); }},
-    {"adam f16 master", [](auto p) { return std::make_unique<optim::Adam>(p, optim::AdamOptions{.lr = 0.1, .storage = Storage::master, .low = f16}); }},
+     [](auto p) {
+       return std::make_unique<optim::AdamW>(
+           p, optim::AdamWOptions{.lr = 0.1, .storage = Storage::master, .copy_rounding = optim::CopyRounding::half_away});
+     }},
+    {"adam f16 master",
+     [](auto p) { return std::make_unique<optim::Adam>(p, optim::AdamOptions{.lr = 0.1, .storage = Storage::master, .low = f16}); }},
 };
 
 struct Run {
@@ -37,7 +41,9 @@ struct Run {
   }
   bool same_as(const Run& o) const {
     const auto a = optimizer->state(), b = o.optimizer->state();
-    if (bits(matrix) != bits(o.matrix) || bits(bias) != bits(o.bias) || a.kind != b.kind || a.step != b.step || a.groups != b.groups || a.tensors.size() != b.tensors.size()) return false;
+    if (bits(matrix) != bits(o.matrix) || bits(bias) != bits(o.bias) || a.kind != b.kind || a.step != b.step || a.groups != b.groups ||
+        a.tensors.size() != b.tensors.size())
+      return false;
     for (std::size_t i = 0; i < a.tensors.size(); ++i)
       if (a.tensors[i].first != b.tensors[i].first || bits(a.tensors[i].second) != bits(b.tensors[i].second)) return false;
     return true;
