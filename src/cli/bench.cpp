@@ -78,7 +78,7 @@ class Bench final : public Task {
     const auto [shape, plan] = checking_usage([&] { return checked(); });
     refuse_what_does_not_fit(shape, plan);
     catch_interrupts("mezzo bench: stopping after this step");
-    if (!console.json()) console.say(train::to_string(plan));
+    for (const auto& w : plan.warnings) console.note(fmt::format("warning: {}", w));
 
     manual_seed(seed_);
     models::Gpt model(shape);

@@ -142,7 +142,7 @@ class Demo final : public Task {
   static void introduce(const train::Trainer& trainer, Console& console) {
     const auto& c = trainer.corpus();
     console.say(introduction(trainer.options()) + "\n");
-    console.say(fmt::format("text   {}: {} files, {} bytes for training, {} for validation", trainer.options().data.native(), c.files(), format_count(c.train().size()), format_count(c.validation().size())));
+    console.say(fmt::format("text   {}: {}, {} bytes for training, {} for validation", trainer.options().data.native(), format_files(c.files()), format_count(c.train().size()), format_count(c.validation().size())));
     console.say(fmt::format("model  {}: {} parameters\n", models::to_spec(trainer.model_options()), format_count(models::parameter_count(trainer.model_options()))));
   }
 

@@ -23,6 +23,8 @@ std::string format_count(std::int64_t n) {
   return n < 0 ? fmt::format("-{}", s) : s;
 }
 
+std::string format_files(std::int64_t n) { return fmt::format("{} file{}", format_count(n), n == 1 ? "" : "s"); }
+
 std::string format_seconds(double seconds) {
   if (!(seconds >= 0) || seconds > 1e9) return "?";
   if (seconds < 9.95) return fmt::format("{:.1f} s", seconds);

@@ -15,6 +15,7 @@ namespace mezzo::cli {
 
 std::string format_bytes(std::int64_t bytes);    // "12.3 MiB"
 std::string format_count(std::int64_t n);        // "12,345"
+std::string format_files(std::int64_t n);         // "1 file", "12 files"
 std::string format_seconds(double seconds);      // "1 min 20 s"
 std::string format_ms(double ms);                // three significant digits
 std::string format_share(double share);          // "66.2 %"; a share too small for that, but not 0, "0.004 %"

@@ -82,7 +82,9 @@ int run(const Command& command, const std::vector<std::string>& arguments) {
     Console(false).say(options.help());
     return kSuccess;
   }
-  if (threads != 0) checking_usage([&] { set_num_threads(static_cast<int>(std::clamp<std::int64_t>(threads, -1, 1 << 20))); });
+  constexpr std::int64_t kMostThreads = 4096;
+  if (threads < 0 || threads > kMostThreads) throw UsageError(fmt::format("[options] --threads {} given, 0 to {} wanted", threads, kMostThreads));
+  if (threads != 0) set_num_threads(static_cast<int>(threads));
   Console console(json);
   const int code = task->run(options, console);
   console.finish();

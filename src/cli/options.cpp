@@ -80,7 +80,12 @@ namespace {
 class HelpFormatter final : public CLI::Formatter {
  public:
   std::string usage;
-  std::string make_usage(const CLI::App*, std::string name) const override { return fmt::format("\nusage: {} {}\n", name, usage); }
+  std::string make_usage(const CLI::App*, std::string name) const override { return fmt::format("\nusage: {} {}\n\n", name, usage); }
+  std::string make_group(std::string group, bool positional, std::vector<const CLI::Option*> options) const override {
+    std::string text = fmt::format("{}:\n", group);
+    for (const auto* o : options) text += make_option(o, positional);
+    return text;
+  }
   std::string make_option_opts(const CLI::Option* option) const override {
     const std::string what = option->get_type_name();
     return what.empty() ? what : fmt::format(" {}", what);

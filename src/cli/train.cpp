@@ -59,8 +59,8 @@ class Train final : public Task {
     const auto& o = trainer.options();
     const auto& m = trainer.model_options();
     const auto& corpus = trainer.corpus();
-    console.say(fmt::format("{:<10} {}: {} parameters\n{:<10} {}: {} files, {} tokens for training, {} for validation", "model", models::to_spec(m), format_count(models::parameter_count(m)), "text",
-                            o.data.native(), format_count(corpus.files()), format_count(corpus.train().size()), format_count(corpus.validation().size())));
+    console.say(fmt::format("{:<10} {}: {} parameters\n{:<10} {}: {}, {} tokens for training, {} for validation", "model", models::to_spec(m), format_count(models::parameter_count(m)), "text",
+                            o.data.native(), format_files(corpus.files()), format_count(corpus.train().size()), format_count(corpus.validation().size())));
     console.say(train::to_string(trainer.plan()));
     console.say(describe(trainer.memory()));
     if (trainer.loss_divisor() > 1)

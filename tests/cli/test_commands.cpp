@@ -1,0 +1,169 @@
+// test_commands.cpp - the program, from training to text, and stopped by Ctrl-C.
+#include <cmath>
+#include <set>
+
+#include <doctest/doctest.h>
+#include <nlohmann/json.hpp>
+
+#include "cli/process.h"
+#include "io/json.h"
+
+using namespace mezzo;
+using namespace mezzo::test;
+namespace fs = std::filesystem;
+
+namespace {
+
+const std::vector<std::string> kTiny{"--model", "gpt:layers=1,heads=2,width=16", "--batch", "2", "--seq", "16"};
+
+std::vector<std::string> join(std::vector<std::string> a, const std::vector<std::string>& b) {
+  a.insert(a.end(), b.begin(), b.end());
+  return a;
+}
+
+/// The one document on stdout.
+io::Json document(const Result& r) {
+  INFO(r.err);
+  REQUIRE(r.code == 0);
+  return io::parse_json(r.out, "stdout");
+}
+
+std::set<std::string> keys(const io::Json& j) {
+  std::set<std::string> all;
+  for (const auto& [key, value] : j.items()) all.insert(key);
+  return all;
+}
+
+bool includes(const std::set<std::string>& all, const std::set<std::string>& wanted) { return std::includes(all.begin(), all.end(), wanted.begin(), wanted.end()); }
+
+const std::set<std::string> kCategories{"weights", "masters", "gradients", "optimizer", "activations", "cast_cache", "workspace", "data"};
+
+std::int64_t line_count(const std::string& path) {
+  const std::string text = read(path);
+  return std::count(text.begin(), text.end(), '\n');
+}
+
+}  // namespace
+
+TEST_CASE("help and version") {
+  const Result all = run({"--help"});
+  CHECK(all.code == 0);
+  CHECK(all.err.empty());
+  for (const char* command : {"train", "eval", "generate", "plan", "doctor", "bench", "demo"}) {
+    CHECK(all.out.find(command) != all.out.npos);
+    const Result one = run({command, "--help"}), other = run({"help", command});
+    CHECK(one.code == 0);
+    CHECK(one.err.empty());
+    CHECK(one.out == other.out);
+    for (const char* part : {"usage: mezzo ", "--json", "--threads N"}) CHECK_MESSAGE(one.out.find(part) != one.out.npos, command << " " << part);
+  }
+  CHECK(run({"--version"}).out.starts_with("mezzo "));
+  CHECK(run({}).code == 2);
+}
+
+TEST_CASE("train, evaluate, generate") {
+  const Scratch dir;
+  write(dir / "text.txt", some_text(6000));
+  const auto trained = document(run(join({"train", "--json", "--data", dir / "text.txt", "--out", dir / "run", "--steps", "12", "--eval-steps", "6", "--checkpoint-steps", "5", "--lr", "1e-2"}, kTiny)));
+  CHECK(trained["status"] == "finished");
+  CHECK(trained["step"] == 12);
+  CHECK(trained["tokens"] == 12 * 2 * 16);
+  CHECK(trained["val_loss"].get<double>() < 5.6);
+  CHECK(keys(trained["bytes"]) == kCategories);
+  for (const char* file : {"config.json", "metrics.jsonl", "report.html", "model/model.safetensors", "model/config.json", "checkpoints/step-5", "checkpoints/step-10", "checkpoints/step-12"})
+    CHECK_MESSAGE(fs::exists(dir.path() / "run" / file), file);
+  CHECK(line_count(dir / "run/metrics.jsonl") == 12);
+  CHECK(read(dir / "run/report.html").find("</html>") != std::string::npos);
+
+  const auto evaluated = document(run({"eval", "--json", "--model", dir / "run", "--data", dir / "text.txt"}));
+  CHECK(keys(evaluated) == std::set<std::string>{"loss", "perplexity", "tokens"});
+  CHECK(evaluated["perplexity"].get<double>() == doctest::Approx(std::exp(evaluated["loss"].get<double>())));
+  CHECK(evaluated["tokens"] == (static_cast<std::int64_t>(fs::file_size(dir / "text.txt")) - 1) / 16 * 16);  // whole windows of the context, each with its next token
+  const auto shorter = document(run({"eval", "--json", "--model", dir / "run", "--data", dir / "text.txt", "--seq", "7", "--precision", "fp32"}));
+  CHECK(shorter["tokens"] == (static_cast<std::int64_t>(fs::file_size(dir / "text.txt")) - 1) / 7 * 7);
+
+  const std::vector<std::string> ask{"generate", "--model", dir / "run", "--prompt", "the \u00bd ", "--max-tokens", "20", "--seed", "3", "--top-k", "5"};
+  const Result text = run(ask), again = run(ask);
+  CHECK(text.code == 0);
+  CHECK(text.err.empty());
+  CHECK(text.out.starts_with("the \u00bd "));
+  CHECK(text.out == again.out);
+  const auto generated = document(run(join(ask, {"--json"})));
+  CHECK(generated["tokens"] == 20);
+  CHECK(text.out == generated["prompt"].get<std::string>() + generated["text"].get<std::string>() + "\n");
+}
+
+TEST_CASE("a person reads the plan, then the summary") {
+  const Scratch dir;
+  write(dir / "text.txt", some_text(4000));
+  const Result r = run(join({"train", "--data", dir / "text.txt", "--out", dir / "run", "--steps", "3", "--precision", "fp16-master", "--global-batch", "4096"}, kTiny));
+  CHECK(r.code == 0);
+  for (const char* part : {"precision  fp16-master", "loss scale dynamic, from 65536", "at the peak", "global batch of 4,096 tokens, of which each step runs 32", "validation loss", "report"})
+    CHECK_MESSAGE(r.out.find(part) != r.out.npos, part);
+}
+
+TEST_CASE("Ctrl-C leaves a checkpoint, and --resume goes on from it") {
+  const Scratch dir;
+  write(dir / "text.txt", some_text(4000));
+  const std::string run_dir = dir / "run", metrics = dir / "run/metrics.jsonl";
+  const auto after = [&](std::int64_t lines) { return [=] { return fs::exists(metrics) && line_count(metrics) >= lines; }; };
+  const Result first = run(join({"train", "--json", "--data", dir / "text.txt", "--out", run_dir, "--steps", "100000", "--eval-steps", "0", "--schedule", "constant"}, kTiny), {.interrupt_when = after(3)});
+  CHECK(first.code == 130);
+  const auto stopped = io::parse_json(first.out, "stdout");
+  CHECK(stopped["status"] == "interrupted");
+  CHECK(stopped["val_loss"].is_null());
+  const auto step = stopped["step"].get<std::int64_t>();
+  CHECK(step >= 3);
+  CHECK(line_count(metrics) == step);
+  CHECK(fs::exists(dir.path() / "run/checkpoints" / ("step-" + std::to_string(step))));
+  CHECK(first.err.find("writing a checkpoint") != first.err.npos);
+  CHECK(read(run_dir + "/report.html").find("stopped; --resume continues it") != std::string::npos);
+
+  const auto more = std::to_string(step + 4);
+  const auto resumed = document(run({"train", "--json", "--out", run_dir, "--resume", "--steps", more}));  // the run's own options
+  CHECK(resumed["status"] == "finished");
+  CHECK(resumed["step"] == step + 4);
+  CHECK(line_count(metrics) == step + 4);
+}
+
+TEST_CASE("plan: bytes before anything is allocated") {
+  const auto plan = document(run(join({"plan", "--json", "--steps", "10", "--precision", "bf16-master"}, kTiny)));
+  CHECK(includes(keys(plan), {"peak_bytes", "bytes", "step_ms"}));
+  CHECK(keys(plan["bytes"]) == kCategories);
+  std::int64_t sum = 0;
+  for (const auto& [category, bytes] : plan["bytes"].items()) sum += bytes.get<std::int64_t>();
+  CHECK(plan["peak_bytes"] == sum);
+  CHECK(plan["step_ms"].get<double>() > 0);
+  CHECK(plan["fits"] == true);
+  CHECK(plan["bytes"]["masters"].get<std::int64_t>() > 0);
+
+  const auto huge = document(run({"plan", "--json", "--model", "gpt:layers=400,heads=64,width=16384", "--batch", "1", "--seq", "16"}));
+  CHECK(huge["fits"] == false);
+}
+
+TEST_CASE("bench: the contract's figures") {
+  const auto bench = document(run(join({"bench", "--json", "--precision", "bf16", "--steps", "3"}, kTiny)));
+  CHECK(includes(keys(bench), {"step_ms_median", "tokens_per_second", "gflops", "gemm_peak_gflops", "fraction_of_peak", "peak_bytes", "peak_rss_bytes", "bytes", "parts"}));
+  CHECK(keys(bench["bytes"]) == kCategories);
+  CHECK(includes(keys(bench["parts"]), {"gemm_forward", "gemm_input_grad", "gemm_weight_grad", "attention", "norm", "activation", "head_loss", "optimizer"}));
+  CHECK(bench["tokens_per_second"].get<double>() == doctest::Approx(1e3 * 32 / bench["step_ms_median"].get<double>()));
+  CHECK(bench["gflops"].get<double>() == doctest::Approx(6 * bench["parameters"].get<double>() * 32 / bench["step_ms_median"].get<double>() / 1e6));
+  CHECK(bench["fraction_of_peak"].get<double>() == doctest::Approx(bench["gflops"].get<double>() / bench["gemm_peak_gflops"].get<double>()));
+  CHECK(bench["peak_rss_bytes"].get<std::int64_t>() > bench["peak_bytes"].get<std::int64_t>());
+  for (const char* part : {"gemm_forward", "gemm_weight_grad", "attention", "norm", "activation", "head_loss", "optimizer"}) CHECK_MESSAGE(bench["parts"][part].get<double>() > 0, part);
+}
+
+TEST_CASE("doctor: what this CPU does, and what auto chooses") {
+  const auto doctor = document(run({"doctor", "--json", "--threads", "1"}));
+  CHECK(doctor["threads"] == 1);
+  for (const char* format : {"f32", "bf16", "f16"}) CHECK(doctor["gflops"][format].get<double>() > 0);
+  CHECK(doctor["memory_gb_per_second"]["read"].get<double>() > 0);
+  CHECK(!doctor["auto"]["reason"].get<std::string>().empty());
+}
+
+TEST_CASE("output that nobody takes is a failure, not a silence") {
+  if (!fs::exists("/dev/full")) return;
+  const Result r = run({"--help"}, {.stdout_path = "/dev/full"});
+  CHECK(r.code == 1);
+  CHECK(r.lines().size() == 1);
+}

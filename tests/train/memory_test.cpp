@@ -1,0 +1,88 @@
+// memory_test.cpp - bytes counted from shapes against bytes that were taken; a loop that asks the system for nothing.
+#include <doctest/doctest.h>
+
+#include "core/allocator.h"
+#include "train/support.h"
+
+namespace mezzo::test {
+
+TEST_CASE("the plan is what then happens") {
+  const TempDir dir;
+  write_small_text(dir, 40000);
+  struct Case { const char *recipe, *model; std::int64_t batch, seq; int accumulate; };
+  const Case cases[] = {
+      {"fp32", "gpt:layers=2,heads=4,width=64", 8, 64, 1},
+      {"bf16", "gpt:layers=3,heads=4,width=128", 4, 64, 1},
+      {"bf16-master", "gpt:layers=2,heads=4,width=128", 4, 128, 1},
+      {"fp16-master", "gpt:layers=2,heads=4,width=64", 4, 64, 3},
+      {"fp16", "gpt:layers=2,heads=2,width=64,dropout=0.1", 8, 64, 2},
+      {"bf16", "gpt:layers=1,heads=2,width=256,vocab=2000", 1, 16, 1},      // weights, not activations, decide
+      {"fp32", "gpt:layers=2,heads=2,width=128,dropout=0.1", 2, 32, 1},
+  };
+  int n = 0;
+  for (const auto& c : cases) {
+    auto o = small_run(dir, fmt::format("run-{}", n++), c.recipe);
+    o.model = c.model;
+    o.batch = c.batch;
+    o.seq = c.seq;
+    o.accumulate = c.accumulate;
+    o.steps = 4;
+    train::Trainer trainer(o);
+    const auto plan = trainer.memory();
+    const auto s = trainer.run();
+    CAPTURE(c.recipe);
+    CAPTURE(c.model);
+    std::string table;
+    for (std::size_t k = 0; k < kMemoryCategories; ++k) table += fmt::format("{} {}/{} ", name(static_cast<Memory>(k)), plan.bytes[k], s.bytes[k]);
+    MESSAGE(fmt::format("{} {}: planned/used {}/{} ({})", c.recipe, c.model, plan.peak, s.peak_bytes, table));
+    const auto workspace = static_cast<std::size_t>(Memory::workspace);
+    const double slack = 0.03 * static_cast<double>(s.peak_bytes) + static_cast<double>(std::abs(plan.bytes[workspace] - s.bytes[workspace]));
+    CHECK(std::abs(static_cast<double>(plan.peak - s.peak_bytes)) <= slack);
+    for (const auto k : {Memory::weights, Memory::masters, Memory::optimizer, Memory::cast_cache, Memory::data})  // what is there all the time
+      CHECK(plan.bytes[static_cast<std::size_t>(k)] == s.bytes[static_cast<std::size_t>(k)]);
+  }
+}
+
+TEST_CASE("a run that cannot fit is refused before anything is allocated") {
+  const TempDir dir;
+  write_small_text(dir);
+  auto o = small_run(dir, "run");
+  o.model = "gpt:layers=200,heads=64,width=16384";
+  const auto before = memory_report().reserved;
+  const std::string error = error_of([&] { train::Trainer t(o); });
+  CAPTURE(error);
+  CHECK(contains(error, "this run needs "));
+  CHECK(contains(error, "optimizer "));
+  CHECK(memory_report().reserved == before);
+  CHECK_FALSE(std::filesystem::exists(o.out));
+
+  o.model = "gpt:layers=12,heads=12,width=768";
+  o.batch = 8192;
+  o.seq = 1024;
+  CHECK(contains(error_of([&] { train::Trainer t(o); }), "a smaller --batch with a larger --accumulate"));
+}
+
+TEST_CASE("from the fourth step on, a step asks the system for no memory") {
+  const TempDir dir;
+  write_small_text(dir);
+  for (const char* recipe : {"fp32", "bf16", "fp16-master"}) {
+    CAPTURE(recipe);
+    auto o = small_run(dir, recipe, recipe);
+    o.model += ",dropout=0.1";
+    o.accumulate = 2;
+    o.steps = 54;
+    std::vector<std::int64_t> mappings, live;
+    train::Trainer(o).run([&](const train::Progress& p) {
+      if (p.val_loss) return;
+      mappings.push_back(system_mappings());
+      live.push_back(memory_report().total);
+    });
+    REQUIRE(mappings.size() == 53);
+    for (std::size_t i = 4; i < mappings.size(); ++i) {
+      CHECK(mappings[i] == mappings[3]);
+      CHECK(live[i] == live[3]);
+    }
+  }
+}
+
+}  // namespace mezzo::test

@@ -1,0 +1,87 @@
+// recipe_test.cpp - recipes by name, `auto`, what scales the loss, and what a plan says of itself.
+#include <doctest/doctest.h>
+
+#include <mezzo/runtime.h>
+#include <mezzo/train.h>
+
+#include "io/support.h"
+
+namespace mezzo::test {
+
+using optim::Storage;
+
+TEST_CASE("the recipes of this version") {
+  CHECK(train::recipe_names() == std::vector<std::string>{"fp32", "bf16", "fp16", "bf16-master", "fp16-master"});
+  const auto fp16_master = train::recipe("fp16-master");
+  CHECK(fp16_master.low == f16);
+  CHECK(fp16_master.storage == Storage::master);
+  CHECK(fp16_master.scaling);
+  CHECK(fp16_master.bytes_per_parameter == 16);
+  const auto bf16_autocast = train::recipe("bf16");
+  CHECK(bf16_autocast.storage == Storage::f32);
+  CHECK_FALSE(bf16_autocast.scaling);
+  CHECK(bf16_autocast.bytes_per_parameter == 18);
+  CHECK_FALSE(train::recipe("fp32").autocast);
+}
+
+TEST_CASE("unknown names are answered with near ones, names of later versions as such") {
+  CHECK(contains(error_of([] { train::recipe("bf-16"); }), "`bf16`"));
+  CHECK(contains(error_of([] { train::recipe("float"); }), "one of fp32, bf16, fp16, bf16-master, fp16-master, auto wanted"));
+  for (const char* later : {"bf16-split", "bf16-sr", "bf16-kahan", "bf16-pure", "fp16-pure"})
+    CHECK(contains(error_of([&] { train::recipe(later); }), "comes with a later version"));
+}
+
+TEST_CASE("auto is a function of the instruction set, and says why") {
+  const auto plan = train::resolve({});
+  CHECK(plan.requested == "auto");
+  CHECK(plan.recipe.name == (active_isa() == Isa::avx512_bf16 ? "bf16" : "fp32"));
+  CHECK(plan.isa == name(active_isa()));
+  CHECK(contains(plan.reason, name(active_isa())));
+  if (active_isa() != detected_isa()) CHECK(contains(plan.reason, "MEZZO_ISA"));
+  CHECK(train::recipe("auto").name == plan.recipe.name);
+  CHECK(plan.warnings.empty());
+}
+
+TEST_CASE("16 bits without instructions for them: one warning") {
+  const auto warned = [](const char* precision) { return train::resolve({.precision = precision}).warnings.size(); };
+  CHECK(warned("fp32") == 0);
+  CHECK(warned("fp16") == 1);  // no CPU of these instruction sets multiplies f16
+  CHECK(warned("bf16") == (active_isa() == Isa::avx512_bf16 ? 0 : 1));
+  CHECK(contains(train::resolve({.precision = "fp16-master"}).warnings[0], "widened to f32 panel by panel"));
+}
+
+TEST_CASE("loss scaling: the recipe's, dynamic, none, a number") {
+  const auto scaler = [](const char* precision, const char* scale) { return train::resolve({.precision = precision, .loss_scale = scale}).scaler; };
+  CHECK_FALSE(scaler("bf16", ""));
+  REQUIRE(scaler("fp16", ""));
+  CHECK(scaler("fp16", "")->dynamic);
+  CHECK(scaler("fp16", "")->init_scale == 65536);
+  CHECK(scaler("bf16", "dynamic"));
+  CHECK_FALSE(scaler("fp16-master", "none"));
+  REQUIRE(scaler("fp16", "1024"));
+  CHECK(scaler("fp16", "1024")->init_scale == 1024);
+  CHECK_FALSE(scaler("fp16", "1024")->dynamic);
+  CHECK(scaler("fp16", "0.5")->init_scale == 0.5);
+
+  const auto warnings = [](const char* precision, const char* scale) { return train::resolve({.precision = precision, .loss_scale = scale}).warnings; };
+  CHECK(contains(warnings("fp16", "none").back(), "2^-25"));
+  CHECK(contains(warnings("fp32", "dynamic").back(), "gains nothing"));
+
+  CHECK(contains(error_of([&] { scaler("fp16", "dynamc"); }), "did you mean `dynamic`?"));
+  for (const char* bad : {"0", "-1", "nan", "inf", "1e39", "12x"}) CHECK(contains(error_of([&] { scaler("fp16", bad); }), "[loss scale]"));
+}
+
+TEST_CASE("a plan in words") {
+  const auto text = [](const char* precision, const char* scale = "") { return train::to_string(train::resolve({.precision = precision, .loss_scale = scale})); };
+  const std::string master = text("fp16-master");
+  CHECK(contains(master, "precision  fp16-master\n"));
+  CHECK(contains(master, "16-bit     matrix weights and their gradients"));
+  CHECK(contains(master, "master weights, in the optimizer: "));
+  CHECK(contains(master, "loss scale dynamic, from 65536"));
+  CHECK(contains(master, "16 bytes a parameter"));
+  CHECK(contains(text("fp32"), "16-bit     nothing\n"));
+  CHECK(contains(text("fp16", "1024"), "loss scale constant, 1024"));
+  CHECK(contains(text("auto"), "(auto: "));
+}
+
+}  // namespace mezzo::test
