@@ -13,7 +13,8 @@ namespace mezzo::cli {
 namespace {
 
 // Units of the viewBox; the page scales them to its width.
-constexpr double kWidth = 720, kHeight = 380, kLeft = 76, kRight = 18, kTop = 14, kBottom = 58;
+constexpr double kWidth = 720, kHeight = 390, kRight = 18, kTop = 38, kBottom = 60;
+constexpr double kCharacter = 12;  // of the larger type that small screens get
 
 struct Limits {
   double low = std::numeric_limits<double>::infinity(), high = -std::numeric_limits<double>::infinity();
@@ -71,27 +72,30 @@ std::string draw(const LineChart& c) {
     for (const double v : s.x) x.add(v);
     for (const double v : s.y) y.add(value(v));
   }
-  if (c.percent) y.add(0);
+  if (c.percent) { y.add(0); y.add(0.01); }
   x.open(1);
   y.open(c.log2_y ? 2 : c.percent ? 0.01 : 0.5);
   if (c.percent) y.low = 0;
   const double margin = c.percent ? 0 : 0.03 * (y.high - y.low);
   y.low -= margin;
   y.high += 0.03 * (y.high - y.low);
-  const double right = kWidth - kRight, bottom = kHeight - kBottom;
-  const auto px = [&](double v) { return kLeft + (v - x.low) / (x.high - x.low) * (right - kLeft); };
+  const auto ticks = c.log2_y ? whole_ticks(y.low, y.high, 6) : round_ticks(y.low, y.high, 5);
+  std::size_t widest = 0;
+  for (const double t : ticks) widest = std::max(widest, tick_text(t, c).size());
+  const double left = 12 + kCharacter * static_cast<double>(widest), right = kWidth - kRight, bottom = kHeight - kBottom;
+  const auto px = [&](double v) { return left + (v - x.low) / (x.high - x.low) * (right - left); };
   const auto py = [&](double v) { return bottom - (v - y.low) / (y.high - y.low) * (bottom - kTop); };
 
   std::string svg = fmt::format("<svg viewBox=\"0 0 {} {}\" role=\"img\" aria-label=\"{}\">\n", kWidth, kHeight, escape_html(c.label));
-  for (const double t : c.log2_y ? whole_ticks(y.low, y.high, 6) : round_ticks(y.low, y.high, 5))
-    svg += fmt::format("<path class=\"grid\" d=\"M{:.1f} {:.1f}H{:.1f}\"/><text class=\"tick\" x=\"{:.1f}\" y=\"{:.1f}\" text-anchor=\"end\" dy=\".35em\">{}</text>\n", kLeft, py(t), right, kLeft - 8,
+  for (const double t : ticks)
+    svg += fmt::format("<path class=\"grid\" d=\"M{:.1f} {:.1f}H{:.1f}\"/><text class=\"tick\" x=\"{:.1f}\" y=\"{:.1f}\" text-anchor=\"end\" dy=\".35em\">{}</text>\n", left, py(t), right, left - 8,
                        py(t), tick_text(t, c));
   for (const double t : round_ticks(x.low, x.high, 5))
     svg += fmt::format("<path class=\"grid\" d=\"M{:.1f} {:.1f}v5\"/><text class=\"tick\" x=\"{:.1f}\" y=\"{:.1f}\" text-anchor=\"middle\">{}</text>\n", px(t), bottom, px(t), bottom + 22,
                        format_count(std::llround(t)));
-  svg += fmt::format("<path class=\"axis\" d=\"M{:.1f} {:.1f}H{:.1f}\"/>\n", kLeft, bottom, right);
-  svg += fmt::format("<text class=\"title\" x=\"{:.1f}\" y=\"{:.1f}\" text-anchor=\"middle\">{}</text>\n", (kLeft + right) / 2, kHeight - 10, escape_html(c.x_title));
-  svg += fmt::format("<text class=\"title\" transform=\"translate(15 {:.1f}) rotate(-90)\" text-anchor=\"middle\">{}</text>\n", (kTop + bottom) / 2, escape_html(c.y_title));
+  svg += fmt::format("<path class=\"axis\" d=\"M{:.1f} {:.1f}H{:.1f}\"/>\n", left, bottom, right);
+  svg += fmt::format("<text class=\"title\" x=\"{:.1f}\" y=\"{:.1f}\" text-anchor=\"middle\">{}</text>\n", (left + right) / 2, kHeight - 10, escape_html(c.x_title));
+  svg += fmt::format("<text class=\"title\" x=\"0\" y=\"18\">{}</text>\n", escape_html(c.y_title));
   for (const auto& s : c.series) {
     std::string path, points;
     bool pen = false;

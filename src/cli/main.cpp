@@ -69,6 +69,13 @@ const Command& find(const std::string& given) {
   throw UsageError(fmt::format("unknown command `{}`; {}", given, near.empty() ? "`mezzo --help` lists them" : near));
 }
 
+/// Text for a person, which must arrive.
+void say(const std::string& text) {
+  Console console(false);
+  console.say(text);
+  console.finish();
+}
+
 int run(const Command& command, const std::vector<std::string>& arguments) {
   bool json = false;
   std::int64_t threads = 0;
@@ -79,7 +86,7 @@ int run(const Command& command, const std::vector<std::string>& arguments) {
   options.flag("--json", json, "One JSON document on stdout, everything else on stderr");
   options.value("--threads", "N", threads, "Threads; 0: one for each physical core");
   if (options.parse(arguments) == Options::Asked::help) {
-    Console(false).say(options.help());
+    say(options.help());
     return kSuccess;
   }
   constexpr std::int64_t kMostThreads = 4096;
@@ -97,11 +104,11 @@ int program(const std::vector<std::string>& arguments) {
   try {
     const std::string first = arguments.empty() ? "--help" : arguments.front();
     if (first == "--version") {
-      Console(false).say(fmt::format("mezzo {}", version()));
+      say(fmt::format("mezzo {}", version()));
       return kSuccess;
     }
     if (first == "--help" || first == "-h" || (first == "help" && arguments.size() == 1)) {
-      Console(false).say(overview());
+      say(overview());
       return arguments.empty() ? kUsage : kSuccess;
     }
     const bool help = first == "help";

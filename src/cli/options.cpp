@@ -154,6 +154,10 @@ Options::Asked Options::parse(const std::vector<std::string>& arguments) {
   try {
     p.app.parse(std::vector<std::string>(arguments.rbegin(), arguments.rend()));  // CLI11 wants them in reverse
   } catch (const CLI::CallForHelp&) { return Asked::help; } catch (const CLI::ArgumentMismatch&) {
+    for (const auto& e : p.entries) {  // one value is wanted: more of them are as wrong as none
+      const auto times = std::count_if(arguments.begin(), arguments.end(), [&](const auto& a) { return a.starts_with('-') && e.option->check_name(a.substr(0, a.find('='))); });
+      if (times > 1) refuse(fmt::format("{} is given {} times", Parser::name_of(e.option), times));
+    }
     refuse(fmt::format("{} needs a value", arguments.back()));
   } catch (const CLI::ParseError& e) { refuse(e.what()); }
 

@@ -90,7 +90,8 @@ void check(const TrainOptions& o) {
   const auto finite = [](double x) { return std::isfinite(x); };
   const auto share = [](double x) { return x >= 0 && x < 1; };
   require(o.lr > 0 && finite(o.lr), "lr", o.lr, "a finite number above 0");
-  require(!o.warmup || (*o.warmup >= 0 && *o.warmup <= o.steps), "warmup", o.warmup.value_or(0), fmt::format("0 to {} steps", o.steps));
+  // A run that is resumed for fewer steps than it was planned for keeps its warm-up, which may then not end.
+  require(!o.warmup || (*o.warmup >= 0 && (o.resume || *o.warmup <= o.steps)), "warmup", o.warmup.value_or(0), fmt::format("0 to {} steps", o.steps));
   require(o.final_fraction >= 0 && o.final_fraction <= 1, "final_fraction", o.final_fraction, "a number from 0 to 1");
   require(o.weight_decay >= 0 && finite(o.weight_decay), "weight_decay", o.weight_decay, "a finite number of 0 or more");
   for (const double beta : o.betas) require(share(beta), "betas", beta, "two numbers of at least 0 and below 1");

@@ -102,7 +102,7 @@ TEST_CASE("help names every option with what it takes and its default") {
   Line line;
   CHECK(line.o.parse({"--batch", "x", "--help"}) == Options::Asked::help);
   const std::string help = line.o.help();
-  for (const char* part : {"Tries.", "usage: mezzo try", "numbers:", "--batch B", "Sequences [8]", "--lr,--learning-rate X", "--betas X,Y", "[0.9,0.95]", "[cosine]", "--resume", "-h,--help"}) CHECK_MESSAGE(has(help, part), part);
+  for (const char* part : {"Tries.", "usage: mezzo try", "numbers:", "--batch B", "Sequences [8]", "--lr,--learning-rate X", "--betas X,Y", "[0.9,0.95]", "[cosine]", "--resume"}) CHECK_MESSAGE(has(help, part), std::string(part));
 }
 
 TEST_CASE("every default of a training run survives its own command line") {

@@ -108,7 +108,7 @@ TEST_CASE("the page needs nothing else, escapes text, and has every figure in a 
   CHECK(count(html, "<svg viewBox=\"0 0 720") == 4);  // loss, scale, zeros, memory
   CHECK(count(html, "class=\"line s0\"") >= 3);
   CHECK(count(html, "class=\"line s1\"") >= 3);
-  CHECK(html.find("one skipped, step 300") != html.npos);
+  CHECK(html.find("one step skipped, step 300") != html.npos);
   CHECK(html.find("prefers-color-scheme:dark") != html.npos);
   CHECK(html.find("name=\"viewport\"") != html.npos);
   CHECK(html.find("<td>65536</td>") != html.npos);

@@ -36,7 +36,8 @@ TEST_CASE("the plan is what then happens") {
     for (std::size_t k = 0; k < kMemoryCategories; ++k) table += fmt::format("{} {}/{} ", name(static_cast<Memory>(k)), plan.bytes[k], s.bytes[k]);
     MESSAGE(fmt::format("{} {}: planned/used {}/{} ({})", c.recipe, c.model, plan.peak, s.peak_bytes, table));
     const auto workspace = static_cast<std::size_t>(Memory::workspace);
-    const double slack = 0.03 * static_cast<double>(s.peak_bytes) + static_cast<double>(std::abs(plan.bytes[workspace] - s.bytes[workspace]));
+    // The workspace of products is not planned: at these sizes it is a visible share, and it decides at which moment the peak is.
+    const double slack = 0.03 * static_cast<double>(s.peak_bytes) + static_cast<double>(std::max(plan.bytes[workspace], s.bytes[workspace]));
     CHECK(std::abs(static_cast<double>(plan.peak - s.peak_bytes)) <= slack);
     for (const auto k : {Memory::weights, Memory::masters, Memory::optimizer, Memory::cast_cache, Memory::data})  // what is there all the time
       CHECK(plan.bytes[static_cast<std::size_t>(k)] == s.bytes[static_cast<std::size_t>(k)]);
