@@ -59,8 +59,8 @@ struct TensorOptions {
 struct BackwardOptions;
 namespace detail {
 struct TensorImpl;
-void retain(TensorImpl*) noexcept;
-void release(TensorImpl*) noexcept;
+MEZZO_API void retain(TensorImpl*) noexcept;
+MEZZO_API void release(TensorImpl*) noexcept;
 struct HookList;
 }  // namespace detail
 

@@ -18,7 +18,7 @@ namespace {
 template <Compare op, class V>
 HWY_INLINE auto Compared(V a, V b) {
   if constexpr (op == Compare::eq) return hn::Eq(a, b);
-  else if constexpr (op == Compare::ne) return hn::Ne(a, b);
+  else if constexpr (op == Compare::ne) return hn::Not(hn::Eq(a, b));  // Highway 1.0.3's Ne is ordered on AVX-512: NaN would equal NaN
   else if constexpr (op == Compare::lt) return hn::Lt(a, b);
   else if constexpr (op == Compare::le) return hn::Le(a, b);
   else if constexpr (op == Compare::gt) return hn::Gt(a, b);

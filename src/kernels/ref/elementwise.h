@@ -10,15 +10,13 @@
 #include <type_traits>
 
 #include "kernels/kernels.h"
+#include "kernels/ref/analytic.h"
 
 namespace mezzo::kernels::ref {
 
 inline constexpr double kSqrtHalf = 0.70710678118654752440, kInvSqrtTwoPi = 0.39894228040143267794;
 /// gelu_tanh(x) = x sigmoid(z), z = 2 sqrt(2 / pi) (x + 0.044715 x^3).
 inline constexpr double kGeluLinear = 1.59576912160573071176, kGeluCubic = kGeluLinear * 0.044715;
-
-template <class T> T real_part(T x) { return x; }
-template <class T> T real_part(std::complex<T> x) { return x.real(); }
 
 /// Phi, the distribution function of the standard normal.
 template <class T> T normal_cdf(T x) { return std::erfc(x * T(-kSqrtHalf)) / 2; }

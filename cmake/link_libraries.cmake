@@ -1,0 +1,16 @@
+# link_libraries.cmake - what libmezzo is linked with. An installed static library brings this file along, to be found by the same names where it is used.
+find_package(Threads REQUIRED)
+find_package(fmt REQUIRED)
+# oneDNN: by header and library. Debian's dnnl-config.cmake insists on OpenCL's development files, which a CPU build has no use for.
+find_library(DNNL_LIBRARY dnnl REQUIRED)
+if(NOT TARGET DNNL::dnnl)
+  add_library(DNNL::dnnl UNKNOWN IMPORTED)
+  set_target_properties(DNNL::dnnl PROPERTIES IMPORTED_LOCATION ${DNNL_LIBRARY})
+endif()
+find_package(PkgConfig REQUIRED)
+pkg_check_modules(hwy REQUIRED IMPORTED_TARGET libhwy)
+set(MEZZO_LINK_LIBRARIES fmt::fmt DNNL::dnnl PkgConfig::hwy Threads::Threads)
+if(NOT MEZZO_STD_THREADS)
+  find_package(OpenMP REQUIRED COMPONENTS CXX)
+  list(APPEND MEZZO_LINK_LIBRARIES OpenMP::OpenMP_CXX)
+endif()
