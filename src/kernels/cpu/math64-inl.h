@@ -22,7 +22,7 @@ template <class D, class F, class... V>
 HWY_INLINE hn::VFromD<D> InF64(D d, F f, V... x) {
 #if HWY_TARGET == HWY_SCALAR
   const hn::Rebind<double, D> d64;
-  return hn::DemoteTo(d, f(d64, hn::PromoteTo(d64, x)...));
+  return hn::Set(d, static_cast<float>(hn::GetLane(f(d64, hn::PromoteTo(d64, x)...))));  // Highway's one-lane DemoteTo gives FLT_MAX for Inf
 #else
   const hn::Half<D> half;
   const hn::Rebind<double, decltype(half)> d64;
