@@ -154,7 +154,7 @@ void check_edges() {
       worst.look(error_in_ulps(y[i], want) / bound<T>(which), value(a[i]), value(y[i]), want);
       if (want == 0 && which != Binary::maximum && which != Binary::minimum) CHECK(std::signbit(value(y[i])) == std::signbit(want));
     }
-    CHECK_MESSAGE(worst.error() <= 1, op, " ", name(dtype_of<T>), ": share of the bound ", worst.text());
+    CHECK_MESSAGE(worst.error() <= 1, std::string(op), " ", name(dtype_of<T>), ": share of the bound ", worst.text());
   });
 }
 

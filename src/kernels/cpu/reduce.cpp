@@ -180,14 +180,13 @@ Strided line(std::int64_t n, int operands) {
   return s;
 }
 
-// The dtypes that ref/ serves; y is f64 for f64, i64 for the integers.
-template <Reduce op, class T>
-void reduce_plain(const T* x, ref::Accumulator<T>* y, std::int64_t outer, std::int64_t n, std::int64_t inner, double scale) {
-  using A = ref::Accumulator<T>;
+// The dtypes that ref/ serves. Results are f64, or i64 of integers that are not scaled.
+template <Reduce op, class T, class Result>
+void reduce_plain(const T* x, Result* y, std::int64_t outer, std::int64_t n, std::int64_t inner, double scale) {
   parallel_for(outer * inner, std::max<std::int64_t>(1, kGrain / std::max<std::int64_t>(1, n)), [&](std::int64_t begin, std::int64_t end) {
     for (std::int64_t i = begin; i < end; ++i) {
-      const A sum = ref::reduce<op, A>(x + i / inner * n * inner + i % inner, n, inner);
-      y[i] = scale == 1 ? sum : ref::cast<A>(static_cast<double>(sum) * scale);
+      const auto sum = ref::reduce<op, ref::Accumulator<T>>(x + i / inner * n * inner + i % inner, n, inner);
+      if constexpr (std::is_integral_v<Result>) y[i] = sum; else y[i] = static_cast<Result>(sum) * scale;
     }
   });
 }
@@ -197,7 +196,7 @@ void reduce_plain(const T* x, ref::Accumulator<T>* y, std::int64_t outer, std::i
 void reduce(Queue& queue, Reduce op, Dtype from, Dtype to, const void* x, void* y, std::int64_t outer, std::int64_t n, std::int64_t inner, double scale) {
   const std::int64_t results = outer * inner;
   if (results == 0) return;
-  const Dtype sum_dtype = from == f32 || is_16bit(from) ? f32 : from == f64 ? f64 : i64;
+  const Dtype sum_dtype = from == f32 || is_16bit(from) ? f32 : from == f64 || scale != 1 ? f64 : i64;
   Block workspace;
   void* sums = y;
   if (to != sum_dtype) {
@@ -209,9 +208,13 @@ void reduce(Queue& queue, Reduce op, Dtype from, Dtype to, const void* x, void* 
     if (scale != 1) binary_scalar(queue, Binary::mul, f32, sums, scale, false, sums, results);
   } else {
     with_constant(op, [&](auto which) {
+      constexpr Reduce kOp = decltype(which)::value;
       dispatch_all(from, "reduce", [&]<class T>() {
-        if constexpr (std::is_same_v<T, double> || std::is_integral_v<T>)
-          reduce_plain<decltype(which)::value>(static_cast<const T*>(x), static_cast<ref::Accumulator<T>*>(sums), outer, n, inner, scale);
+        const auto* from_x = static_cast<const T*>(x);
+        if constexpr (std::is_integral_v<T>) {
+          if (sum_dtype == i64) return reduce_plain<kOp>(from_x, static_cast<std::int64_t*>(sums), outer, n, inner, scale);
+        }
+        if constexpr (std::is_same_v<T, double> || std::is_integral_v<T>) reduce_plain<kOp>(from_x, static_cast<double*>(sums), outer, n, inner, scale);
       });
     });
   }

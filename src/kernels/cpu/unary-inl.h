@@ -62,7 +62,7 @@ HWY_INLINE V Differentiate(D d, V s, V dy) {
   else if constexpr (op == Unary::exp) return hn::Mul(dy, s);
   else if constexpr (op == Unary::log) return hn::Div(dy, s);
   else if constexpr (op == Unary::sqrt) return hn::Div(dy, hn::Add(s, s));
-  else if constexpr (op == Unary::rsqrt) return hn::Mul(dy, hn::Mul(hn::Mul(hn::Set(d, -0.5f), s), hn::Mul(s, s)));
+  else if constexpr (op == Unary::rsqrt) return hn::Mul(hn::Mul(hn::Mul(dy, s), s), hn::Mul(hn::Set(d, -0.5f), s));  // s^3 alone would overflow
   else if constexpr (op == Unary::tanh) return hn::Mul(dy, hn::Mul(hn::Sub(one, s), hn::Add(one, s)));
   else if constexpr (op == Unary::sigmoid) return hn::Mul(dy, hn::Mul(s, hn::Sub(one, s)));
   else if constexpr (op == Unary::relu) return hn::IfThenElse(hn::Le(s, zero), zero, dy);

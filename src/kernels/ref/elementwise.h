@@ -67,7 +67,7 @@ T unary_backward(T s, T dy) {
   else if constexpr (op == Unary::exp) return dy * s;
   else if constexpr (op == Unary::log) return dy / s;
   else if constexpr (op == Unary::sqrt) return dy / (T(2) * s);
-  else if constexpr (op == Unary::rsqrt) return dy * (T(-0.5) * s * (s * s));
+  else if constexpr (op == Unary::rsqrt) return dy * s * s * (T(-0.5) * s);
   else if constexpr (op == Unary::tanh) return dy * ((T(1) - s) * (T(1) + s));
   else if constexpr (op == Unary::sigmoid) return dy * (s * (T(1) - s));
   else if constexpr (op == Unary::relu) return s <= 0 ? T(0) : dy;
