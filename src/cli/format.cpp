@@ -38,7 +38,8 @@ std::string format_ms(double ms) { return fmt::format("{:.{}f}", ms, ms < 9.995 
 
 std::string format_share(double share) {
   const double percent = 100 * share;
-  return percent != 0 && percent < 0.05 ? fmt::format("{:.1g} %", percent) : fmt::format("{:.1f} %", percent);
+  if (percent > 0 && percent < 0.0005) return "under 0.001 %";
+  return percent > 0 && percent < 0.05 ? fmt::format("{:.1g} %", percent) : fmt::format("{:.1f} %", percent);
 }
 
 std::string Table::text() const {

@@ -36,12 +36,13 @@ std::string show_option(const std::array<double, 2>& value);
 
 class Options {
  public:
-  /// `command` as it is called, "mezzo train"; `usage`: what of its options is mostly needed; `footer`: examples.
+  /// `command` as it is called, "mezzo train".
   Options(std::string command, std::string summary);
   ~Options();
   Options(const Options&) = delete;
   Options& operator=(const Options&) = delete;
 
+  /// What --help shows behind the command's name, and at its end.
   void usage(std::string text);
   void footer(std::string text);
   /// Heading of the options declared next.

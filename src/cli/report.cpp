@@ -32,6 +32,9 @@ Series curve(const RunRecord& run, int style, std::size_t group, double StepReco
   return s;
 }
 
+/// Style 0 is the wide pale line that others are compared with: of one run alone there is nothing to compare.
+int first_style(const std::vector<RunRecord>& runs) { return runs.size() > 1 ? 0 : 1; }
+
 std::size_t group_of(const std::vector<RunRecord>& runs) {
   std::size_t longest = 0;
   for (const auto& r : runs) longest = std::max(longest, r.steps.size());
@@ -106,10 +109,10 @@ std::string figures_table(const std::vector<RunRecord>& runs, double StepRecord:
 std::string loss_section(const Report& report) {
   const std::size_t group = group_of(report.runs);
   LineChart chart{.label = "Training loss against the step; the numbers stand in the table below", .x_title = "step", .y_title = "loss, nats a token", .series = {}};
-  int style = 0;
+  int style = first_style(report.runs);
   for (const auto& run : report.runs) chart.series.push_back(curve(run, style++, group, &StepRecord::loss));
   if (report.runs.size() == 1) {
-    Series validation{.name = "validation", .style = 1, .x = {}, .y = {}, .markers_only = true};
+    Series validation{.name = "validation", .style = 3, .x = {}, .y = {}, .markers_only = true};
     for (const auto& s : report.runs.front().steps)
       if (std::isfinite(s.val_loss)) { validation.x.push_back(static_cast<double>(s.step)); validation.y.push_back(s.val_loss); }
     chart.series.front().name = "training";
@@ -124,7 +127,7 @@ std::string scale_section(const Report& report) {
   LineChart chart{.label = "Loss scale against the step; the numbers stand in the table below", .x_title = "step", .y_title = "loss scale (powers of two)", .series = {}, .log2_y = true, .stairs = true};
   std::vector<RunRecord> scaled;
   std::string skipped;
-  int style = 0;
+  int style = first_style(report.runs);
   for (const auto& run : report.runs) {
     Series s{.name = full_name(run), .style = style++, .x = {}, .y = {}};
     for (const auto& p : run.steps) { s.x.push_back(static_cast<double>(p.step)); s.y.push_back(p.scale); }
@@ -146,7 +149,7 @@ std::string scale_section(const Report& report) {
 std::string zero_section(const Report& report) {
   const std::size_t group = group_of(report.runs);
   LineChart chart{.label = "Share of gradient elements that are zero, against the step; the numbers stand in the table below", .x_title = "step", .y_title = "zero gradient elements", .series = {}, .percent = true};
-  int style = 0;
+  int style = first_style(report.runs);
   for (const auto& run : report.runs) chart.series.push_back(curve(run, style++, group, &StepRecord::zero_fraction));
   return fmt::format("<h2>Gradients lost to zero</h2>\n{}<figure>{}<figcaption>Share of the elements of all parameter gradients that are exactly 0: what lies below the format's smallest number.</figcaption></figure>\n{}",
                      legend(chart.series), draw(chart), folded("Zero gradient elements in numbers, of single steps", figures_table(report.runs, &StepRecord::zero_fraction, "{}", true)));

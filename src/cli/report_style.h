@@ -26,7 +26,7 @@ svg text{font-family:inherit;font-size:13px;fill:var(--soft)}
 svg text.name{fill:var(--text);font-size:15px}
 .grid{stroke:var(--rule);fill:none}.axis{stroke:var(--soft);fill:none}
 .line{fill:none;stroke-width:2;stroke-linejoin:round}.mark{stroke:var(--page);stroke-width:1}
-.line.s0{stroke:var(--s0)}.line.s1{stroke:var(--s1)}.line.s2{stroke:var(--s2)}.line.s3{stroke:var(--s3);stroke-dasharray:7 4}.line.s4{stroke:var(--s4)}.line.s5{stroke:var(--s5)}
+.line.s0{stroke:var(--s0);stroke-width:6;stroke-opacity:.3}.line.s1{stroke:var(--s1)}.line.s2{stroke:var(--s2);stroke-dasharray:1 6;stroke-linecap:round;stroke-width:3.5}.line.s3{stroke:var(--s3);stroke-dasharray:7 4}.line.s4{stroke:var(--s4)}.line.s5{stroke:var(--s5)}
 .mark.s0{fill:var(--s0)}.mark.s1{fill:var(--s1)}.mark.s2{fill:var(--s2)}.mark.s3{fill:var(--s3)}.mark.s4{fill:var(--s4)}.mark.s5{fill:var(--s5)}
 rect{stroke:var(--page);stroke-width:1}
 .c0{fill:var(--c0)}.c1{fill:var(--c1)}.c2{fill:var(--c2)}.c3{fill:var(--c3)}.c4{fill:var(--c4)}.c5{fill:var(--c5)}.c6{fill:var(--c6)}.c7{fill:var(--c7)}

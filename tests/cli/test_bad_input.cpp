@@ -4,6 +4,7 @@
 #include <algorithm>
 
 #include <doctest/doctest.h>
+#include <fmt/core.h>
 
 #include "cli/process.h"
 
@@ -52,7 +53,7 @@ struct Case {
 
 std::string listing(const fs::path& dir) {
   std::vector<std::string> all;
-  for (const auto& e : fs::recursive_directory_iterator(dir)) all.push_back(e.path().native() + (e.is_regular_file() ? " " + std::to_string(e.file_size()) : ""));
+  for (const auto& e : fs::recursive_directory_iterator(dir)) all.push_back(e.path().native() + (e.is_regular_file() ? fmt::format(" {}", e.file_size()) : ""));
   std::sort(all.begin(), all.end());
   std::string text;
   for (const auto& a : all) text += a + "\n";

@@ -135,6 +135,7 @@ TEST_CASE("numbers for people") {
   CHECK(format_share(0) == "0.0 %");
   CHECK(format_share(0.662) == "66.2 %");
   CHECK(format_share(0.00004) == "0.004 %");
+  CHECK(format_share(8e-7) == "under 0.001 %");
   CHECK(format_ms(1.234) == "1.23");
   CHECK(format_ms(99.99) == "100");
   CHECK(format_ms(536.2) == "536");
