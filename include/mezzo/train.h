@@ -47,7 +47,10 @@ struct StepOptions {
   double clip_norm = 0;
   int accumulate = 1;
   std::optional<amp::GradScalerOptions> scaler = {};  ///< unset: the recipe's
-  double loss_divisor = 1;                            ///< the loss is divided by this too: a mean over a larger global batch than the step runs
+  /// The loss is divided by this besides: it is then a mean over a larger global batch, of which the step runs a share. Gradients flow that much
+  /// smaller (what a 16-bit format must bear), and are multiplied by it again when the optimizer reads them: the norm, clipping, AdamW's eps and the
+  /// learning rate mean what they mean without it, and in exact arithmetic it changes nothing.
+  double loss_divisor = 1;
 };
 
 struct StepReport {

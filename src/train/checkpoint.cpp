@@ -142,7 +142,8 @@ std::string damage(const fs::path& checkpoint) {
       const io::MappedFile file(path, io::Access::sequential);
       const auto bytes = files.at(name).at("bytes").get<std::uint64_t>();
       if (file.bytes().size() != bytes) return fmt::format("{} has {} bytes, {} were written", path.native(), file.bytes().size(), bytes);
-      if (hex(io::checksum64(file.bytes())) != files.at(name).at("xxh3").get<std::string>()) return fmt::format("{} was altered since it was written: its checksum differs", path.native());
+      if (hex(io::checksum64(file.bytes())) != files.at(name).at("xxh3").get<std::string>())
+        return fmt::format("{} was altered since it was written: its checksum differs", path.native());
     }
     return {};
   } catch (const Json::exception& e) {
@@ -172,7 +173,8 @@ std::vector<std::int64_t> checkpoint_steps(const fs::path& run) {
 
 // ---- writing -------------------------------------------------------------------------------------
 
-void write_checkpoint(const fs::path& run, const RunState& state, const nn::Module& model, const optim::Optimizer& optimizer, const Json& run_config) {
+void write_checkpoint(const fs::path& run, const RunState& state, const nn::Module& model, const optim::Optimizer& optimizer,
+                      const Json& run_config) {
   const GradMode off(false);
   std::error_code error;
   fs::create_directories(run / "checkpoints", error);

@@ -8,6 +8,7 @@
 #include <filesystem>
 #include <optional>
 #include <string>
+#include <system_error>
 #include <vector>
 
 #include <mezzo/amp.h>
@@ -21,14 +22,20 @@ namespace mezzo::train {
 /// Where a run stands between two steps, tensors apart.
 struct RunState {
   std::int64_t step = 0, skipped = 0;
-  std::int64_t windows = 0;                     ///< of training text that were taken: Batches::position()
-  std::uint64_t seed = 0, counter = 0;          ///< of the default generator
-  double zero_sum = 0;                          ///< sum over steps of the share of zero gradient elements
+  std::int64_t windows = 0;             ///< of training text that were taken: Batches::position()
+  std::uint64_t seed = 0, counter = 0;  ///< of the default generator
+  double zero_sum = 0;                  ///< sum over steps of the share of zero gradient elements
   int skips_in_a_row = 0;
-  std::optional<amp::GradScalerState> scaler;   ///< unset: the run does not scale
+  std::optional<amp::GradScalerState> scaler;  ///< unset: the run does not scale
 };
 
-/// steps of the checkpoints below a run directory, rising.
+/// Whether there is something of that name; where it may not be looked at: no.
+inline bool present(const std::filesystem::path& p) {
+  std::error_code ignored;
+  return std::filesystem::exists(p, ignored);
+}
+
+/// Steps of the checkpoints below a run directory, rising.
 std::vector<std::int64_t> checkpoint_steps(const std::filesystem::path& run);
 std::filesystem::path checkpoint_path(const std::filesystem::path& run, std::int64_t step);
 

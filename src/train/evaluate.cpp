@@ -31,8 +31,10 @@ class EvalMode {
 
 }  // namespace
 
-EvalResult evaluate(models::Gpt& model, const text::TokenStream& stream, const EvalOptions& o, const std::function<bool(std::int64_t, std::int64_t)>& on_batch) {
-  if (o.seq > model.options().context) fail("eval", fmt::format("--seq {} given, at most the model's context of {} wanted", o.seq, model.options().context));
+EvalResult evaluate(models::Gpt& model, const text::TokenStream& stream, const EvalOptions& o,
+                    const std::function<bool(std::int64_t, std::int64_t)>& on_batch) {
+  if (o.seq > model.options().context)
+    fail("eval", fmt::format("--seq {} given, at most the model's context of {} wanted", o.seq, model.options().context));
   text::EvalBatches batches(stream, o.batch, o.seq);
   const std::int64_t windows = o.max_tokens > 0 ? std::clamp<std::int64_t>(o.max_tokens / o.seq, 1, batches.windows()) : batches.windows();
   const GradMode off(false);
@@ -67,19 +69,16 @@ namespace {
 
 constexpr const char* kTokenizerFile = "tokenizer_config.json";
 
-bool has(const fs::path& p) {
-  std::error_code none;
-  return fs::exists(p, none);
-}
-
 /// The tokenizer that a model directory names.
 std::shared_ptr<Tokenizer> tokenizer_of(const fs::path& dir) {
   const fs::path file = dir / kTokenizerFile;
-  if (has(file)) {
+  if (present(file)) {
     const io::Json j = io::read_json(file);
-    if (const auto it = j.find("mezzo"); it != j.end() && it->is_object() && it->value("kind", "") == "byte") return std::make_shared<ByteTokenizer>();
+    if (const auto it = j.find("mezzo"); it != j.end() && it->is_object() && it->value("kind", "") == "byte")
+      return std::make_shared<ByteTokenizer>();
   }
-  fail("model", fmt::format("{}: its tokenizer is not one of this version's", dir.native()), "this version reads the byte-level models that `mezzo train` writes");
+  fail("model", fmt::format("{}: its tokenizer is not one of this version's", dir.native()),
+       "this version reads the byte-level models that `mezzo train` writes");
 }
 
 RunModel from_checkpoint(const fs::path& checkpoint) {
@@ -95,14 +94,17 @@ RunModel from_checkpoint(const fs::path& checkpoint) {
 
 void write_model(const models::Gpt& model, const Tokenizer& tokenizer, const fs::path& dir) {
   models::save_pretrained(model, dir);
-  io::write_json(dir / kTokenizerFile, {{"tokenizer_class", "MezzoTokenizer"}, {"model_max_length", model.options().context}, {"mezzo", {{"kind", tokenizer.kind()}}}});
+  io::write_json(dir / kTokenizerFile,
+                 {{"tokenizer_class", "MezzoTokenizer"}, {"model_max_length", model.options().context}, {"mezzo", {{"kind", tokenizer.kind()}}}});
 }
 
 RunModel load_run_model(const fs::path& dir) {
-  if (!fs::is_directory(dir)) fail("model", fmt::format("{}: no such directory", dir.native()), "give a run directory, or one with model.safetensors and config.json");
-  if (has(dir / "manifest.json")) return from_checkpoint(dir);
-  if (has(dir / "model.safetensors")) return {models::load_gpt(dir), tokenizer_of(dir), dir};
-  if (has(dir / "model" / "model.safetensors")) return load_run_model(dir / "model");
+  if (!present(dir))
+    fail("model", fmt::format("{}: nothing of that name is there", dir.native()),
+         "give a run directory, or one with model.safetensors and config.json");
+  if (present(dir / "manifest.json")) return from_checkpoint(dir);
+  if (present(dir / "model.safetensors")) return {models::load_gpt(dir), tokenizer_of(dir), dir};
+  if (present(dir / "model" / "model.safetensors")) return load_run_model(dir / "model");
   const auto steps = checkpoint_steps(dir);
   if (steps.empty()) fail("model", fmt::format("{}: no model/ and no checkpoint in it", dir.native()), "has the run reached its first checkpoint?");
   return from_checkpoint(checkpoint_path(dir, steps.back()));

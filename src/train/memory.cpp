@@ -1,7 +1,9 @@
 // memory.cpp - the bytes of a training step, counted from shapes: the step is walked through as the ops run it, taking and giving back what
-// each of them takes and gives back, and the largest sum is what the run needs.
+// each of them takes and gives back, and the largest sum is what the run needs. Tensors are counted to the byte; the workspace of products
+// and attention is an estimate from above.
 #include <algorithm>
 
+#include "kernels/kernels.h"
 #include "text/corpus.h"
 #include "train/options.h"
 #include "train/trainer.h"
@@ -42,9 +44,23 @@ class Ledger {
 class GptStep {
  public:
   GptStep(const models::GptOptions& m, const TrainOptions& o, const PrecisionPlan& plan)
-      : c_(m.width), v_(m.vocab), t_(o.seq), n_(o.batch * o.seq), rows_(o.batch * m.heads * o.seq), layers_(m.layers), context_(m.context), drops_(m.dropout > 0),
-        accumulates_(o.accumulate > 1), low_(is_16bit(plan.recipe.low)), masters_(plan.recipe.storage == optim::Storage::master),
-        e_(static_cast<std::int64_t>(size_of(plan.recipe.low))), g_(masters_ && o.accumulate == 1 ? 2 : 4), nce_(n_ * c_ * e_) {}
+      : c_(m.width),
+        v_(m.vocab),
+        t_(o.seq),
+        n_(o.batch * o.seq),
+        rows_(o.batch * m.heads * o.seq),
+        layers_(m.layers),
+        context_(m.context),
+        drops_(m.dropout > 0),
+        accumulates_(o.accumulate > 1),
+        low_(is_16bit(plan.recipe.low)),
+        masters_(plan.recipe.storage == optim::Storage::master),
+        e_(static_cast<std::int64_t>(size_of(plan.recipe.low))),
+        g_(masters_ && o.accumulate == 1 ? 2 : 4),
+        nce_(n_ * c_ * e_),
+        head_(m.width / m.heads),
+        threads_(o.threads > 0 ? o.threads : num_threads()),
+        packed_(low_ && kernels::native_gemm(plan.recipe.low) ? 2 : 4) {}
 
   MemoryPlan walk() {
     state();
@@ -65,6 +81,22 @@ class GptStep {
   }
   std::int64_t statistics() const { return 2 * n_ * 4; }  // of a norm: mean and rstd, f32
 
+  // Workspace. A product packs panels of both operands: of the second up to a part of the last cache, of the first a part of each thread's L2.
+  // Attention packs a head's keys, values, queries and their gradients, and holds a few blocks of scores, for each thread.
+  void product(std::int64_t m, std::int64_t n, std::int64_t k) {
+    constexpr std::int64_t kSlice = 2048, kShared = 8 << 20;
+    const std::int64_t slice = std::min(k, kSlice) * packed_, second = std::min(n * slice, kShared),
+                       first = threads_ * std::min(m * slice, cpu_info().l2 * 3 / 8);
+    const std::int64_t sums = k > kSlice && e_ == 2 ? m * second / slice * 4 : 0;
+    ledger_.pass(Memory::workspace, first + second + sums);
+  }
+  void linear(std::int64_t in, std::int64_t out) { product(n_, out, in); }
+  void linear_backward(std::int64_t in, std::int64_t out) {
+    product(n_, in, out);
+    product(out, in, n_);
+  }
+  void attention(int rows, int blocks) { ledger_.pass(Memory::workspace, threads_ * 4 * (rows * t_ * head_ + blocks * 64 * 144)); }
+
   /// What lives from step to step.
   void state() {
     ledger_.take(Memory::weights, matrices() * (masters_ ? 2 : 4) + vectors() * 4);
@@ -76,59 +108,71 @@ class GptStep {
   }
 
   void forward() {
-    act(nce_ + t_ * c_ * e_);                 // tokens, positions
-    act(nce_);                                // their sum
+    act(nce_ + t_ * c_ * e_);  // tokens, positions
+    act(nce_);                 // their sum
     free(nce_ + t_ * c_ * e_);
     if (drops_) act(nce_), free(nce_);
     for (int i = 0; i < layers_; ++i) {
-      act(nce_ + statistics());               // ln_1
-      act(3 * nce_);                          // c_attn
-      act(nce_ + rows_ * 4);                  // attention, log-sum-exp of its rows
-      projection();
-      act(nce_ + statistics());               // ln_2
-      act(4 * nce_);                          // c_fc
-      act(4 * nce_);                          // gelu
-      projection();
+      act(nce_ + statistics());  // ln_1
+      act(3 * nce_);             // c_attn
+      linear(c_, 3 * c_);
+      act(nce_ + rows_ * 4);  // attention, log-sum-exp of its rows
+      attention(4, 3);
+      projection(1);
+      act(nce_ + statistics());  // ln_2
+      act(4 * nce_);             // c_fc
+      linear(c_, 4 * c_);
+      act(4 * nce_);  // gelu
+      projection(4);
     }
-    act(nce_ + statistics());                 // ln_f
-    act(n_ * 4 + nce_);                       // losses, dx
+    act(nce_ + statistics());                      // ln_f
+    act(n_ * 4 + nce_);                            // losses, dx
     ledger_.take(Memory::gradients, v_ * c_ * 4);  // dw
-    const std::int64_t chunk = std::min<std::int64_t>(n_, 256), ld = (v_ + 63) / 64 * 64;
-    ledger_.pass(Memory::workspace, chunk * ld * (4 + e_) + chunk * 4);
+    const std::int64_t chunk = std::min<std::int64_t>(n_, 256), ld = (v_ + 63) / 64 * 64, logits = chunk * ld * (4 + e_) + chunk * 4;
+    ledger_.take(Memory::workspace, logits);
+    product(chunk, v_, c_);
+    product(chunk, c_, v_);
+    product(v_, c_, chunk);
+    ledger_.give(Memory::workspace, logits);
     free(n_ * 4);
   }
   /// c_proj, with the residual in its epilogue or, under dropout, in a pass of its own.
-  void projection() {
+  void projection(std::int64_t k) {
     if (drops_) {
-      act(2 * nce_);
       act(nce_);
+      linear(k * c_, c_);
+      act(2 * nce_);
       free(2 * nce_);
     } else {
       act(nce_);
+      linear(k * c_, c_);
     }
   }
 
   void backward(bool first) {
-    act(nce_);                                // dx times the upstream number
+    act(nce_);  // dx times the upstream number
     if (!first) ledger_.give(Memory::gradients, v_ * c_ * 4);
-    free(2 * nce_);                           // ln_f's output, the stored dx
-    act(nce_);                                // ln_f's dx
+    free(2 * nce_);  // ln_f's output, the stored dx
+    act(nce_);       // ln_f's dx
     gradient(first, 2 * c_ * 4);
     free(2 * nce_ + statistics());
     for (int i = 0; i < layers_; ++i) {
       projection_backward(first, 4);
-      free(4 * nce_);                         // gelu's output
-      act(4 * nce_);                          // gelu's dx
+      free(4 * nce_);  // gelu's output
+      act(4 * nce_);   // gelu's dx
       free(8 * nce_);
-      act(nce_);                              // c_fc
+      act(nce_);  // c_fc
       gradient(first, 4 * c_ * c_ * g_ + 4 * c_ * 4);
+      linear_backward(c_, 4 * c_);
       free(5 * nce_);
       norm_backward(first);
       projection_backward(first, 1);
-      act(3 * nce_);                          // attention
+      act(3 * nce_);  // attention
+      attention(14, 7);
       free(5 * nce_ + rows_ * 4);
-      act(nce_);                              // c_attn
+      act(nce_);  // c_attn
       gradient(first, 3 * c_ * c_ * g_ + 3 * c_ * 4);
+      linear_backward(c_, 3 * c_);
       free(4 * nce_);
       norm_backward(first);
     }
@@ -142,6 +186,7 @@ class GptStep {
     if (drops_) act(nce_);
     act(k * nce_);
     gradient(first, k * c_ * c_ * g_ + c_ * 4);
+    linear_backward(k * c_, c_);
     if (drops_) free(nce_);
   }
   /// Adds to the residual's gradient in place; frees the gradient that arrived, the norm's input and statistics.
@@ -152,17 +197,20 @@ class GptStep {
 
   std::int64_t c_, v_, t_, n_, rows_, layers_, context_;
   bool drops_, accumulates_, low_, masters_;
-  std::int64_t e_, g_, nce_;
+  std::int64_t e_, g_, nce_, head_, threads_, packed_;
   Ledger ledger_;
 };
 
 }  // namespace
 
-MemoryPlan plan_bytes(const models::GptOptions& model, const TrainOptions& options, const PrecisionPlan& plan) { return GptStep(model, options, plan).walk(); }
+MemoryPlan plan_bytes(const models::GptOptions& model, const TrainOptions& options, const PrecisionPlan& plan) {
+  return GptStep(model, options, plan).walk();
+}
 
 MemoryPlan plan_bytes(const TrainOptions& options) {
   check(options);
-  return plan_bytes(resolve_model(options, ByteTokenizer().vocab_size()), options, resolve({.precision = options.precision, .loss_scale = options.loss_scale}));
+  return plan_bytes(resolve_model(options, ByteTokenizer().vocab_size()), options,
+                    resolve({.precision = options.precision, .loss_scale = options.loss_scale}));
 }
 
 }  // namespace mezzo::train

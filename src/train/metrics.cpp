@@ -50,8 +50,10 @@ Kept kept_of(const fs::path& file, std::int64_t done) {
 
 void append_line(std::string& to, const Progress& p) {
   const auto number = [&](std::string_view key, double value) {
-    if (std::isfinite(value)) fmt::format_to(std::back_inserter(to), ",\"{}\":{}", key, value);
-    else fmt::format_to(std::back_inserter(to), ",\"{}\":null", key);
+    if (std::isfinite(value))
+      fmt::format_to(std::back_inserter(to), ",\"{}\":{}", key, value);
+    else
+      fmt::format_to(std::back_inserter(to), ",\"{}\":null", key);
   };
   fmt::format_to(std::back_inserter(to), "{{\"step\":{}", p.step);
   number("loss", p.loss);
@@ -66,9 +68,11 @@ void append_line(std::string& to, const Progress& p) {
   to += "}\n";
 }
 
-MetricsLog::MetricsLog(const fs::path& run, std::int64_t done, bool tensorboard) : MetricsLog(run, done, tensorboard, kept_of(run / "metrics.jsonl", done)) {}
+MetricsLog::MetricsLog(const fs::path& run, std::int64_t done, bool tensorboard)
+    : MetricsLog(run, done, tensorboard, kept_of(run / "metrics.jsonl", done)) {}
 
-MetricsLog::MetricsLog(const fs::path& run, std::int64_t done, bool tensorboard, Kept kept) : lines_(run / "metrics.jsonl", kept.bytes), missing_(done - kept.lines) {
+MetricsLog::MetricsLog(const fs::path& run, std::int64_t done, bool tensorboard, Kept kept)
+    : lines_(run / "metrics.jsonl", kept.bytes), missing_(done - kept.lines) {
   if (tensorboard) events_.emplace(run, now(), done + 1);
 }
 
@@ -78,8 +82,13 @@ void MetricsLog::write(const Progress& p) {
   lines_.append(line_);
   lines_.flush();
   if (!events_) return;
-  std::array<io::Scalar, 7> scalars{{{"train/loss", p.loss}, {"train/lr", p.lr}, {"train/grad_norm", p.grad_norm}, {"amp/scale", p.scale},
-                                     {"amp/zero_fraction", p.zero_fraction}, {"speed/tokens_per_second", p.tokens_per_second}, {"validation/loss", p.val_loss.value_or(0)}}};
+  std::array<io::Scalar, 7> scalars{{{"train/loss", p.loss},
+                                     {"train/lr", p.lr},
+                                     {"train/grad_norm", p.grad_norm},
+                                     {"amp/scale", p.scale},
+                                     {"amp/zero_fraction", p.zero_fraction},
+                                     {"speed/tokens_per_second", p.tokens_per_second},
+                                     {"validation/loss", p.val_loss.value_or(0)}}};
   events_->scalars(p.step, now(), std::span(scalars).first(p.val_loss ? scalars.size() : scalars.size() - 1));
   events_->flush();
 }

@@ -16,7 +16,8 @@ class MetricsLog {
  public:
   /// Continues behind `done` steps: lines of later ones, and a torn last one, go.
   MetricsLog(const std::filesystem::path& run, std::int64_t done, bool tensorboard);
-  /// One step, on its way to the disk when this returns: a process that is killed afterwards has not lost it. Error: disk full; the lines before stay.
+  /// One step, on its way to the disk when this returns: a process that is killed afterwards has not lost it. Error: disk full; the lines before
+  /// stay.
   void write(const Progress&);
   /// Lines that the file lacks of the `done` steps: someone shortened it.
   std::int64_t missing() const { return missing_; }

@@ -49,12 +49,18 @@ void each_option(Options& o, F&& f) {
   f("threads", o.threads, free);
 }
 
-template <class T> io::Json value_of(const T& x) { return x; }
+template <class T>
+io::Json value_of(const T& x) {
+  return x;
+}
 io::Json value_of(const fs::path& x) { return x.native(); }
 io::Json value_of(const optim::ScheduleKind& x) { return name(x); }
 io::Json value_of(const std::optional<std::int64_t>& x) { return x ? io::Json(*x) : io::Json(nullptr); }
 
-template <class T> void read_value(const io::Json& j, T& x) { j.get_to(x); }
+template <class T>
+void read_value(const io::Json& j, T& x) {
+  j.get_to(x);
+}
 void read_value(const io::Json& j, fs::path& x) { x = j.get<std::string>(); }
 void read_value(const io::Json& j, optim::ScheduleKind& x) { x = optim::schedule_from_name(j.get<std::string>()); }
 void read_value(const io::Json& j, std::optional<std::int64_t>& x) { x = j.is_null() ? std::optional<std::int64_t>() : j.get<std::int64_t>(); }
@@ -85,7 +91,8 @@ void check(const TrainOptions& o) {
   positive("accumulate", o.accumulate);
   if (o.batch > kTokens / o.seq || o.batch * o.seq > kTokens / o.accumulate)
     fail(kOp, fmt::format("--batch {} --seq {} --accumulate {} given: more than {} tokens a step", o.batch, o.seq, o.accumulate, kTokens));
-  require(o.global_batch == 0 || o.global_batch >= tokens_of_step(o), "global-batch", o.global_batch, fmt::format("0, or at least the {} tokens that a step runs (batch x seq x accumulate)", tokens_of_step(o)));
+  require(o.global_batch == 0 || o.global_batch >= tokens_of_step(o), "global-batch", o.global_batch,
+          fmt::format("0, or at least the {} tokens that a step runs (batch x seq x accumulate)", tokens_of_step(o)));
 
   const auto finite = [](double x) { return std::isfinite(x); };
   const auto share = [](double x) { return x >= 0 && x < 1; };
@@ -111,7 +118,8 @@ models::GptOptions resolve_model(const TrainOptions& o, std::int64_t vocab) {
   const auto require_model = [](bool ok, std::string text) {
     if (!ok) fail("model", text);
   };
-  require_model(m.layers >= 1 && m.heads >= 1 && m.width >= 1, fmt::format("{} layers, {} heads, width {} given, 1 or more of each wanted", m.layers, m.heads, m.width));
+  require_model(m.layers >= 1 && m.heads >= 1 && m.width >= 1,
+                fmt::format("{} layers, {} heads, width {} given, 1 or more of each wanted", m.layers, m.heads, m.width));
   require_model(m.width % m.heads == 0, fmt::format("width {} given, a multiple of its {} heads wanted", m.width, m.heads));
   require_model(m.vocab >= vocab, fmt::format("vocab {} given, at least the tokenizer's {} wanted", m.vocab, vocab));
   require_model(m.context >= o.seq, fmt::format("context {} given, at least the {} tokens of --seq wanted", m.context, o.seq));
@@ -130,7 +138,9 @@ TrainOptions resolved(TrainOptions o, const models::GptOptions& m) {
   return o;
 }
 
-double loss_divisor(const TrainOptions& o) { return o.global_batch == 0 ? 1 : static_cast<double>(o.global_batch) / static_cast<double>(tokens_of_step(o)); }
+double loss_divisor(const TrainOptions& o) {
+  return o.global_batch == 0 ? 1 : static_cast<double>(o.global_batch) / static_cast<double>(tokens_of_step(o));
+}
 
 // ---- JSON ----------------------------------------------------------------------------------------
 
@@ -147,14 +157,22 @@ TrainOptions options_from_json(const io::Json& j, std::string_view source) {
     if (it == j.end()) fail("run", fmt::format("{}: the option `{}` is missing", source, key));
     try {
       read_value(*it, member);
-    } catch (const io::Json::exception&) { fail("run", fmt::format("{}: the option `{}` has the value {}, which is not of its type", source, key, io::to_text(*it))); }
+    } catch (const io::Json::exception&) {
+      fail("run", fmt::format("{}: the option `{}` has the value {}, which is not of its type", source, key, io::to_text(*it)));
+    }
   });
   return o;
 }
 
 io::Json to_json(const amp::GradScalerOptions& s) {
-  return {{"init_scale", s.init_scale}, {"growth_factor", s.growth_factor}, {"backoff_factor", s.backoff_factor}, {"growth_interval", s.growth_interval},
-          {"min_scale", s.min_scale},   {"max_scale", s.max_scale},         {"hysteresis", s.hysteresis},         {"max_consecutive_skips", s.max_consecutive_skips},
+  return {{"init_scale", s.init_scale},
+          {"growth_factor", s.growth_factor},
+          {"backoff_factor", s.backoff_factor},
+          {"growth_interval", s.growth_interval},
+          {"min_scale", s.min_scale},
+          {"max_scale", s.max_scale},
+          {"hysteresis", s.hysteresis},
+          {"max_consecutive_skips", s.max_consecutive_skips},
           {"dynamic", s.dynamic}};
 }
 
@@ -183,7 +201,8 @@ std::vector<std::string> differences(const TrainOptions& run, const TrainOptions
     std::string text = fmt::format("{}: {} in the run, {} given", flag(key), io::to_text(before), io::to_text(now));
     if (rule == OnResume::may_grow) {
       if (run.schedule == optim::ScheduleKind::constant && given.steps >= done) return;
-      text += run.schedule == optim::ScheduleKind::constant ? fmt::format(" ({} are done)", done) : fmt::format(" (the {} schedule depends on it)", name(run.schedule));
+      text += run.schedule == optim::ScheduleKind::constant ? fmt::format(" ({} are done)", done)
+                                                            : fmt::format(" (the {} schedule depends on it)", name(run.schedule));
     }
     out.push_back(std::move(text));
   });

@@ -31,7 +31,10 @@ const std::array<Recipe, 5>& recipes() {
 }
 constexpr std::array<std::string_view, 5> kLater{"bf16-split", "bf16-sr", "bf16-kahan", "bf16-pure", "fp16-pure"};
 
-struct Choice { const char* recipe; std::string reason; };
+struct Choice {
+  const char* recipe;
+  std::string reason;
+};
 /// "auto": a function of the instruction set alone.
 Choice automatic() {
   const Isa isa = active_isa();
@@ -56,15 +59,18 @@ std::optional<amp::GradScalerOptions> scaler_of(const std::string& loss_scale, P
   const Recipe& r = plan.recipe;
   if (loss_scale.empty()) return r.scaling ? std::optional(amp::GradScalerOptions{}) : std::nullopt;
   if (loss_scale == "none") {
-    if (r.low == Dtype::f16) plan.warnings.emplace_back("fp16 without loss scaling: gradients below 2^-25 become zero, and a step whose gradients overflow is skipped");
+    if (r.low == Dtype::f16)
+      plan.warnings.emplace_back("fp16 without loss scaling: gradients below 2^-25 become zero, and a step whose gradients overflow is skipped");
     return std::nullopt;
   }
   const auto constant = number(loss_scale);
   if (loss_scale != "dynamic" && !constant)
-    fail("loss scale", fmt::format("`{}` given, dynamic, none or a number wanted", loss_scale), near_names(loss_scale, std::array<std::string_view, 2>{"dynamic", "none"}));
+    fail("loss scale", fmt::format("`{}` given, dynamic, none or a number wanted", loss_scale),
+         near_names(loss_scale, std::array<std::string_view, 2>{"dynamic", "none"}));
   if (constant && !(*constant > 0 && *constant <= format_info(Dtype::f32).max))
     fail("loss scale", fmt::format("{} given, a number above 0 that f32 holds wanted", loss_scale));
-  if (r.low != Dtype::f16) plan.warnings.push_back(fmt::format("loss scaling with {}: its exponents reach as far as f32's, so scaling gains nothing", r.name));
+  if (r.low != Dtype::f16)
+    plan.warnings.push_back(fmt::format("loss scaling with {}: its exponents reach as far as f32's, so scaling gains nothing", r.name));
   return constant ? constant_scale(*constant) : amp::GradScalerOptions{};
 }
 
@@ -88,7 +94,8 @@ std::vector<std::string> what_stays_f32(const Recipe& r) {
 
 const char* what_is_16bit(const Recipe& r) {
   if (r.low == Dtype::f32) return "nothing";
-  return r.storage == optim::Storage::master ? "matrix weights and their gradients, operands of products and attention, the residual stream and its gradients, what is kept for backward"
+  return r.storage == optim::Storage::master ? "matrix weights and their gradients, operands of products and attention, the residual stream and its "
+                                               "gradients, what is kept for backward"
                                              : "operands of products and attention, the residual stream and its gradients, what is kept for backward";
 }
 
@@ -96,7 +103,8 @@ std::string scaling_text(const PrecisionPlan& p) {
   if (!p.scaler) return "none";
   const auto& s = *p.scaler;
   if (!s.dynamic) return fmt::format("constant, {}", s.init_scale);
-  return fmt::format("dynamic, from {}: times {} at Inf or NaN (that step is skipped), times {} after {} clean steps in a row", s.init_scale, s.backoff_factor, s.growth_factor, s.growth_interval);
+  return fmt::format("dynamic, from {}: times {} at Inf or NaN (that step is skipped), times {} after {} clean steps in a row", s.init_scale,
+                     s.backoff_factor, s.growth_factor, s.growth_interval);
 }
 
 }  // namespace
@@ -127,7 +135,8 @@ PrecisionPlan resolve(const PlanOptions& o) {
   if (o.precision == "auto") plan.reason = automatic().reason;
   const Dtype low = plan.recipe.low;
   if (is_16bit(low) && !kernels::native_gemm(low))
-    plan.warnings.push_back(fmt::format("{} has no {} products: operands are widened to f32 panel by panel, which saves memory and not time", plan.isa, mezzo::name(low)));
+    plan.warnings.push_back(fmt::format("{} has no {} products: operands are widened to f32 panel by panel, which saves memory and not time",
+                                        plan.isa, mezzo::name(low)));
   plan.scaler = scaler_of(o.loss_scale, plan);
   plan.stays_f32 = what_stays_f32(plan.recipe);
   return plan;

@@ -16,17 +16,21 @@ namespace {
 
 constexpr const char* kOp = "train::Step";
 
-const char* storage_name(optim::Storage s) { return s == optim::Storage::f32 ? "Storage::f32" : s == optim::Storage::master ? "Storage::master" : "another storage"; }
+const char* storage_name(optim::Storage s) {
+  return s == optim::Storage::f32 ? "Storage::f32" : s == optim::Storage::master ? "Storage::master" : "another storage";
+}
 
 void check(const optim::Optimizer& optimizer, const StepOptions& o, const Recipe& r) {
   if (o.accumulate < 1) fail(kOp, fmt::format("accumulate = {} given, 1 or more wanted", o.accumulate));
   if (!(o.clip_norm >= 0)) fail(kOp, fmt::format("clip_norm = {} given, 0 (no clipping) or more wanted", o.clip_norm));
-  if (!(o.loss_divisor > 0 && std::isfinite(o.loss_divisor))) fail(kOp, fmt::format("loss_divisor = {} given, a finite number above 0 wanted", o.loss_divisor));
+  if (!(o.loss_divisor > 0 && std::isfinite(o.loss_divisor)))
+    fail(kOp, fmt::format("loss_divisor = {} given, a finite number above 0 wanted", o.loss_divisor));
   if (optimizer.storage() != r.storage)
     fail(kOp, fmt::format("an optimizer with {} given, {} wanted for recipe {}", storage_name(optimizer.storage()), storage_name(r.storage), r.name),
          fmt::format("build it with .storage = {}", storage_name(r.storage)));
   if (r.storage != optim::Storage::f32 && optimizer.low() != r.low)
-    fail(kOp, fmt::format("an optimizer with {} weights given, {} wanted for recipe {}", name(optimizer.low()), name(r.low), r.name), fmt::format("build it with .low = {}", name(r.low)));
+    fail(kOp, fmt::format("an optimizer with {} weights given, {} wanted for recipe {}", name(optimizer.low()), name(r.low), r.name),
+         fmt::format("build it with .low = {}", name(r.low)));
 }
 
 }  // namespace
@@ -55,8 +59,11 @@ struct Step::Impl {
       const amp::Autocast region(plan.recipe.low, {.enabled = plan.recipe.autocast});
       loss = loss_of(micro);
     }
-    if (!loss.defined() || loss.numel() != 1) fail(kOp, fmt::format("the loss function returned {}, one number wanted", loss.defined() ? "shape " + to_string(loss.shape()) : "an undefined tensor"));
-    if (!loss.requires_grad()) fail(kOp, "the loss that was returned depends on no parameter", "was it computed under NoGrad, or from detached tensors?");
+    if (!loss.defined() || loss.numel() != 1)
+      fail(kOp, fmt::format("the loss function returned {}, one number wanted",
+                            loss.defined() ? "shape " + to_string(loss.shape()) : "an undefined tensor"));
+    if (!loss.requires_grad())
+      fail(kOp, "the loss that was returned depends on no parameter", "was it computed under NoGrad, or from detached tensors?");
     const double share = 1 / (options.accumulate * options.loss_divisor);
     if (loss.dtype() != Dtype::f64) loss = loss.to(Dtype::f32);
     scaler.scale(share == 1 ? loss : mul(loss, share)).backward();

@@ -45,7 +45,7 @@ std::string human(std::int64_t bytes) {
 /// What this run would write into a directory; empty: none of it is there.
 std::string taken_by(const fs::path& out) {
   for (const char* name : {"config.json", "metrics.jsonl", "checkpoints", "model", "report.html"})
-    if (fs::exists(out / name)) return name;
+    if (present(out / name)) return name;
   return {};
 }
 
@@ -55,12 +55,14 @@ void refuse_too_large(const MemoryPlan& plan) {
   std::string parts;
   std::int64_t largest = 0;
   for (std::size_t c = 0; c < kMemoryCategories; ++c) {
-    if (plan.bytes[c] > plan.peak / 100) parts += fmt::format("{}{} {}", parts.empty() ? "" : ", ", name(static_cast<Memory>(c)), human(plan.bytes[c]));
+    if (plan.bytes[c] > plan.peak / 100)
+      parts += fmt::format("{}{} {}", parts.empty() ? "" : ", ", name(static_cast<Memory>(c)), human(plan.bytes[c]));
     largest = std::max(largest, plan.bytes[c]);
   }
   const bool batch = largest == plan.bytes[static_cast<std::size_t>(Memory::activations)];
   fail(kOp, fmt::format("this run needs {} ({}), and this machine has {}", human(plan.peak), parts, human(memory)),
-       batch ? "a smaller --batch with a larger --accumulate is the same training in less memory" : "a smaller model, or a recipe with fewer bytes a parameter");
+       batch ? "a smaller --batch with a larger --accumulate is the same training in less memory"
+             : "a smaller model, or a recipe with fewer bytes a parameter");
 }
 
 }  // namespace
@@ -78,7 +80,7 @@ struct Trainer::Impl {
   std::optional<models::Gpt> model;
   std::optional<optim::AdamW> optimizer;
   std::optional<Step> step;
-  Tensor x, y;                   // (B, T) i32, filled again for each micro-batch
+  Tensor x, y;  // (B, T) i32, filled again for each micro-batch
   RunState state;
   std::int64_t first_step = 0, newest_checkpoint = -1;
   std::vector<double> step_times;
@@ -108,11 +110,13 @@ struct Trainer::Impl {
   void open_directory() {
     const fs::path& out = options.out;
     if (options.resume) {
-      if (!fs::exists(out / "config.json")) fail(kOp, fmt::format("{}: no run to resume (it has no config.json)", out.native()), "without --resume a new run begins there");
-    } else if (fs::exists(out)) {
+      if (!present(out / "config.json"))
+        fail(kOp, fmt::format("{}: no run to resume (it has no config.json)", out.native()), "without --resume a new run begins there");
+    } else if (present(out)) {
       if (!fs::is_directory(out)) fail(kOp, fmt::format("{}: not a directory", out.native()), "--out names the run's directory");
       if (const std::string what = taken_by(out); !what.empty())
-        fail(kOp, fmt::format("{}: already holds a run (its {} is there)", out.native(), what), "--resume continues it; another --out begins a new one");
+        fail(kOp, fmt::format("{}: already holds a run (its {} is there)", out.native(), what),
+             "--resume continues it; another --out begins a new one");
     }
     std::error_code error;
     fs::create_directories(out, error);
@@ -127,13 +131,18 @@ struct Trainer::Impl {
     model.emplace(shape);
     batches.emplace(corpus->train(), text::BatchesOptions{.batch = options.batch, .seq = options.seq, .seed = options.seed});
     // Decay pulls matrices towards zero; biases and norm weights have no reason to be small.
-    optim::ParamGroup decayed{.params = {}, .lr = options.lr, .weight_decay = options.weight_decay}, free{.params = {}, .lr = options.lr, .weight_decay = 0};
+    optim::ParamGroup decayed{.params = {}, .lr = options.lr, .weight_decay = options.weight_decay},
+        free{.params = {}, .lr = options.lr, .weight_decay = 0};
     for (const auto& w : model->parameters()) (w.dim() >= 2 ? decayed : free).params.push_back(w);
     const bool low = plan.recipe.storage != optim::Storage::f32;
-    optimizer.emplace(std::vector<optim::ParamGroup>{decayed, free},
-                      optim::AdamWOptions{.lr = options.lr, .betas = options.betas, .storage = plan.recipe.storage, .low = low ? plan.recipe.low : Dtype::bf16});
-    step.emplace(*optimizer, StepOptions{.recipe = plan.recipe.name, .clip_norm = options.clip_norm, .accumulate = options.accumulate,
-                                         .scaler = plan.scaler.value_or(amp::GradScalerOptions{.enabled = false}), .loss_divisor = train::loss_divisor(options)});
+    optimizer.emplace(
+        std::vector<optim::ParamGroup>{decayed, free},
+        optim::AdamWOptions{.lr = options.lr, .betas = options.betas, .storage = plan.recipe.storage, .low = low ? plan.recipe.low : Dtype::bf16});
+    step.emplace(*optimizer, StepOptions{.recipe = plan.recipe.name,
+                                         .clip_norm = options.clip_norm,
+                                         .accumulate = options.accumulate,
+                                         .scaler = plan.scaler.value_or(amp::GradScalerOptions{.enabled = false}),
+                                         .loss_divisor = train::loss_divisor(options)});
     const MemoryScope scope(Memory::data);
     x = empty({options.batch, options.seq}, {.dtype = Dtype::i32});
     y = empty({options.batch, options.seq}, {.dtype = Dtype::i32});
@@ -142,11 +151,22 @@ struct Trainer::Impl {
   io::Json config() const {
     return {{"mezzo", version()},
             {"options", to_json(options)},
-            {"model", {{"family", "gpt"}, {"vocab", shape.vocab}, {"context", shape.context}, {"layers", shape.layers}, {"heads", shape.heads}, {"width", shape.width}, {"dropout", shape.dropout},
-                       {"parameters", models::parameter_count(shape)}}},
+            {"model",
+             {{"family", "gpt"},
+              {"vocab", shape.vocab},
+              {"context", shape.context},
+              {"layers", shape.layers},
+              {"heads", shape.heads},
+              {"width", shape.width},
+              {"dropout", shape.dropout},
+              {"parameters", models::parameter_count(shape)}}},
             {"tokenizer", tokenizer.kind()},
-            {"data", {{"files", corpus->files()}, {"bytes", corpus->bytes()}, {"fingerprint", fmt::format("{:016x}", corpus->fingerprint())}, {"train_tokens", corpus->train().size()},
-                      {"validation_tokens", corpus->validation().size()}}},
+            {"data",
+             {{"files", corpus->files()},
+              {"bytes", corpus->bytes()},
+              {"fingerprint", fmt::format("{:016x}", corpus->fingerprint())},
+              {"train_tokens", corpus->train().size()},
+              {"validation_tokens", corpus->validation().size()}}},
             {"precision", to_json(plan)},
             {"tokens_per_step", tokens_of_step(options)},
             {"loss_divisor", train::loss_divisor(options)},
@@ -166,11 +186,15 @@ struct Trainer::Impl {
       compare("--loss-scale", run.at("precision").at("scaler"), now["precision"]["scaler"]);
       compare("the text (its fingerprint)", run.at("data").at("fingerprint"), now["data"]["fingerprint"]);
       if (!differ.empty())
-        fail("resume", fmt::format("{} does not continue with these options: {}", options.out.native(), fmt::join(differ, "; ")), "give the run's own options, or begin a new run in another --out");
+        fail("resume", fmt::format("{} does not continue with these options: {}", options.out.native(), fmt::join(differ, "; ")),
+             "give the run's own options, or begin a new run in another --out");
       if (before.threads != options.threads)
-        warnings.push_back(fmt::format("{} threads now, {} before: sums are taken in another order, so the run is not bit for bit what it would have been", options.threads, before.threads));
+        warnings.push_back(
+            fmt::format("{} threads now, {} before: sums are taken in another order, so the run is not bit for bit what it would have been",
+                        options.threads, before.threads));
       if (run.at("precision").at("isa") != now["precision"]["isa"])
-        warnings.push_back(fmt::format("instruction set {} now, {} before: the run is not bit for bit what it would have been", io::to_text(now["precision"]["isa"]), io::to_text(run.at("precision").at("isa"))));
+        warnings.push_back(fmt::format("instruction set {} now, {} before: the run is not bit for bit what it would have been",
+                                       io::to_text(now["precision"]["isa"]), io::to_text(run.at("precision").at("isa"))));
     } catch (const io::Json::exception& e) { fail("resume", fmt::format("{}: {}", source, io::plain_message(e.what()))); }
   }
 
@@ -208,7 +232,9 @@ struct Trainer::Impl {
     if (state.step > 0 || options.resume_step) remove_after(options.out, state.step);
     io::write_json(options.out / "config.json", config());
     MetricsLog metrics(options.out, state.step, options.tensorboard);
-    if (metrics.missing() > 0) log(LogLevel::warning, fmt::format("{}: {} of the {} steps before this one are missing", (options.out / "metrics.jsonl").native(), metrics.missing(), state.step));
+    if (metrics.missing() > 0)
+      log(LogLevel::warning,
+          fmt::format("{}: {} of the {} steps before this one are missing", (options.out / "metrics.jsonl").native(), metrics.missing(), state.step));
     model->train();
 
     TrainSummary summary;
@@ -224,7 +250,8 @@ struct Trainer::Impl {
         checkpoint();
         p.checkpoint = true;
       }
-      p.eta_seconds = std::chrono::duration<double>(Clock::now() - begin).count() / static_cast<double>(state.step - first_step) * static_cast<double>(options.steps - state.step);
+      p.eta_seconds = std::chrono::duration<double>(Clock::now() - begin).count() / static_cast<double>(state.step - first_step) *
+                      static_cast<double>(options.steps - state.step);
       summary.train_loss = p.loss;
       summary.val_loss = last ? p.val_loss : std::nullopt;
       if (on_progress) on_progress(p);
@@ -251,8 +278,10 @@ struct Trainer::Impl {
     ++state.step;
     state.windows = batches->position();
     state.zero_sum += r.zero_fraction;
-    if (!r.applied) skipped(report);
-    else state.skips_in_a_row = 0;
+    if (!r.applied)
+      skipped(report);
+    else
+      state.skips_in_a_row = 0;
 
     const double ms = milliseconds(Clock::now() - begin);
     step_times.push_back(ms);
@@ -261,8 +290,18 @@ struct Trainer::Impl {
       peak = report_now.peak;
       peak_bytes = report_now.at_peak;
     }
-    return {.step = state.step, .steps = options.steps, .loss = report.loss, .lr = lr, .grad_norm = r.grad_norm, .scale = r.scale, .applied = r.applied, .skipped = state.skipped,
-            .zero_fraction = r.zero_fraction, .culprit = r.applied ? std::string() : r.culprit, .tokens_per_second = static_cast<double>(tokens_of_step(options)) * 1000 / ms, .step_ms = ms,
+    return {.step = state.step,
+            .steps = options.steps,
+            .loss = report.loss,
+            .lr = lr,
+            .grad_norm = r.grad_norm,
+            .scale = r.scale,
+            .applied = r.applied,
+            .skipped = state.skipped,
+            .zero_fraction = r.zero_fraction,
+            .culprit = r.applied ? std::string() : r.culprit,
+            .tokens_per_second = static_cast<double>(tokens_of_step(options)) * 1000 / ms,
+            .step_ms = ms,
             .peak_bytes = report_now.peak};
   }
 
@@ -277,7 +316,9 @@ struct Trainer::Impl {
       fail(kOp, fmt::format("step {}: the loss is {}, and {}; nothing was updated", state.step, report.loss, first_bad_tensor(kind, r.culprit)),
            "a lower --lr, a longer --warmup or a smaller --clip-norm; --resume continues from the newest checkpoint");
     if (state.skips_in_a_row >= kMostSkips)
-      fail(kOp, fmt::format("step {}: {} steps in a row were skipped, at loss scale {}; {}", state.step, kMostSkips, r.scale, first_bad_tensor(kind, r.culprit)),
+      fail(kOp,
+           fmt::format("step {}: {} steps in a row were skipped, at loss scale {}; {}", state.step, kMostSkips, r.scale,
+                       first_bad_tensor(kind, r.culprit)),
            "bf16 has f32's range and needs no loss scale; or a lower --lr, a smaller --clip-norm");
   }
 
@@ -330,7 +371,9 @@ struct Trainer::Impl {
 
 Trainer::Trainer(TrainOptions o) : impl_(std::make_unique<Impl>(std::move(o))) {}
 Trainer::~Trainer() = default;
-TrainSummary Trainer::run(const std::function<void(const Progress&)>& on_progress, const std::function<bool()>& stop) { return impl_->run(on_progress, stop); }
+TrainSummary Trainer::run(const std::function<void(const Progress&)>& on_progress, const std::function<bool()>& stop) {
+  return impl_->run(on_progress, stop);
+}
 const TrainOptions& Trainer::options() const { return impl_->options; }
 const models::GptOptions& Trainer::model_options() const { return impl_->shape; }
 const PrecisionPlan& Trainer::plan() const { return impl_->plan; }
@@ -344,7 +387,7 @@ io::Json Trainer::config() const { return impl_->config(); }
 
 TrainOptions run_options(const fs::path& run) {
   const fs::path file = run / "config.json";
-  if (!fs::exists(file)) fail("run", fmt::format("{}: not a run directory (it has no config.json)", run.native()));
+  if (!present(file)) fail("run", fmt::format("{}: not a run directory (it has no config.json)", run.native()));
   const io::Json config = io::read_json(file);
   const auto it = config.find("options");
   if (it == config.end()) fail("run", fmt::format("{}: not the config of a run (it has no `options`)", file.native()));

@@ -26,41 +26,41 @@ namespace mezzo::train {
 /// Everything `mezzo train` can be told. Errors name the option as the command line spells it.
 struct TrainOptions {
   // what is trained
-  std::filesystem::path data;                     ///< text: a file, or a directory (text::Corpus says what it takes)
+  std::filesystem::path data;                            ///< text: a file, or a directory (text::Corpus says what it takes)
   std::string model = "gpt:layers=6,heads=6,width=384";  ///< a spec; vocab: the tokenizer's, context: seq, unless it says otherwise
-  std::filesystem::path out;                      ///< the run directory; made when it is not there
-  double val_fraction = 0.1;                      ///< of every file, for validation; 0: none
-  std::uint64_t seed = 0;                         ///< of the weights, the order of the data, dropout
+  std::filesystem::path out;                             ///< the run directory; made when it is not there
+  double val_fraction = 0.1;                             ///< of every file, for validation; 0: none
+  std::uint64_t seed = 0;                                ///< of the weights, the order of the data, dropout
 
   // how long, how much at once
-  std::int64_t batch = 8, seq = 256;              ///< B windows of T tokens in a micro-batch
-  std::int64_t steps = 1000;                      ///< optimizer steps of the whole run, skipped ones included
-  int accumulate = 1;                             ///< micro-batches of a step; the loss is their mean
-  std::int64_t global_batch = 0;                  ///< tokens over which the loss is a mean, of which a step runs B T accumulate; 0: those
+  std::int64_t batch = 8, seq = 256;  ///< B windows of T tokens in a micro-batch
+  std::int64_t steps = 1000;          ///< optimizer steps of the whole run, skipped ones included
+  int accumulate = 1;                 ///< micro-batches of a step; the loss is their mean
+  std::int64_t global_batch = 0;      ///< tokens over which the loss is a mean, of which a step runs B T accumulate; 0: those
 
   // AdamW; weight decay on matrices only
   double lr = 1e-3;
   optim::ScheduleKind schedule = optim::ScheduleKind::cosine;
-  std::optional<std::int64_t> warmup = {};        ///< steps; unset: a twentieth of the run, at most 500
-  double final_fraction = 0.1;                    ///< linear, cosine, wsd: last lr as a share of lr
+  std::optional<std::int64_t> warmup = {};  ///< steps; unset: a twentieth of the run, at most 500
+  double final_fraction = 0.1;              ///< linear, cosine, wsd: last lr as a share of lr
   double weight_decay = 0.1;
   std::array<double, 2> betas = {0.9, 0.95};
-  double clip_norm = 1;                           ///< 0: no clipping
+  double clip_norm = 1;  ///< 0: no clipping
 
   // precision
   std::string precision = "auto";
-  std::string loss_scale = {};                    ///< "dynamic", "none", a number, or empty: the recipe's
+  std::string loss_scale = {};  ///< "dynamic", "none", a number, or empty: the recipe's
 
   // what is written
-  std::int64_t checkpoint_steps = 500;            ///< 0: only when the run ends or is stopped
-  int keep = 3;                                   ///< newest checkpoints that stay; 0: all
-  std::int64_t eval_steps = 250;                  ///< validation loss each that many steps; 0: only at the end (where it is always taken)
-  std::int64_t eval_tokens = 0;                   ///< of the validation part in the evaluations on the way; 0: all of it. At the end: all
+  std::int64_t checkpoint_steps = 500;  ///< 0: only when the run ends or is stopped
+  int keep = 3;                         ///< newest checkpoints that stay; 0: all
+  std::int64_t eval_steps = 250;        ///< validation loss each that many steps; 0: only at the end (where it is always taken)
+  std::int64_t eval_tokens = 0;         ///< of the validation part in the evaluations on the way; 0: all of it. At the end: all
   bool tensorboard = true;
 
-  int threads = 0;                                ///< 0: as they are
-  bool resume = false;                            ///< continue the run in `out` from its newest checkpoint (from the start, if it has none yet)
-  std::optional<std::int64_t> resume_step = {};   ///< ... from checkpoints/step-N instead; later ones are removed (they will be made again)
+  int threads = 0;                               ///< 0: as they are
+  bool resume = false;                           ///< continue the run in `out` from its newest checkpoint (from the start, if it has none yet)
+  std::optional<std::int64_t> resume_step = {};  ///< ... from checkpoints/step-N instead; later ones are removed (they will be made again)
 };
 
 /// The options that a run directory was made with (its config.json), to resume it without repeating them. Error where it holds no run.
@@ -68,39 +68,39 @@ TrainOptions run_options(const std::filesystem::path& run_directory);
 
 /// One step, as it has just ended.
 struct Progress {
-  std::int64_t step = 0, steps = 0;               ///< 1 is the first
-  double loss = 0, lr = 0, grad_norm = 0;         ///< loss: mean natural-log loss a token of the step's tokens; norm: before clipping
-  double scale = 1;                               ///< that the loss was multiplied by; 1 without scaling
+  std::int64_t step = 0, steps = 0;        ///< 1 is the first
+  double loss = 0, lr = 0, grad_norm = 0;  ///< loss: mean natural-log loss a token of the step's tokens; norm: before clipping
+  double scale = 1;                        ///< that the loss was multiplied by; 1 without scaling
   bool applied = true;
-  std::int64_t skipped = 0;                       ///< steps so far that were not applied
-  double zero_fraction = 0;                       ///< share of this step's gradient elements that are exactly 0
-  std::string culprit = {};                       ///< of a skipped step: the first parameter whose gradient holds Inf or NaN
+  std::int64_t skipped = 0;  ///< steps so far that were not applied
+  double zero_fraction = 0;  ///< share of this step's gradient elements that are exactly 0
+  std::string culprit = {};  ///< of a skipped step: the first parameter whose gradient holds Inf or NaN
   double tokens_per_second = 0, step_ms = 0, eta_seconds = 0;
-  std::int64_t peak_bytes = 0;                    ///< largest sum of live bytes during this step
-  std::optional<double> val_loss = {};            ///< when it was taken after this step
-  bool checkpoint = false;                        ///< one was written after this step
+  std::int64_t peak_bytes = 0;          ///< largest sum of live bytes during this step
+  std::optional<double> val_loss = {};  ///< when it was taken after this step
+  bool checkpoint = false;              ///< one was written after this step
 };
 
 enum class RunStatus : std::uint8_t { finished, interrupted };
 
 struct TrainSummary {
   RunStatus status = RunStatus::finished;
-  std::int64_t step = 0, skipped = 0;             ///< of the whole run, resumed parts included
-  std::optional<double> val_loss = {};            ///< mean natural-log loss a token of the whole validation part; none without one, or when interrupted
-  double train_loss = 0;                          ///< of the last step
-  double scale = 1;                               ///< at the end
-  double zero_fraction = 0;                       ///< share of gradient elements that were exactly 0, all steps together
-  double step_ms_median = 0, tokens_per_second = 0;  ///< of the steps this process ran from the fourth on (of all, if there are fewer)
-  std::int64_t tokens = 0;                        ///< trained on, of the whole run
-  std::int64_t peak_bytes = 0;                    ///< largest of the steps this process ran
+  std::int64_t step = 0, skipped = 0;   ///< of the whole run, resumed parts included
+  std::optional<double> val_loss = {};  ///< mean natural-log loss a token of the whole validation part; none without one, or when interrupted
+  double train_loss = 0;                ///< of the last step
+  double scale = 1;                     ///< at the end
+  double zero_fraction = 0;             ///< share of gradient elements that were exactly 0, all steps together
+  double step_ms_median = 0, tokens_per_second = 0;     ///< of the steps this process ran from the fourth on (of all, if there are fewer)
+  std::int64_t tokens = 0;                              ///< trained on, of the whole run
+  std::int64_t peak_bytes = 0;                          ///< largest of the steps this process ran
   std::array<std::int64_t, kMemoryCategories> bytes{};  ///< at that peak, by category
-  std::filesystem::path checkpoint;               ///< the newest
+  std::filesystem::path checkpoint;                     ///< the newest
 };
 
 /// Bytes at the peak of a step, counted from shapes before anything is allocated.
 struct MemoryPlan {
   std::array<std::int64_t, kMemoryCategories> bytes{};
-  std::int64_t peak = 0;                          ///< their sum
+  std::int64_t peak = 0;  ///< their sum
 };
 MemoryPlan plan_bytes(const models::GptOptions&, const TrainOptions&, const PrecisionPlan&);
 /// The same from the options alone: does not read the data (vocab: the byte tokenizer's 256).
@@ -119,16 +119,16 @@ class Trainer {
   /// Once. Error: NaN or Inf where the recipe has no way to skip it, a full disk, too many skipped steps in a row; what was written before stays.
   TrainSummary run(const std::function<void(const Progress&)>& on_progress = {}, const std::function<bool()>& stop = {});
 
-  const TrainOptions& options() const;            ///< resolved: warm-up, threads, precision still as asked
+  const TrainOptions& options() const;  ///< resolved: warm-up, threads, precision still as asked
   const models::GptOptions& model_options() const;
   const PrecisionPlan& plan() const;
   const MemoryPlan& memory() const;
   const text::Corpus& corpus() const;
-  std::int64_t first_step() const;                ///< steps done before this process: 0, or where it resumed
-  double loss_divisor() const;                    ///< global_batch / (B T accumulate)
-  std::vector<std::string> warnings() const;      ///< for a person: the plan's, and those of the run (another thread count than before, ...)
+  std::int64_t first_step() const;            ///< steps done before this process: 0, or where it resumed
+  double loss_divisor() const;                ///< global_batch / (B T accumulate)
+  std::vector<std::string> warnings() const;  ///< for a person: the plan's, and those of the run (another thread count than before, ...)
   models::Gpt& model();
-  io::Json config() const;                        ///< what config.json holds
+  io::Json config() const;  ///< what config.json holds
 
  private:
   struct Impl;
@@ -139,22 +139,23 @@ class Trainer {
 
 struct EvalOptions {
   std::int64_t batch = 8, seq = 256;
-  std::int64_t max_tokens = 0;                    ///< 0: the whole stream
-  Recipe recipe = {};                             ///< its autocast
+  std::int64_t max_tokens = 0;  ///< 0: the whole stream
+  Recipe recipe = {};           ///< its autocast
 };
 struct EvalResult {
-  double loss = 0;                                ///< mean natural-log loss a token, summed in double over batches
+  double loss = 0;  ///< mean natural-log loss a token, summed in double over batches
   std::int64_t tokens = 0;
 };
 /// Windows of T inputs and their T next tokens, stride T, the incomplete tail dropped. No gradients, no dropout; the model's mode is put back.
-/// Error: the stream is shorter than one window, T beyond the model's context. `on_batch` (may be empty) sees windows done and their number; false stops (Error-free, the result counts what was done).
+/// Error: the stream is shorter than one window, T beyond the model's context. `on_batch` (may be empty) sees windows done and their number; false
+/// stops (Error-free, the result counts what was done).
 EvalResult evaluate(models::Gpt&, const text::TokenStream&, const EvalOptions&, const std::function<bool(std::int64_t, std::int64_t)>& on_batch = {});
 
 /// The model of a run directory (its model/, or else its newest checkpoint), or of a directory in Hugging Face's layout.
 struct RunModel {
   std::shared_ptr<models::Gpt> model;
   std::shared_ptr<Tokenizer> tokenizer;
-  std::filesystem::path source;                   ///< the directory it came from
+  std::filesystem::path source;  ///< the directory it came from
 };
 RunModel load_run_model(const std::filesystem::path& dir);
 /// Writes a model directory: Hugging Face's layout, and a tokenizer_config.json that names the tokenizer.

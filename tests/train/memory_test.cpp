@@ -9,14 +9,18 @@ namespace mezzo::test {
 TEST_CASE("the plan is what then happens") {
   const TempDir dir;
   write_small_text(dir, 40000);
-  struct Case { const char *recipe, *model; std::int64_t batch, seq; int accumulate; };
+  struct Case {
+    const char *recipe, *model;
+    std::int64_t batch, seq;
+    int accumulate;
+  };
   const Case cases[] = {
       {"fp32", "gpt:layers=2,heads=4,width=64", 8, 64, 1},
       {"bf16", "gpt:layers=3,heads=4,width=128", 4, 64, 1},
       {"bf16-master", "gpt:layers=2,heads=4,width=128", 4, 128, 1},
       {"fp16-master", "gpt:layers=2,heads=4,width=64", 4, 64, 3},
       {"fp16", "gpt:layers=2,heads=2,width=64,dropout=0.1", 8, 64, 2},
-      {"bf16", "gpt:layers=1,heads=2,width=256,vocab=2000", 1, 16, 1},      // weights, not activations, decide
+      {"bf16", "gpt:layers=1,heads=2,width=256,vocab=2000", 1, 16, 1},  // weights, not activations, decide
       {"fp32", "gpt:layers=2,heads=2,width=128,dropout=0.1", 2, 32, 1},
   };
   int n = 0;
@@ -35,10 +39,10 @@ TEST_CASE("the plan is what then happens") {
     std::string table;
     for (std::size_t k = 0; k < kMemoryCategories; ++k) table += fmt::format("{} {}/{} ", name(static_cast<Memory>(k)), plan.bytes[k], s.bytes[k]);
     MESSAGE(fmt::format("{} {}: planned/used {}/{} ({})", c.recipe, c.model, plan.peak, s.peak_bytes, table));
-    const auto workspace = static_cast<std::size_t>(Memory::workspace);
-    // The workspace of products is not planned: at these sizes it is a visible share, and it decides at which moment the peak is.
-    const double slack = 0.03 * static_cast<double>(s.peak_bytes) + static_cast<double>(std::max(plan.bytes[workspace], s.bytes[workspace]));
-    CHECK(std::abs(static_cast<double>(plan.peak - s.peak_bytes)) <= slack);
+    // The workspace of products and attention is planned from above, and is a visible share only at sizes as small as these.
+    const auto used = static_cast<double>(s.peak_bytes), planned = static_cast<double>(plan.peak);
+    CHECK(planned >= 0.99 * used);
+    CHECK(planned <= 1.03 * used + static_cast<double>(plan.bytes[static_cast<std::size_t>(Memory::workspace)]));
     for (const auto k : {Memory::weights, Memory::masters, Memory::optimizer, Memory::cast_cache, Memory::data})  // what is there all the time
       CHECK(plan.bytes[static_cast<std::size_t>(k)] == s.bytes[static_cast<std::size_t>(k)]);
   }

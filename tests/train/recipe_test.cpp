@@ -63,7 +63,9 @@ TEST_CASE("loss scaling: the recipe's, dynamic, none, a number") {
   CHECK_FALSE(scaler("fp16", "1024")->dynamic);
   CHECK(scaler("fp16", "0.5")->init_scale == 0.5);
 
-  const auto warnings = [](const char* precision, const char* scale) { return train::resolve({.precision = precision, .loss_scale = scale}).warnings; };
+  const auto warnings = [](const char* precision, const char* scale) {
+    return train::resolve({.precision = precision, .loss_scale = scale}).warnings;
+  };
   CHECK(contains(warnings("fp16", "none").back(), "2^-25"));
   CHECK(contains(warnings("fp32", "dynamic").back(), "gains nothing"));
 
@@ -72,7 +74,9 @@ TEST_CASE("loss scaling: the recipe's, dynamic, none, a number") {
 }
 
 TEST_CASE("a plan in words") {
-  const auto text = [](const char* precision, const char* scale = "") { return train::to_string(train::resolve({.precision = precision, .loss_scale = scale})); };
+  const auto text = [](const char* precision, const char* scale = "") {
+    return train::to_string(train::resolve({.precision = precision, .loss_scale = scale}));
+  };
   const std::string master = text("fp16-master");
   CHECK(contains(master, "precision  fp16-master\n"));
   CHECK(contains(master, "16-bit     matrix weights and their gradients"));

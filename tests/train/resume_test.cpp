@@ -196,6 +196,20 @@ TEST_CASE("options that contradict the run: an Error that names each") {
   CHECK(contains(error_of([&] { run(other_text); }), "the text (its fingerprint)"));
 }
 
+TEST_CASE("another number of threads: allowed, and said") {
+  const TempDir dir;
+  write_small_text(dir);
+  auto o = small_run(dir, "run");
+  train::Trainer(o).run({}, [n = 0]() mutable { return ++n == 4; });
+  o.resume = true;
+  o.threads = 2;
+  train::Trainer trainer(o);
+  REQUIRE(trainer.warnings().size() == 1);
+  CHECK(contains(trainer.warnings()[0], "2 threads now, 1 before"));
+  CHECK(trainer.first_step() == 4);
+  CHECK(trainer.run().step == o.steps);
+}
+
 TEST_CASE("a checkpoint that was shortened or altered is noticed, and an older one that is whole is offered") {
   const TempDir dir;
   write_small_text(dir);

@@ -17,7 +17,9 @@ namespace {
 
 namespace fs = std::filesystem;
 
-std::string refused(const train::TrainOptions& o) { return error_of([&] { train::Trainer t(o); }); }
+std::string refused(const train::TrainOptions& o) {
+  return error_of([&] { train::Trainer t(o); });
+}
 
 void limit_file_size(rlim_t bytes) {
   const rlimit limit{bytes, bytes};
@@ -95,7 +97,7 @@ TEST_CASE("a model read back gives the loss that the run ended with, in every re
     fs::remove_all(o.out / "model");
     CHECK(train::load_run_model(o.out).source == s.checkpoint);
   }
-  CHECK(contains(error_of([&] { train::load_run_model(dir / "nowhere"); }), "no such directory"));
+  CHECK(contains(error_of([&] { train::load_run_model(dir / "nowhere"); }), "nothing of that name is there"));
   fs::create_directory(dir / "empty");
   CHECK(contains(error_of([&] { train::load_run_model(dir / "empty"); }), "no model/ and no checkpoint"));
 }
@@ -115,7 +117,9 @@ TEST_CASE("evaluation is the mean over windows of -log p(next token)") {
     for (int i = 0; i < 12; ++i) {
       double sum = 0;
       for (int v = 0; v < 256; ++v) sum += std::exp(static_cast<double>(logits[static_cast<std::size_t>(i * 256 + v)]));
-      total += std::log(sum) - static_cast<double>(logits[static_cast<std::size_t>(i * 256 + static_cast<std::uint8_t>(text[static_cast<std::size_t>(w * 12 + i + 1)]))]);
+      total +=
+          std::log(sum) -
+          static_cast<double>(logits[static_cast<std::size_t>(i * 256 + static_cast<std::uint8_t>(text[static_cast<std::size_t>(w * 12 + i + 1)]))]);
     }
   }
   for (const std::int64_t batch : {1, 2, 7, 16}) {
@@ -192,7 +196,11 @@ TEST_CASE("options outside their range, by their names on the command line") {
   CHECK(contains(with([](auto& o) { o.model += ",context=8"; }), "context 8 given, at least the 16 tokens of --seq wanted"));
   CHECK(contains(with([](auto& o) { o.model += ",vocab=100"; }), "vocab 100 given, at least the tokenizer's 256 wanted"));
   CHECK(contains(with([&](auto& o) { o.data = dir / "absent.txt"; }), "absent.txt"));
-  CHECK(contains(with([](auto& o) { o.seq = 100000; o.model = "gpt:layers=1,heads=1,width=1"; }), "[data]"));
+  CHECK(contains(with([](auto& o) {
+                   o.seq = 100000;
+                   o.model = "gpt:layers=1,heads=1,width=1";
+                 }),
+                 "[data]"));
 }
 
 TEST_CASE("a directory that holds a run, or is in use, or holds none to resume") {

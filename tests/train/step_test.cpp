@@ -21,7 +21,9 @@ std::vector<std::vector<float>> values_of(const std::vector<Tensor>& tensors) {
   return out;
 }
 
-models::Gpt small_gpt(double dropout = 0) { return models::Gpt({.vocab = 32, .context = 8, .layers = 2, .heads = 2, .width = 16, .dropout = dropout}); }
+models::Gpt small_gpt(double dropout = 0) {
+  return models::Gpt({.vocab = 32, .context = 8, .layers = 2, .heads = 2, .width = 16, .dropout = dropout});
+}
 Tensor ids(Generator& random, std::int64_t b, std::int64_t t) {
   std::vector<std::int32_t> v(static_cast<std::size_t>(b * t));
   for (auto& x : v) x = static_cast<std::int32_t>(random.below(32));
@@ -50,8 +52,10 @@ TEST_CASE("a step is the written-out loop: autocast, scale, backward, step, upda
         }
         opt.zero_grad();
         Tensor loss;
-        if (recipe.autocast) loss = amp::autocast(recipe.low, [&] { return model.loss(x, y); });
-        else loss = model.loss(x, y);
+        if (recipe.autocast)
+          loss = amp::autocast(recipe.low, [&] { return model.loss(x, y); });
+        else
+          loss = model.loss(x, y);
         scaler.scale(loss).backward();
         scaler.step(opt, {.clip_norm = 0.5});
         scaler.update();
@@ -156,9 +160,10 @@ TEST_CASE("a loss function that throws changes nothing, and the next step is as 
   optim::Sgd opt({w}, {.lr = 1});
   train::Step step(opt, {.recipe = "fp32", .accumulate = 2});
   CHECK_THROWS_AS(step([&](int micro) {
-    if (micro == 1) throw std::runtime_error("out of data");
-    return dot(w, {5, 5});
-  }), std::runtime_error);
+                    if (micro == 1) throw std::runtime_error("out of data");
+                    return dot(w, {5, 5});
+                  }),
+                  std::runtime_error);
   CHECK(w.to_vector() == std::vector<float>{1, 2});
   step([&](int) { return dot(w, {1, 1}); });
   CHECK(w.to_vector() == std::vector<float>{0, 1});
