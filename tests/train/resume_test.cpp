@@ -30,10 +30,10 @@ std::map<std::string, std::string> files_of(const fs::path& checkpoint) {
 void check_equal(const fs::path& a, const fs::path& b, std::int64_t step) {
   const auto one = files_of(train::checkpoint_path(a, step)), two = files_of(train::checkpoint_path(b, step));
   REQUIRE(one.size() == 4);
-  for (const auto& [name, bytes] : one) {
-    CAPTURE(name);
-    REQUIRE(two.count(name) == 1);
-    CHECK(bytes == two.at(name));
+  for (const auto& file : one) {
+    CAPTURE(file.first);
+    REQUIRE(two.count(file.first) == 1);
+    CHECK(file.second == two.at(file.first));
   }
   const auto x = metrics_of(a), y = metrics_of(b);
   REQUIRE(x.size() == static_cast<std::size_t>(step));
