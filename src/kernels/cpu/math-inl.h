@@ -23,32 +23,42 @@ HWY_INLINE V Polynomial(D d, V, C c) { return hn::Set(d, c); }
 template <class D, class V, class C, class... Cs>
 HWY_INLINE V Polynomial(D d, V x, C c, Cs... rest) { return hn::MulAdd(x, Polynomial(d, x, rest...), hn::Set(d, c)); }
 
-/// x within [lo, hi]; NaN stays NaN (Highway's Min and Max leave that to the target).
+/// max(x, lo) and min(x, hi) that keep a NaN. On x86 the second operand of MINPS and MAXPS is what a NaN gives; other targets compare.
 template <class D, class V>
-HWY_INLINE V Clamp(D d, V x, float lo, float hi) {
-  const V low = hn::Set(d, lo), high = hn::Set(d, hi);
-  return hn::IfThenElse(hn::Gt(x, high), high, hn::IfThenElse(hn::Lt(x, low), low, x));
+HWY_INLINE V AtLeast(D d, V x, float lo) {
+  const V low = hn::Set(d, lo);
+  if constexpr (HWY_TARGET <= HWY_AVX2) return hn::Max(low, x); else return hn::IfThenElse(hn::Lt(x, low), low, x);
 }
+template <class D, class V>
+HWY_INLINE V AtMost(D d, V x, float hi) {
+  const V high = hn::Set(d, hi);
+  if constexpr (HWY_TARGET <= HWY_AVX2) return hn::Min(high, x); else return hn::IfThenElse(hn::Gt(x, high), high, x);
+}
+template <class D, class V>
+HWY_INLINE V Clamp(D d, V x, float lo, float hi) { return AtMost(d, AtLeast(d, x, lo), hi); }
 
 // ---- exp -----------------------------------------------------------------------------------------
 
-/// x = n ln 2 + r, |r| <= ln 2 / 2: n as an integer and as f32.
+/// x = n ln 2 + r, |r| <= ln 2 / 2; n is f32.
 template <class D>
 struct ExpReduction {
-  hn::VFromD<hn::RebindToSigned<D>> n;
-  hn::VFromD<D> r;
+  hn::VFromD<D> n, r;
 };
 
-/// Reduces head + tail (|tail| well below |head|), |head| < 2^21.
-template <class D, class V>
-HWY_INLINE ExpReduction<D> ReduceExp(D d, V head, V tail) {
-  const hn::RebindToSigned<D> di;
-  const V magic = hn::Set(d, 0x1.8p23f);  // added, it rounds to an integer and leaves that in the low bits
-  const V shifted = hn::MulAdd(hn::Add(head, tail), hn::Set(d, 0x1.715476p0f), magic);
-  const V n = hn::Sub(shifted, magic);
+// Added to an f32 below 2^21, it rounds to an integer and leaves that in the low bits.
+inline constexpr float kRoundingMagic = 0x1.8p23f;
+
+/// Reduces head, or head + tail with |tail| well below |head|; |head| < 2^21. A NaN's r is NaN.
+template <class D, class V, class... Tail>
+HWY_INLINE ExpReduction<D> ReduceExp(D d, V head, Tail... tail) {
+  V sum = head;
+  ((sum = hn::Add(sum, tail)), ...);
+  const V magic = hn::Set(d, kRoundingMagic);
+  const V n = hn::Sub(hn::MulAdd(sum, hn::Set(d, 0x1.715476p0f), magic), magic);
   V r = hn::NegMulAdd(n, hn::Set(d, 0x1.62e4p-1f), head);  // ln 2 to 15 bits: n times it is exact
-  r = hn::Add(hn::NegMulAdd(n, hn::Set(d, 0x1.7f7d1cp-20f), r), tail);
-  return {hn::Sub(hn::BitCast(di, shifted), hn::BitCast(di, magic)), r};
+  r = hn::NegMulAdd(n, hn::Set(d, 0x1.7f7d1cp-20f), r);
+  ((r = hn::Add(r, tail)), ...);
+  return {n, r};
 }
 
 /// exp(r) - 1 for a reduced r.
@@ -58,26 +68,32 @@ HWY_INLINE V Expm1Reduced(D d, V r) {
   return hn::MulAdd(hn::Mul(r, r), p, r);
 }
 
-/// 2^n for n in [-126, 127].
-template <class D, class VI>
-HWY_INLINE hn::VFromD<D> PowerOfTwo(D d, VI n) {
-  const hn::RebindToSigned<D> di;
-  return hn::BitCast(d, hn::ShiftLeft<23>(hn::Add(n, hn::Set(di, 127))));
+/// 2^n for n, an integer in f32, in [-126, 127].
+template <class D, class V>
+HWY_INLINE V PowerOfTwo(D d, V n) {
+  const hn::RebindToSigned<D> di;  // the low bits of n + magic are n plus those of magic, which the shift drops
+  return hn::BitCast(d, hn::ShiftLeft<23>(hn::BitCast(di, hn::Add(n, hn::Set(d, kRoundingMagic + 127)))));
 }
 
-/// v 2^n for n in [-252, 254], with one rounding where the result is subnormal.
-template <class D, class V, class VI>
-HWY_INLINE V ScaleByPower(D d, V v, VI n) {
-  const VI half = hn::ShiftRight<1>(n);
+/// v 2^n for n, an integer in f32, in [-252, 254], with one rounding where the result is subnormal.
+template <class D, class V>
+HWY_INLINE V ScaleByPower(D d, V v, V n) {
+#if HWY_TARGET <= HWY_AVX3
+  if constexpr (hn::MaxLanes(D()) == 16) return V{_mm512_scalef_ps(v.raw, n.raw)};
+#endif
+  const V magic = hn::Set(d, kRoundingMagic), half = hn::Sub(hn::MulAdd(n, hn::Set(d, 0.5f), magic), magic);
   return hn::Mul(hn::Mul(v, PowerOfTwo(d, half)), PowerOfTwo(d, hn::Sub(n, half)));
 }
 
+template <class D>
+HWY_INLINE hn::VFromD<D> ExpOf(D d, ExpReduction<D> e) { return ScaleByPower(d, hn::Add(Expm1Reduced(d, e.r), hn::Set(d, 1.0f)), e.n); }
+
 template <class D, class V>
-HWY_INLINE V Exp(D d, V x) {
-  const auto e = ReduceExp(d, Clamp(d, x, -105.0f, 90.0f), hn::Zero(d));  // beyond: 0 and Inf
-  const V y = ScaleByPower(d, hn::Add(Expm1Reduced(d, e.r), hn::Set(d, 1.0f)), e.n);
-  return hn::IfThenElse(hn::IsNaN(x), x, y);  // a NaN's n is anything
-}
+HWY_INLINE V Exp(D d, V x) { return ExpOf(d, ReduceExp(d, Clamp(d, x, -105.0f, 90.0f))); }  // beyond: 0 and Inf
+
+/// exp(-|x|).
+template <class D, class V>
+HWY_INLINE V ExpOfMinusAbs(D d, V x) { return ExpOf(d, ReduceExp(d, AtLeast(d, hn::Neg(hn::Abs(x)), -105.0f))); }
 
 // ---- log -----------------------------------------------------------------------------------------
 
@@ -114,26 +130,36 @@ HWY_INLINE V Log1pUnit(D d, V e) {
 
 template <class D, class V>
 HWY_INLINE V Tanh(D d, V x) {
-  const V t = hn::Abs(x);
-  const auto e = ReduceExp(d, Clamp(d, hn::Add(t, t), 0.0f, 40.0f), hn::Zero(d));
-  const V scale = PowerOfTwo(d, e.n), one = hn::Set(d, 1.0f), two = hn::Set(d, 2.0f);
+  const V t = AtMost(d, hn::Abs(x), 20.0f), one = hn::Set(d, 1.0f), two = hn::Set(d, 2.0f);
+  const auto e = ReduceExp(d, hn::Add(t, t));
+  const V scale = PowerOfTwo(d, e.n);
   const V expm1 = hn::MulAdd(scale, Expm1Reduced(d, e.r), hn::Sub(scale, one));  // of 2 |x|; exact for small x
-  const V y = hn::CopySignToAbs(hn::Div(expm1, hn::Add(expm1, two)), x);
-  return hn::IfThenElse(hn::IsNaN(x), x, y);
+  return hn::CopySignToAbs(hn::Div(expm1, hn::Add(expm1, two)), x);
 }
 
-/// 1 / (1 + exp(-x)), relatively accurate down to the subnormals.
+/// s = 1 / (1 + exp(-x)) and 1 - s, each relatively accurate down to the subnormals.
+template <class D>
+struct Logistic {
+  hn::VFromD<D> s, rest;
+};
+
+template <class D, class V>
+HWY_INLINE Logistic<D> LogisticOf(D d, V x) {
+  const V one = hn::Set(d, 1.0f), e = ExpOfMinusAbs(d, x), larger = hn::Div(one, hn::Add(one, e)), smaller = hn::Mul(e, larger);
+  const auto negative = hn::Lt(x, hn::Zero(d));
+  return {hn::IfThenElse(negative, smaller, larger), hn::IfThenElse(negative, larger, smaller)};
+}
+
 template <class D, class V>
 HWY_INLINE V Sigmoid(D d, V x) {
-  const V one = hn::Set(d, 1.0f);
-  const V e = Exp(d, hn::Neg(hn::Abs(x)));
+  const V one = hn::Set(d, 1.0f), e = ExpOfMinusAbs(d, x);
   return hn::Div(hn::IfThenElse(hn::Lt(x, hn::Zero(d)), e, one), hn::Add(one, e));
 }
 
 template <class D, class V>
 HWY_INLINE V Softplus(D d, V x) {
   const V relu = hn::IfThenElse(hn::Lt(x, hn::Zero(d)), hn::Zero(d), x);
-  return hn::Add(relu, Log1pUnit(d, Exp(d, hn::Neg(hn::Abs(x)))));
+  return hn::Add(relu, Log1pUnit(d, ExpOfMinusAbs(d, x)));
 }
 
 // ---- the normal distribution -----------------------------------------------------------------------
@@ -148,17 +174,15 @@ struct Normal {
 template <class D, class V>
 HWY_INLINE Normal<D> NormalOf(D d, V x) {
   const hn::RebindToUnsigned<D> du;
-  const V t = Clamp(d, hn::Abs(x), 0.0f, 15.0f), one = hn::Set(d, 1.0f);
+  const V t = AtMost(d, hn::Abs(x), 15.0f), one = hn::Set(d, 1.0f);
   // t^2 in two parts: the square of 12 bits is exact, and an error of t^2 would be one of the exponential, 100 times larger.
   const V head = hn::BitCast(d, hn::And(hn::BitCast(du, t), hn::Set(du, 0xfffff000u)));
   const V minus_half = hn::Set(d, -0.5f);
-  const auto e = ReduceExp(d, hn::Mul(hn::Mul(head, head), minus_half), hn::Mul(hn::Mul(hn::Sub(t, head), hn::Add(t, head)), minus_half));
-  const V exponential = ScaleByPower(d, hn::Add(Expm1Reduced(d, e.r), one), e.n);
+  const V exponential = ExpOf(d, ReduceExp(d, hn::Mul(hn::Mul(head, head), minus_half), hn::Mul(hn::Mul(hn::Sub(t, head), hn::Add(t, head)), minus_half)));
   const V u = hn::Div(one, hn::MulAdd(hn::Set(d, 0.3f), t, one));
   const V p = Polynomial(d, hn::Sub(u, hn::Set(d, 0x1.08p-1f)), 0x1.d14dc2p-3f, 0x1.5c4ddcp-2f, 0x1.6d3546p-2f, 0x1.ca26bcp-3f, 0x1.76b012p-6f, -0x1.4ae1d4p-4f, -0x1.09745ep-5f, 0x1.38da7p-5f, 0x1.1219ccp-6f, -0x1.51e4b4p-6f);
   const V tail = hn::Mul(hn::Mul(u, p), exponential);
-  const auto nan = hn::IsNaN(x);
-  return {hn::IfThenElse(nan, x, hn::IfThenElse(hn::Lt(x, hn::Zero(d)), tail, hn::Sub(one, tail))), hn::IfThenElse(nan, x, exponential)};
+  return {hn::IfThenElse(hn::Lt(x, hn::Zero(d)), tail, hn::Sub(one, tail)), exponential};
 }
 
 }  // namespace mezzo::kernels::HWY_NAMESPACE

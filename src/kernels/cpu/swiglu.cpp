@@ -24,15 +24,12 @@ void SwigluLoop(const void* gate, const void* up, void* y, std::int64_t n) {
   Map(n, static_cast<T*>(y), SiluTimes(), Elements<T>{static_cast<const T*>(gate)}, Elements<T>{static_cast<const T*>(up)});
 }
 
-// dgate = dy up silu'(gate), dup = dy silu(gate), of one sigmoid: s and 1 - s, each to full relative accuracy.
+// dgate = dy up silu'(gate), dup = dy silu(gate), of one sigmoid.
 template <class D, class V>
 HWY_INLINE void SwigluGradient(D d, V gate, V up, V dy, V& dgate, V& dup) {
-  const V one = hn::Set(d, 1.0f), near = Clamp(d, gate, -200.0f, 200.0f);
-  const V e = Exp(d, hn::Neg(hn::Abs(gate))), r = hn::Div(one, hn::Add(one, e)), q = hn::Mul(e, r);
-  const auto negative = hn::Lt(gate, hn::Zero(d));
-  const V s = hn::IfThenElse(negative, q, r), rest = hn::IfThenElse(negative, r, q);
-  dgate = hn::Mul(hn::Mul(dy, up), hn::Mul(s, hn::MulAdd(near, rest, one)));
-  dup = hn::Mul(dy, hn::Mul(gate, s));
+  const auto p = LogisticOf(d, gate);
+  dgate = hn::Mul(hn::Mul(dy, up), SiluSlope(d, gate, p));
+  dup = hn::Mul(dy, hn::Mul(gate, p.s));
 }
 
 template <class T>

@@ -43,11 +43,9 @@ HWY_INLINE V Evaluate(D d, V x) {
 
 /// silu'(x) = s + x s (1 - s), s = sigmoid(x).
 template <class D, class V>
-HWY_INLINE V SiluSlope(D d, V x) {
-  const V one = hn::Set(d, 1.0f), near = Clamp(d, x, -200.0f, 200.0f);  // so that Inf does not meet 0
-  const V e = Exp(d, hn::Neg(hn::Abs(x))), r = hn::Div(one, hn::Add(one, e)), q = hn::Mul(e, r);  // s and 1 - s in either order
-  const auto negative = hn::Lt(x, hn::Zero(d));
-  return hn::Mul(hn::IfThenElse(negative, q, r), hn::MulAdd(near, hn::IfThenElse(negative, r, q), one));
+HWY_INLINE V SiluSlope(D d, V x, Logistic<D> p) {
+  const V near = Clamp(d, x, -200.0f, 200.0f);  // so that Inf does not meet 0
+  return hn::Mul(p.s, hn::MulAdd(near, p.rest, hn::Set(d, 1.0f)));
 }
 
 /// dy f'; s is the function's output or input, as derivative_from_output says.
@@ -66,18 +64,17 @@ HWY_INLINE V Differentiate(D d, V s, V dy) {
   else if constexpr (op == Unary::tanh) return hn::Mul(dy, hn::Mul(hn::Sub(one, s), hn::Add(one, s)));
   else if constexpr (op == Unary::sigmoid) return hn::Mul(dy, hn::Mul(s, hn::Sub(one, s)));
   else if constexpr (op == Unary::relu) return hn::IfThenElse(hn::Le(s, zero), zero, dy);
-  else if constexpr (op == Unary::silu) return hn::Mul(dy, SiluSlope(d, s));
+  else if constexpr (op == Unary::silu) return hn::Mul(dy, SiluSlope(d, s, LogisticOf(d, s)));
   else if constexpr (op == Unary::gelu) {
     const auto normal = NormalOf(d, s);
     return hn::Mul(dy, hn::MulAdd(hn::Mul(Clamp(d, s, -20.0f, 20.0f), hn::Set(d, 0.3989422804f)), normal.exponential, normal.cdf));
   }
   else if constexpr (op == Unary::gelu_tanh) {
     // sigmoid(z) + x sigmoid(z) (1 - sigmoid(z)) z'
-    const V x = Clamp(d, s, -20.0f, 20.0f), z = GeluArgument(d, x), square = hn::Mul(x, x);
-    const V e = Exp(d, hn::Neg(hn::Abs(z))), r = hn::Div(one, hn::Add(one, e)), q = hn::Mul(e, r);
-    const V slope = hn::MulAdd(square, hn::Set(d, 3 * kGeluCubic), hn::Set(d, kGeluLinear));
-    const auto negative = hn::Lt(z, zero);
-    return hn::Mul(dy, hn::Mul(hn::IfThenElse(negative, q, r), hn::MulAdd(hn::Mul(x, slope), hn::IfThenElse(negative, r, q), one)));
+    const V x = Clamp(d, s, -20.0f, 20.0f);
+    const auto p = LogisticOf(d, GeluArgument(d, x));
+    const V slope = hn::MulAdd(hn::Mul(x, x), hn::Set(d, 3 * kGeluCubic), hn::Set(d, kGeluLinear));
+    return hn::Mul(dy, hn::Mul(p.s, hn::MulAdd(hn::Mul(x, slope), p.rest, one)));
   }
   else if constexpr (op == Unary::softplus) return hn::Mul(dy, Sigmoid(d, s));
   else if constexpr (op == Unary::sin) return hn::Mul(dy, Cos(d, s));
