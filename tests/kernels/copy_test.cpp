@@ -196,7 +196,7 @@ TEST_CASE("copy: random strides and broadcasts, every pair of dtypes") {
 TEST_CASE("copy: transposed planes of every element size, whole tiles and not") {
   std::mt19937_64 engine(3);
   const auto check = [&]<class From, class To>(From, To) {
-    for (const auto& [rows, columns] : {std::pair<int, int>{8, 8}, {16, 128}, {31, 65}, {64, 64}, {100, 257}, {129, 130}, {7, 300}, {300, 9}}) {
+    for (const auto& [rows, columns] : {std::pair<int, int>{8, 8}, {16, 128}, {31, 65}, {64, 64}, {100, 257}, {129, 130}, {7, 300}, {300, 9}, {517, 1100}}) {
       const Strided s = plane(rows, columns);
       check_copy<From, To>(s, samples<From>(reach(s, 1), rows % 3, engine), columns % 3);
     }

@@ -31,22 +31,21 @@ Conversion PickConvert(Dtype from, Dtype to) { return from == f32 ? ConvertFrom<
 
 // ---- transposed tiles ------------------------------------------------------------------------------
 
-// y[c * ld + r] = x[r * kEdge + c] for r < rows, c < columns, of a tile of elements of U.
+// y[c * y_ld + r] = x[r * x_ld + c] for r < rows, c < columns, of elements of U.
 template <class U>
-void TransposeTile(const void* x_p, void* y_p, std::int64_t ld, int rows, int columns) {
-  constexpr int kEdge = kTileBytes / sizeof(U);
+void TransposeTile(const void* x_p, std::int64_t x_ld, void* y_p, std::int64_t y_ld, std::int64_t rows, std::int64_t columns) {
   const U* x = static_cast<const U*>(x_p);
   U* y = static_cast<U*>(y_p);
-  int whole_rows = 0, whole_columns = 0;
+  std::int64_t whole_rows = 0, whole_columns = 0;
 #if HWY_TARGET != HWY_SCALAR
   constexpr int kBlock = 16 / sizeof(U);
   const hn::FixedTag<U, kBlock> d;
   whole_rows = rows / kBlock * kBlock;
   whole_columns = columns / kBlock * kBlock;
-  for (int c = 0; c < whole_columns; c += kBlock) {
-    for (int r = 0; r < whole_rows; r += kBlock) {
+  for (std::int64_t c = 0; c < whole_columns; c += kBlock) {
+    for (std::int64_t r = 0; r < whole_rows; r += kBlock) {
       hn::VFromD<decltype(d)> v[kBlock], w[kBlock];
-      for (int i = 0; i < kBlock; ++i) v[i] = hn::LoadU(d, x + (r + i) * kEdge + c);
+      for (int i = 0; i < kBlock; ++i) v[i] = hn::LoadU(d, x + (r + i) * x_ld + c);
       for (int step = 1; step < kBlock; step *= 2) {  // each a perfect shuffle of the rows; all of them together transpose
         for (int i = 0; i < kBlock / 2; ++i) {
           w[2 * i] = hn::InterleaveLower(d, v[i], v[i + kBlock / 2]);
@@ -54,16 +53,16 @@ void TransposeTile(const void* x_p, void* y_p, std::int64_t ld, int rows, int co
         }
         for (int i = 0; i < kBlock; ++i) v[i] = w[i];
       }
-      for (int i = 0; i < kBlock; ++i) hn::StoreU(v[i], d, y + (c + i) * ld + r);
+      for (int i = 0; i < kBlock; ++i) hn::StoreU(v[i], d, y + (c + i) * y_ld + r);
     }
   }
 #endif
-  for (int c = 0; c < columns; ++c) {
-    for (int r = c < whole_columns ? whole_rows : 0; r < rows; ++r) y[c * ld + r] = x[r * kEdge + c];
+  for (std::int64_t c = 0; c < columns; ++c) {
+    for (std::int64_t r = c < whole_columns ? whole_rows : 0; r < rows; ++r) y[c * y_ld + r] = x[r * x_ld + c];
   }
 }
 
-using TileTranspose = void (*)(const void* x, void* y, std::int64_t ld, int rows, int columns);
+using TileTranspose = void (*)(const void* x, std::int64_t x_ld, void* y, std::int64_t y_ld, std::int64_t rows, std::int64_t columns);
 
 TileTranspose PickTranspose(std::size_t bytes) {
   switch (bytes) {
@@ -152,31 +151,39 @@ bool find_transposition(const Strided& s, Transposition& t) {
   return false;
 }
 
-void copy_transposed(const Transposition& t, Dtype from, Dtype to, const void* x, void* y) {
+// Through a square of y's dtype that stays in L2: both x and y are then walked in runs long enough for the hardware to fetch ahead.
+void copy_transposed(Queue& queue, const Transposition& t, Dtype from, Dtype to, const void* x, void* y) {
   const std::size_t x_bytes = size_of(from), y_bytes = size_of(to);
   const Conversion convert = conversion(from, to);
   const auto transpose = HWY_DYNAMIC_DISPATCH(PickTranspose)(y_bytes);
-  const auto edge = static_cast<std::int64_t>(kTileBytes / y_bytes);
-  const std::int64_t down = (t.rows + edge - 1) / edge, across = (t.columns + edge - 1) / edge;
-  parallel_for(t.outer.numel() * down * across, std::max<std::int64_t>(1, kGrain / (edge * edge)), [&](std::int64_t begin, std::int64_t end) {
-    alignas(kAlignment) std::byte tile[kTileBytes * kTileBytes];  // (edge, edge) of y's dtype
+  std::int64_t edge = y_bytes == 8 ? 128 : 256, down, across, tiles;
+  for (;; edge /= 2) {  // as large as leaves work for all threads
+    down = (t.rows + edge - 1) / edge;
+    across = (t.columns + edge - 1) / edge;
+    tiles = t.outer.numel() * down * across;
+    if (edge == 32 || tiles >= 4 * num_threads()) break;
+  }
+  const std::int64_t ld = edge + static_cast<std::int64_t>(kAlignment / y_bytes);  // rows a power of two apart would meet in few sets of L1
+  parallel_for(tiles, std::max<std::int64_t>(1, kGrain / (edge * edge)), [&](std::int64_t begin, std::int64_t end) {
+    const Block workspace = queue.scratch(static_cast<std::size_t>(edge * ld) * y_bytes);
+    auto* square = workspace.as<std::byte>();
     for (std::int64_t i = begin; i < end; ++i) {
       const Odometer plane(t.outer, i / (down * across));
       const std::int64_t row = i / across % down * edge, column = i % across * edge;
-      const auto rows = static_cast<int>(std::min(edge, t.rows - row)), columns = static_cast<int>(std::min(edge, t.columns - column));
+      const std::int64_t rows = std::min(edge, t.rows - row), columns = std::min(edge, t.columns - column);
       const void* from_p = at(x, plane.offset(1) + row * t.x_ld + column, x_bytes);
-      for (int r = 0; r < rows; ++r) convert(at(from_p, r * t.x_ld, x_bytes), tile + r * kTileBytes, columns);  // whole cache lines of x
-      transpose(tile, at(y, plane.offset(0) + column * t.y_ld + row, y_bytes), t.y_ld, rows, columns);
+      for (std::int64_t r = 0; r < rows; ++r) convert(at(from_p, r * t.x_ld, x_bytes), at(square, r * ld, y_bytes), columns);
+      transpose(square, ld, at(y, plane.offset(0) + column * t.y_ld + row, y_bytes), t.y_ld, rows, columns);
     }
   });
 }
 
 }  // namespace
 
-void copy(Queue&, Dtype from, Dtype to, const void* x, void* y, const Strided& space) {
+void copy(Queue& queue, Dtype from, Dtype to, const void* x, void* y, const Strided& space) {
   const std::size_t x_bytes = size_of(from), y_bytes = size_of(to);
   Transposition t;
-  if (space.numel() > 0 && find_transposition(collapse(space), t)) return copy_transposed(t, from, to, x, y);
+  if (space.numel() > 0 && find_transposition(collapse(space), t)) return copy_transposed(queue, t, from, to, x, y);
   const Conversion span = conversion(from, to);
   for_each_span(space, {y_bytes, x_bytes}, {y, const_cast<void*>(x)}, [&](const Span& s) {
     if (s.splat != 1) return span(s.p[1], s.p[0], s.n);

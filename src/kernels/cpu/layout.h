@@ -14,9 +14,6 @@ namespace mezzo::kernels {
 /// dtype, and a whole number of vectors.
 inline constexpr std::int64_t kGrain = 16384, kAlign = 64;
 
-/// Transposing copies go tile by tile: squares whose rows have this many bytes, two cache lines.
-inline constexpr std::size_t kTileBytes = 128;
-
 /// The element `i` of an array whose elements have `bytes` bytes.
 inline void* at(void* p, std::int64_t i, std::size_t bytes) { return static_cast<std::byte*>(p) + i * static_cast<std::int64_t>(bytes); }
 inline const void* at(const void* p, std::int64_t i, std::size_t bytes) { return static_cast<const std::byte*>(p) + i * static_cast<std::int64_t>(bytes); }
