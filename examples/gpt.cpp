@@ -21,12 +21,12 @@ int main() {
   const std::vector<std::int32_t> tokens = tokenizer.encode(kText);
 
   models::Gpt model({.vocab = tokenizer.vocab_size(), .context = kTime, .layers = 2, .heads = 4, .width = 64});
-  optim::AdamW opt(model.named_parameters(), {.lr = 5e-3, .betas = {0.9, 0.99}});
+  optim::AdamW opt(model.named_parameters(), {.lr = 2e-3, .betas = {0.9, 0.99}});
   train::Step step(opt, {.recipe = "bf16", .clip_norm = 1});
 
   Generator order(1);
   std::vector<std::int32_t> ids(kBatch * kTime), targets(kBatch * kTime);  // (B, T)
-  for (int i = 0; i <= 60; ++i) {
+  for (int i = 0; i <= 400; ++i) {
     for (std::int64_t b = 0; b < kBatch; ++b) {
       const auto begin = tokens.begin() + static_cast<std::ptrdiff_t>(order.below(tokens.size() - kTime));
       std::copy_n(begin, kTime, ids.begin() + b * kTime);
@@ -35,9 +35,10 @@ int main() {
     const auto report = step([&](int) {
       return model.loss(from_span<std::int32_t>(ids, {kBatch, kTime}), from_span<std::int32_t>(targets, {kBatch, kTime}));
     });
-    if (i % 20 == 0) std::printf("step %3d  loss %.2f\n", i, report.loss);
+    if (i % 100 == 0) std::printf("step %3d  loss %.2f\n", i, report.loss);
   }
 
-  const auto said = models::sample(model, tokenizer.encode("Scale what"), {.max_tokens = 28, .temperature = 0});
-  std::printf("%s\n", tokenizer.decode(said).c_str());
+  const std::string said = tokenizer.decode(models::sample(model, tokenizer.encode("Scale what"), {.max_tokens = 28, .temperature = 0}));
+  std::printf("%s\n", said.c_str());
+  return kText.starts_with(said) ? 0 : 1;  // known by heart, or not
 }

@@ -94,6 +94,7 @@ void Engine::add(const Edge& edge, Tensor g) {
   if (edge.leaf) {
     const bool hooked = edge.leaf->extra && edge.leaf->extra->hooks && !edge.leaf->extra->hooks->hooks.empty();
     if (!captures() && !hooked) return accumulate_leaf(*edge.leaf, std::move(g), options_.create_graph);
+    if (captures() && std::none_of(captured_edges_.begin(), captured_edges_.end(), [&](const Edge& c) { return c.leaf == edge.leaf; })) return;
     if (g.dtype() != dtype) g = g.to(dtype);
     for (auto& total : leaf_totals_)
       if (total.leaf == edge.leaf) {

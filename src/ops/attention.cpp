@@ -43,7 +43,7 @@ kernels::HeadStrides head_strides(const Tensor& t) {
 
 /// The definition in plain ops: what runs in f64, and with create_graph. q (B, H, Tq, D), k, v (B, Hkv, Tk, D).
 Tensor plain_attention(const Tensor& q, const Tensor& k, const Tensor& v, const Tensor& mask, bool causal, double scale, double p, Draw draw) {
-  const auto b = q.size(0), h = q.size(1), h_kv = k.size(1), tq = q.size(2), tk = k.size(2), d = q.size(3);
+  const auto b = q.size(0), h = q.size(1), h_kv = k.size(1), tq = q.size(2), tk = k.size(2);
   const auto widen = [](const Tensor& t) { return is_16bit(t.dtype()) ? t.to(Dtype::f32) : t; };
   const auto spread = [&](const Tensor& t) {  // each key head serves h / h_kv query heads
     return h == h_kv ? t : t.unsqueeze(2).expand({b, h_kv, h / h_kv, tk, t.size(3)}).reshape({b, h, tk, t.size(3)});
@@ -63,7 +63,6 @@ Tensor plain_attention(const Tensor& q, const Tensor& k, const Tensor& v, const 
     kernels::dropout(cpu_queue(), keep.dtype(), data(keep), mutable_data(keep), keep.numel(), p, draw.seed, draw.offset);
     y = mul(y, keep);
   }
-  (void)d;
   return matmul(y, spread(widen(v))).to(q.dtype());
 }
 

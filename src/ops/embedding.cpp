@@ -32,21 +32,13 @@ Tensor embedding(const Tensor& ids, const Tensor& table) {
   kernels::gather_rows(cpu_queue(), rows.dtype(), y.dtype(), index.dtype(), data(rows), data(index), mutable_data(y), index.numel(), c);
   return record(OpId::embedding, y, {table}, {index}, [](Backward& g) {
     const Tensor ids = g.saved(0);
-    if (!g.create_graph() && (g.input(0).dtype == Dtype::f32 || g.input(0).dtype == Dtype::f64 || is_16bit(g.input(0).dtype))) {
-      if (const auto s = g.sink(0); s.buffer.defined()) {
-        const Dtype wide = s.buffer.dtype();
-        if (!is_16bit(wide)) {
-          if (!s.accumulate) kernels::fill(cpu_queue(), wide, 0, mutable_data(s.buffer), strided({&s.buffer}));
-          const Tensor rows = dense(g.dy());
-          const auto v = s.buffer.size(0), c = s.buffer.size(1);
-          return kernels::scatter_add_rows(cpu_queue(), rows.dtype(), wide, ids.dtype(), data(rows), data(ids), mutable_data(s.buffer), ids.numel(), v, c);
-        }
-        // A 16-bit leaf with one contribution: summed in f32, rounded once into its buffer.
-        const autograd::TensorMeta wide_table{s.buffer.shape(), Dtype::f32};
-        return copy_elements(s.buffer, scatter_rows(g.dy(), ids, wide_table));
-      }
-    }
-    g.set(0, scatter_rows(g.dy(), ids, g.input(0)));
+    const auto s = g.sink(0);
+    if (!s.buffer.defined()) return g.set(0, scatter_rows(g.dy(), ids, g.input(0)));
+    const Dtype wide = s.buffer.dtype();
+    if (is_16bit(wide)) return copy_elements(s.buffer, scatter_rows(g.dy(), ids, g.input(0)));  // the only contribution: summed in f32, rounded once
+    if (!s.accumulate) kernels::fill(cpu_queue(), wide, 0, mutable_data(s.buffer), strided({&s.buffer}));
+    const Tensor rows = dense(g.dy());
+    kernels::scatter_add_rows(cpu_queue(), rows.dtype(), wide, ids.dtype(), data(rows), data(ids), mutable_data(s.buffer), ids.numel(), s.buffer.size(0), s.buffer.size(1));
   });
 }
 
