@@ -26,8 +26,7 @@ constexpr Shape kShapes[] = {
 };
 
 /// q, k, v and their gradients packed as a projection leaves them: (B, T, 3, H, D), or apart where the shapes differ.
-template <class T>
-struct Tensors {
+template <class T> struct Tensors {
   Attention a;
   AttentionGrad g;
   std::vector<T> q, k, v, out, dout, dq, dk, dv;
@@ -58,15 +57,13 @@ struct Tensors {
   }
 };
 
-template <class T>
-void forward(benchmark::State& state) {
+template <class T> void forward(benchmark::State& state) {
   Tensors<T> x(kShapes[state.range(0)], state.range(1) != 0, static_cast<double>(state.range(2)) / 10);
   for (auto _ : state) attention(cpu_queue(), x.a, x.q.data(), x.k.data(), x.v.data(), x.out.data(), x.lse.data());
   state.counters["gflops"] = benchmark::Counter(4e-9 * x.scores() * static_cast<double>(x.a.d), benchmark::Counter::kIsIterationInvariantRate);
 }
 
-template <class T>
-void backward(benchmark::State& state) {
+template <class T> void backward(benchmark::State& state) {
   Tensors<T> x(kShapes[state.range(0)], state.range(1) != 0, static_cast<double>(state.range(2)) / 10);
   attention(cpu_queue(), x.a, x.q.data(), x.k.data(), x.v.data(), x.out.data(), x.lse.data());
   for (auto _ : state) {

@@ -21,7 +21,9 @@ using kernels::Gemm;
 enum class Pass { forward, input_grad, weight_grad };
 
 /// A Linear of `tokens` rows, `in` to `out`: y = x w^T, dx = dy w, dw += dy^T x.
-struct Layer { std::int64_t tokens, in, out; };
+struct Layer {
+  std::int64_t tokens, in, out;
+};
 constexpr Layer kGpt6x384[] = {{3072, 384, 1152}, {3072, 384, 384}, {3072, 384, 1536}, {3072, 1536, 384}, {3072, 384, 65}};
 constexpr Layer kGpt2[] = {{1024, 768, 2304}, {1024, 768, 768}, {1024, 768, 3072}, {1024, 3072, 768}, {256, 768, 50257},
                            {256, 768, 2304},  {256, 768, 768},  {256, 768, 3072},  {256, 3072, 768}};
@@ -45,14 +47,16 @@ void run(benchmark::State& state, const Gemm& g) {
   auto a = bytes(g.m * g.k, g.a), b = bytes(g.k * g.n, g.b), c = bytes(g.m * g.n, g.c);
   kernels::Queue& queue = kernels::cpu_queue();
   Generator random(1);
-  const auto fill = [&](std::vector<char>& x, Dtype t) { kernels::normal(queue, t, x.data(), static_cast<std::int64_t>(x.size() / size_of(t)), 0, 1, 1, random.reserve(x.size())); };
+  const auto fill = [&](std::vector<char>& x, Dtype t) {
+    kernels::normal(queue, t, x.data(), static_cast<std::int64_t>(x.size() / size_of(t)), 0, 1, 1, random.reserve(x.size()));
+  };
   fill(a, g.a), fill(b, g.b);
   for (auto _ : state) kernels::gemm(queue, g, a.data(), b.data(), c.data());
-  state.counters["GFLOP/s"] = benchmark::Counter(2e-9 * static_cast<double>(g.m * g.n) * static_cast<double>(g.k) * static_cast<double>(state.iterations()), benchmark::Counter::kIsRate);
+  state.counters["GFLOP/s"] = benchmark::Counter(
+      2e-9 * static_cast<double>(g.m * g.n) * static_cast<double>(g.k) * static_cast<double>(state.iterations()), benchmark::Counter::kIsRate);
 }
 
-template <std::size_t N>
-void add(const char* set, const Layer (&layers)[N]) {
+template <std::size_t N> void add(const char* set, const Layer (&layers)[N]) {
   constexpr const char* kPasses[] = {"forward", "input_grad", "weight_grad"};
   for (const Dtype t : {f32, bf16, f16}) {
     for (const Layer& l : layers) {

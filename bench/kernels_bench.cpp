@@ -43,9 +43,12 @@ double measure_triad() {
   float *a = block.as<float>(), *b = a + kN, *c = b + kN;
   std::fill(a, a + 3 * kN, 1.0f);
   const Call triad = [=] {
-    parallel_for(kN, 1 << 16, [=](std::int64_t from, std::int64_t to) {
-      for (std::int64_t i = from; i < to; ++i) a[i] = b[i] + 3.0f * c[i];
-    }, 64);
+    parallel_for(
+        kN, 1 << 16,
+        [=](std::int64_t from, std::int64_t to) {
+          for (std::int64_t i = from; i < to; ++i) a[i] = b[i] + 3.0f * c[i];
+        },
+        64);
   };
   double best = 1e9;
   for (int k = 0; k < 10; ++k) best = std::min(best, seconds_of(triad));
@@ -80,15 +83,18 @@ Shared array(Dtype dtype, std::int64_t n, double scale = 1) { return std::make_s
 // Registers what `make` returns once its arrays are there, as a benchmark that moves `bytes`. The bandwidth is that of the fastest call: on a
 // machine that others use too, it repeats better than a mean.
 void add(const std::string& name, double bytes, std::function<Call()> make) {
-  benchmark::RegisterBenchmark(name.c_str(), [bytes, make](benchmark::State& state) {
-    const Call call = make();
-    call();  // first touch
-    double best = 1e9;
-    for (auto _ : state) best = std::min(best, seconds_of(call));
-    state.counters["best_us"] = best * 1e6;
-    state.counters["GB/s"] = bytes / best * 1e-9;
-    state.counters["of_triad"] = bytes / best * 1e-9 / triad_bandwidth();
-  })->Unit(benchmark::kMicrosecond)->UseRealTime();
+  benchmark::RegisterBenchmark(name.c_str(),
+                               [bytes, make](benchmark::State& state) {
+                                 const Call call = make();
+                                 call();  // first touch
+                                 double best = 1e9;
+                                 for (auto _ : state) best = std::min(best, seconds_of(call));
+                                 state.counters["best_us"] = best * 1e6;
+                                 state.counters["GB/s"] = bytes / best * 1e-9;
+                                 state.counters["of_triad"] = bytes / best * 1e-9 / triad_bandwidth();
+                               })
+      ->Unit(benchmark::kMicrosecond)
+      ->UseRealTime();
 }
 
 double bytes_of(Dtype t, std::int64_t n) { return static_cast<double>(size_of(t)) * static_cast<double>(n); }
@@ -126,9 +132,8 @@ void add_optimizer() {
         benchmark::DoNotOptimize(stats);
       };
     });
-    add(fmt::format("scale_inplace/{}", name(t)), 2 * bytes_of(t, kN), [=] {
-      return [=, g = array(t, kN)] { scale_inplace(cpu_queue(), t, *g, kN, 1.0); };
-    });
+    add(fmt::format("scale_inplace/{}", name(t)), 2 * bytes_of(t, kN),
+        [=] { return [=, g = array(t, kN)] { scale_inplace(cpu_queue(), t, *g, kN, 1.0); }; });
   }
 }
 
@@ -147,8 +152,8 @@ void add_norm(bool rms, Dtype t, Rows s) {
     };
   });
   add(fmt::format("{}_backward/{}", op, suffix), 4 * bytes_of(t, n), [=] {
-    return [=, x = array(t, n), dy = array(t, n), dres = array(t, n), dx = array(t, n), w = array(f32, s.c), dw = array(f32, s.c), db = array(f32, s.c),
-            mean = array(f32, s.rows), rstd = array(f32, s.rows)] {
+    return [=, x = array(t, n), dy = array(t, n), dres = array(t, n), dx = array(t, n), w = array(f32, s.c), dw = array(f32, s.c),
+            db = array(f32, s.c), mean = array(f32, s.rows), rstd = array(f32, s.rows)] {
       layer_norm_backward(cpu_queue(), rms, t, f32, *x, *w, *mean, *rstd, *dy, *dres, *dx, *dw, rms ? nullptr : db->as<void>(), false, s.rows, s.c);
     };
   });
@@ -157,9 +162,8 @@ void add_norm(bool rms, Dtype t, Rows s) {
 void add_softmax(Dtype t, Rows s) {
   const std::int64_t n = s.rows * s.c;
   const std::string suffix = fmt::format("{}/{}x{}", name(t), s.rows, s.c);
-  add("softmax/" + suffix, 2 * bytes_of(t, n), [=] {
-    return [=, x = array(t, n), y = array(t, n)] { softmax(cpu_queue(), false, t, t, *x, *y, s.rows, s.c); };
-  });
+  add("softmax/" + suffix, 2 * bytes_of(t, n),
+      [=] { return [=, x = array(t, n), y = array(t, n)] { softmax(cpu_queue(), false, t, t, *x, *y, s.rows, s.c); }; });
   add("softmax_backward/" + suffix, 3 * bytes_of(t, n), [=] {
     return [=, y = array(t, n), dy = array(t, n), dx = array(t, n)] { softmax_backward(cpu_queue(), false, t, t, *y, *dy, *dx, s.rows, s.c); };
   });
@@ -206,16 +210,14 @@ void add_rows() {
 
 void add_elementwise() {
   constexpr std::int64_t kN = 3072 * 1536;  // the small GPT's MLP
-  add("convert/f32->bf16", bytes_of(f32, kN) + bytes_of(bf16, kN), [] {
-    return [x = array(f32, kN), y = array(bf16, kN)] { convert(cpu_queue(), f32, bf16, *x, *y, kN); };
-  });
+  add("convert/f32->bf16", bytes_of(f32, kN) + bytes_of(bf16, kN),
+      [] { return [x = array(f32, kN), y = array(bf16, kN)] { convert(cpu_queue(), f32, bf16, *x, *y, kN); }; });
   for (const Dtype t : {f32, bf16}) {
     const auto name_of = [&](const char* op) { return fmt::format("{}/{}", op, name(t)); };
     for (const auto& [op, label] : {std::pair(Unary::gelu_tanh, "gelu_tanh"), std::pair(Unary::gelu, "gelu"), std::pair(Unary::silu, "silu")}) {
       const Unary function = op;
-      add(name_of(label), 2 * bytes_of(t, kN), [=] {
-        return [=, x = array(t, kN), y = array(t, kN)] { unary(cpu_queue(), function, t, *x, *y, kN); };
-      });
+      add(name_of(label), 2 * bytes_of(t, kN),
+          [=] { return [=, x = array(t, kN), y = array(t, kN)] { unary(cpu_queue(), function, t, *x, *y, kN); }; });
       add(name_of(fmt::format("{}_backward", label).c_str()), 3 * bytes_of(t, kN), [=] {
         return [=, x = array(t, kN), dy = array(t, kN), dx = array(t, kN)] { unary_backward(cpu_queue(), function, t, *x, *dy, *dx, kN); };
       });
@@ -226,12 +228,10 @@ void add_elementwise() {
       for (auto& stride : s.stride) stride[0] = 1;
       return [=, a = array(t, kN), b = array(t, kN), y = array(t, kN)] { binary(cpu_queue(), Binary::add, t, *a, *b, *y, s); };
     });
-    add(name_of("swiglu"), 3 * bytes_of(t, kN), [=] {
-      return [=, gate = array(t, kN), up = array(t, kN), y = array(t, kN)] { swiglu(cpu_queue(), t, *gate, *up, *y, kN); };
-    });
-    add(name_of("sum_rows"), bytes_of(t, kN), [=] {
-      return [=, x = array(t, kN), sums = array(f32, 1536)] { sum_rows(cpu_queue(), t, *x, sums->as<float>(), 3072, 1536, false); };
-    });
+    add(name_of("swiglu"), 3 * bytes_of(t, kN),
+        [=] { return [=, gate = array(t, kN), up = array(t, kN), y = array(t, kN)] { swiglu(cpu_queue(), t, *gate, *up, *y, kN); }; });
+    add(name_of("sum_rows"), bytes_of(t, kN),
+        [=] { return [=, x = array(t, kN), sums = array(f32, 1536)] { sum_rows(cpu_queue(), t, *x, sums->as<float>(), 3072, 1536, false); }; });
   }
 }
 

@@ -16,9 +16,7 @@ int main() {
 
   for (int step = 0; step <= 200; ++step) {
     opt.zero_grad();
-    const Tensor loss = amp::autocast(f16, [&] {
-      return mse_loss(model(x), y);
-    });
+    const Tensor loss = amp::autocast(f16, [&] { return mse_loss(model(x), y); });
     scaler.scale(loss).backward();
     const auto result = scaler.step(opt, {.clip_norm = 1});
     scaler.update();

@@ -15,12 +15,12 @@ struct SquaredRelu : autograd::Function<SquaredRelu> {
     context.save({positive});
     return positive * positive;
   }
-  static Tensor backward(autograd::Context& context, const Tensor& dy) {
-    return dy * context.saved()[0] * 2.0;
-  }
+  static Tensor backward(autograd::Context& context, const Tensor& dy) { return dy * context.saved()[0] * 2.0; }
 };
 
-struct FeedForwardOptions { std::int64_t width = 0, hidden = 0; };
+struct FeedForwardOptions {
+  std::int64_t width = 0, hidden = 0;
+};
 
 /// x + down(SquaredRelu(up(norm(x)))): x (..., width).
 class FeedForward : public nn::Module {
@@ -33,7 +33,7 @@ class FeedForward : public nn::Module {
 
   Tensor forward(const Tensor& x) override {
     const Tensor hidden = SquaredRelu::apply((*up_)((*norm_)(x)));
-    return x + (*down_)(hidden) * gain_;
+    return x + (*down_)(hidden)*gain_;
   }
 
  private:

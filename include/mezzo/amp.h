@@ -16,8 +16,8 @@ namespace mezzo::amp {
 
 struct AutocastOptions {
   bool enabled = true;
-  bool cache = true;                     ///< keep the 16-bit copies of parameters between uses
-  std::optional<Policy> policy = {};     ///< unset: the enclosing region's, or mezzo() at the outermost
+  bool cache = true;                  ///< keep the 16-bit copies of parameters between uses
+  std::optional<Policy> policy = {};  ///< unset: the enclosing region's, or mezzo() at the outermost
 };
 
 /// Inside its scope ops run in the precision their class says. Per thread; nests; restores on unwind.
@@ -36,11 +36,15 @@ class MEZZO_API Autocast {
 };
 
 /// fn() inside an Autocast; its result.
-template <class F> requires std::is_invocable_v<F> decltype(auto) autocast(Dtype dtype, F&& fn) {
+template <class F>
+requires std::is_invocable_v<F>
+decltype(auto) autocast(Dtype dtype, F&& fn) {
   const Autocast region(dtype);
   return std::forward<F>(fn)();
 }
-template <class F> requires std::is_invocable_v<F> decltype(auto) autocast(Dtype dtype, AutocastOptions options, F&& fn) {
+template <class F>
+requires std::is_invocable_v<F>
+decltype(auto) autocast(Dtype dtype, AutocastOptions options, F&& fn) {
   const Autocast region(dtype, std::move(options));
   return std::forward<F>(fn)();
 }
@@ -51,24 +55,24 @@ MEZZO_API Dtype autocast_dtype();
 
 /// Defaults: torch's. Error from the constructor for a value outside its range, which is named.
 struct GradScalerOptions {
-  double init_scale = 65536;      ///< > 0
-  double growth_factor = 2;       ///< > 1
-  double backoff_factor = 0.5;    ///< in (0, 1)
-  int growth_interval = 2000;     ///< clean iterations in a row before the scale grows
-  bool enabled = true;            ///< false: scale() returns its input, step() steps
+  double init_scale = 65536;                  ///< > 0
+  double growth_factor = 2;                   ///< > 1
+  double backoff_factor = 0.5;                ///< in (0, 1)
+  int growth_interval = 2000;                 ///< clean iterations in a row before the scale grows
+  bool enabled = true;                        ///< false: scale() returns its input, step() steps
   double min_scale = 0, max_scale = 0x1p127;  ///< a scale beyond a limit becomes that limit; it never falls below 2^-149, the least f32 above 0
-  int hysteresis = 1;             ///< since the last growth, the first hysteresis - 1 overflows skip without backing off
-  int max_consecutive_skips = 0;  ///< the step that would make an iteration the N-th in a row to skip throws; 0: never
-  bool dynamic = true;            ///< false: the scale is a constant; overflows still skip
+  int hysteresis = 1;                         ///< since the last growth, the first hysteresis - 1 overflows skip without backing off
+  int max_consecutive_skips = 0;              ///< the step that would make an iteration the N-th in a row to skip throws; 0: never
+  bool dynamic = true;                        ///< false: the scale is a constant; overflows still skip
 };
 
 /// All that a scaler knows, to be put in a checkpoint. Of a disabled scaler: scale 0.
 struct GradScalerState {
   double scale = 0, growth_factor = 0, backoff_factor = 0;
   int growth_interval = 0;
-  int growth_tracker = 0;         ///< clean iterations since the scale last grew or backed off
-  int hysteresis_tracker = 0;     ///< overflows until it backs off: from hysteresis down; a growth refills it
-  int consecutive_skips = 0;      ///< iterations in a row in which an optimizer skipped
+  int growth_tracker = 0;      ///< clean iterations since the scale last grew or backed off
+  int hysteresis_tracker = 0;  ///< overflows until it backs off: from hysteresis down; a growth refills it
+  int consecutive_skips = 0;   ///< iterations in a row in which an optimizer skipped
   double min_scale = 0, max_scale = 0x1p127;
   int hysteresis = 1, max_consecutive_skips = 0;
   bool dynamic = true;
@@ -86,12 +90,12 @@ struct StepOptions {
 /// What a step did. A step that is scaled, clips or measures looks at every gradient once; one that does none of it is applied blindly, and says
 /// nothing about the gradients.
 struct StepResult {
-  bool applied = false;           ///< false: parameters, moments and step count are as before
+  bool applied = false;  ///< false: parameters, moments and step count are as before
   bool found_inf = false, found_nan = false;
-  double scale = 1;               ///< that the loss was multiplied by
-  double grad_norm = 0;           ///< of all gradients, unscaled, before clipping; Inf or NaN with the elements
-  std::string culprit = {};       ///< the first parameter whose gradient held Inf or NaN: its name, or "param[i]"
-  double zero_fraction = 0;       ///< share of gradient elements that are 0: what the format lost, where the mathematics has none
+  double scale = 1;          ///< that the loss was multiplied by
+  double grad_norm = 0;      ///< of all gradients, unscaled, before clipping; Inf or NaN with the elements
+  std::string culprit = {};  ///< the first parameter whose gradient held Inf or NaN: its name, or "param[i]"
+  double zero_fraction = 0;  ///< share of gradient elements that are 0: what the format lost, where the mathematics has none
 };
 
 /// Dynamic loss scaling (Mixed Precision Training, arXiv 1710.03740, section 3.2; torch.amp.GradScaler's state machine).
@@ -117,15 +121,16 @@ class MEZZO_API GradScaler {
   /// too many skips in a row.
   StepResult step(optim::Optimizer&, StepOptions = {});
   /// A closure would run forward and backward inside step(), where no Inf could be seen: always an Error.
-  template <class F> requires std::is_invocable_v<F&> StepResult step(optim::Optimizer&, F&&) { refuse_closure(); }
+  template <class F>
+  requires std::is_invocable_v<F&> StepResult step(optim::Optimizer&, F&&) { refuse_closure(); }
   /// Ends the iteration: backs off, grows or keeps the scale. Error: without a step() or unscale() before it.
   void update();
   /// Ends the iteration with a scale of your own, moved inside the limits; growth_tracker stays. Error unless new_scale > 0.
   void update(double new_scale);
 
-  double get_scale() const;   ///< 1 when disabled
+  double get_scale() const;  ///< 1 when disabled
   bool is_enabled() const;
-  GradScalerState state() const;                 ///< Error between step() (or unscale()) and update()
+  GradScalerState state() const;  ///< Error between step() (or unscale()) and update()
   /// At any time but between step() and update(), before the first use too. A disabled scaler ignores it. Error: a value outside its range, a
   /// disabled scaler's state.
   void load_state(const GradScalerState&);

@@ -16,7 +16,7 @@ struct GradOptions {
   std::vector<Tensor> grad_outputs = {};  ///< one an output; may be left out for outputs of one element (1)
   bool create_graph = false;              ///< the result is differentiable itself; implies retain_graph
   bool retain_graph = false;
-  bool allow_unused = false;              ///< an input that does not reach an output gives an undefined tensor instead of an Error
+  bool allow_unused = false;  ///< an input that does not reach an output gives an undefined tensor instead of an Error
 };
 /// d(sum of outputs . grad_outputs) / d(inputs), without touching any .grad.
 MEZZO_API std::vector<Tensor> grad(const std::vector<Tensor>& outputs, const std::vector<Tensor>& inputs, const GradOptions& = {});
@@ -62,22 +62,29 @@ struct FunctionCall {
 };
 MEZZO_API Tensors apply(FunctionCall, const Tensors& inputs);
 
-inline Tensors as_vector(Tensor t) { Tensors v; v.push_back(std::move(t)); return v; }
+inline Tensors as_vector(Tensor t) {
+  Tensors v;
+  v.push_back(std::move(t));
+  return v;
+}
 inline Tensors as_vector(Tensors t) { return t; }
-template <class F, std::size_t... I> decltype(auto) call_with(F&& f, Context& c, const Tensors& t, std::index_sequence<I...>) { return f(c, t[I]...); }
+template <class F, std::size_t... I> decltype(auto) call_with(F&& f, Context& c, const Tensors& t, std::index_sequence<I...>) {
+  return f(c, t[I]...);
+}
 }  // namespace function_detail
 
-/// A function with a backward of its own: derive as `struct Square : Function<Square>` and give it static forward(Context&, const Tensor&...) -> Tensor
-/// or vector<Tensor>, and backward(Context&, const Tensor& dy...) -> Tensor or vector<Tensor> in input order (undefined: no gradient).
-/// forward runs without grad mode. An optional `static constexpr amp::FunctionOptions options` sets its precision: then backward runs in forward's autocast state.
-template <class Derived>
-struct Function {
-  template <class... T> requires(std::same_as<std::remove_cvref_t<T>, Tensor> && ...)
-  static auto apply(const T&... inputs) {
+/// A function with a backward of its own: derive as `struct Square : Function<Square>` and give it static forward(Context&, const Tensor&...) ->
+/// Tensor or vector<Tensor>, and backward(Context&, const Tensor& dy...) -> Tensor or vector<Tensor> in input order (undefined: no gradient). forward
+/// runs without grad mode. An optional `static constexpr amp::FunctionOptions options` sets its precision: then backward runs in forward's autocast
+/// state.
+template <class Derived> struct Function {
+  template <class... T>
+  requires(std::same_as<std::remove_cvref_t<T>, Tensor>&&...) static auto apply(const T&... inputs) {
     using Result = std::remove_cvref_t<decltype(Derived::forward(std::declval<Context&>(), inputs...))>;
     function_detail::FunctionCall call;
     call.forward = [](Context& c, const function_detail::Tensors& in) {
-      return function_detail::as_vector(function_detail::call_with([](auto&&... a) { return Derived::forward(a...); }, c, in, std::make_index_sequence<sizeof...(T)>{}));
+      return function_detail::as_vector(
+          function_detail::call_with([](auto&&... a) { return Derived::forward(a...); }, c, in, std::make_index_sequence<sizeof...(T)>{}));
     };
     call.backward = [](Context& c, const function_detail::Tensors& dy) { return function_detail::as_vector(call_backward(c, dy)); };
     if constexpr (requires { Derived::options; }) call.options = &Derived::options;

@@ -23,10 +23,14 @@ MEZZO_API std::ostream& operator<<(std::ostream&, Dtype);
 
 constexpr std::size_t size_of(Dtype t) {
   switch (t) {
-    case Dtype::f16: case Dtype::bf16: return 2;
-    case Dtype::f32: case Dtype::i32: return 4;
-    case Dtype::f64: case Dtype::i64: return 8;
-    case Dtype::u8: case Dtype::boolean: return 1;
+    case Dtype::f16:
+    case Dtype::bf16: return 2;
+    case Dtype::f32:
+    case Dtype::i32: return 4;
+    case Dtype::f64:
+    case Dtype::i64: return 8;
+    case Dtype::u8:
+    case Dtype::boolean: return 1;
   }
   return 0;
 }
@@ -46,7 +50,7 @@ MEZZO_API FormatInfo format_info(Dtype);
 MEZZO_API Dtype promote(Dtype, Dtype);
 
 namespace detail {
-MEZZO_API std::uint16_t f32_to_f16(float);    // round to nearest even; NaN stays (quiet) NaN
+MEZZO_API std::uint16_t f32_to_f16(float);  // round to nearest even; NaN stays (quiet) NaN
 MEZZO_API float f16_to_f32(std::uint16_t);
 /// x in f32, inexact values to the neighbour with an odd last bit: rounding that to 16 bits gives x rounded once
 /// (Boldo & Melquiond, "Emulation of a FMA and correctly rounded sums", 2008).

@@ -23,9 +23,9 @@ struct GptOptions {
 /// Parameters: wte.weight, wpe.weight, h.N.{ln_1,attn.c_attn,attn.c_proj,ln_2,mlp.c_fc,mlp.c_proj}.{weight,bias}, ln_f.{weight,bias}.
 class MEZZO_API Gpt : public nn::Module {
  public:
-  explicit Gpt(GptOptions);                                    ///< Error: heads do not divide width, a size below 1
+  explicit Gpt(GptOptions);  ///< Error: heads do not divide width, a size below 1
   ~Gpt() override;
-  Tensor forward(const Tensor& ids) override;                  ///< (B, T) ids -> logits (B, T, V); Error for T beyond the context
+  Tensor forward(const Tensor& ids) override;  ///< (B, T) ids -> logits (B, T, V); Error for T beyond the context
   Tensor operator()(const Tensor& ids) { return forward(ids); }
   /// Mean cross-entropy over targets (B, T); -100 carries no loss. Never holds the logits.
   Tensor loss(const Tensor& ids, const Tensor& targets);
@@ -55,12 +55,13 @@ MEZZO_API std::int64_t parameter_count(const GptOptions&);
 
 struct SampleOptions {
   std::int64_t max_tokens = 200;
-  double temperature = 0.8;   ///< 0: the likeliest token
-  int top_k = 0;              ///< 0: all
+  double temperature = 0.8;  ///< 0: the likeliest token
+  int top_k = 0;             ///< 0: all
   std::uint64_t seed = 0;
 };
 /// Continues `prompt` token by token; `on_token` (may be empty) sees each and stops by returning false.
-MEZZO_API std::vector<std::int32_t> sample(Gpt&, std::vector<std::int32_t> prompt, const SampleOptions& = {}, const std::function<bool(std::int32_t)>& on_token = {});
+MEZZO_API std::vector<std::int32_t> sample(Gpt&, std::vector<std::int32_t> prompt, const SampleOptions& = {},
+                                           const std::function<bool(std::int32_t)>& on_token = {});
 
 /// Writes model.safetensors and config.json in Hugging Face's GPT-2 layout (linear weights transposed, as its Conv1D has them).
 MEZZO_API void save_pretrained(const Gpt&, const std::filesystem::path& dir);

@@ -20,26 +20,26 @@ class MEZZO_API Module {
   Module(const Module&) = delete;
   Module& operator=(const Module&) = delete;
 
-  virtual Tensor forward(const Tensor& x);   ///< Error unless overridden
+  virtual Tensor forward(const Tensor& x);  ///< Error unless overridden
   Tensor operator()(const Tensor& x) { return forward(x); }
 
-  std::vector<std::pair<std::string, Tensor>> named_parameters() const;   ///< in order of registration, depth first; a shared one once
+  std::vector<std::pair<std::string, Tensor>> named_parameters() const;  ///< in order of registration, depth first; a shared one once
   std::vector<Tensor> parameters() const;
   std::vector<std::pair<std::string, Tensor>> named_buffers() const;
-  std::vector<std::pair<std::string, Module*>> named_modules();           ///< this one first, as ""
+  std::vector<std::pair<std::string, Module*>> named_modules();  ///< this one first, as ""
   Module& train(bool on = true);
   Module& eval() { return train(false); }
   bool is_training() const { return training_; }
-  StateDict state_dict() const;               ///< parameters and buffers; handles, not copies
-  void load_state_dict(const StateDict&);     ///< copies values in (converted); Error names missing, unexpected and misshapen entries
+  StateDict state_dict() const;            ///< parameters and buffers; handles, not copies
+  void load_state_dict(const StateDict&);  ///< copies values in (converted); Error names missing, unexpected and misshapen entries
   void zero_grad();
-  Module& to(Dtype);                          ///< floating parameters and buffers, except what keep() matched
+  Module& to(Dtype);  ///< floating parameters and buffers, except what keep() matched
   /// Parameters whose path matches (regex_search, ECMAScript) stay in `dtype` under to() and in every recipe. Error if none matches.
   Module& keep(const std::string& regex, Dtype);
 
  protected:
   Module();
-  Tensor register_parameter(std::string name, Tensor);   ///< requires grad from now on; Error on a bad or taken name
+  Tensor register_parameter(std::string name, Tensor);  ///< requires grad from now on; Error on a bad or taken name
   Tensor register_buffer(std::string name, Tensor);
   template <class M> std::shared_ptr<M> register_module(std::string name, std::shared_ptr<M> m) {
     add_module(std::move(name), m);
@@ -60,7 +60,10 @@ class MEZZO_API Module {
   bool training_ = true;
 };
 
-struct LinearOptions { std::int64_t in = 0, out = 0; bool bias = true; };
+struct LinearOptions {
+  std::int64_t in = 0, out = 0;
+  bool bias = true;
+};
 /// x w^T + b; weight (out, in) and bias (out), uniform in +-1/sqrt(in) at first, as in torch.
 class MEZZO_API Linear : public Module {
  public:
@@ -69,7 +72,9 @@ class MEZZO_API Linear : public Module {
   Tensor weight, bias;
 };
 
-struct EmbeddingOptions { std::int64_t num = 0, dim = 0; };
+struct EmbeddingOptions {
+  std::int64_t num = 0, dim = 0;
+};
 /// Rows of weight (num, dim), standard normal at first.
 class MEZZO_API Embedding : public Module {
  public:
@@ -78,7 +83,11 @@ class MEZZO_API Embedding : public Module {
   Tensor weight;
 };
 
-struct LayerNormOptions { std::int64_t dim = 0; double eps = 1e-5; bool bias = true; };
+struct LayerNormOptions {
+  std::int64_t dim = 0;
+  double eps = 1e-5;
+  bool bias = true;
+};
 class MEZZO_API LayerNorm : public Module {
  public:
   explicit LayerNorm(LayerNormOptions);
@@ -89,7 +98,10 @@ class MEZZO_API LayerNorm : public Module {
   double eps_;
 };
 
-struct RmsNormOptions { std::int64_t dim = 0; double eps = 1e-5; };
+struct RmsNormOptions {
+  std::int64_t dim = 0;
+  double eps = 1e-5;
+};
 class MEZZO_API RmsNorm : public Module {
  public:
   explicit RmsNorm(RmsNormOptions);
@@ -100,7 +112,9 @@ class MEZZO_API RmsNorm : public Module {
   double eps_;
 };
 
-struct DropoutOptions { double p = 0.5; };
+struct DropoutOptions {
+  double p = 0.5;
+};
 class MEZZO_API Dropout : public Module {
  public:
   explicit Dropout(DropoutOptions = {});
@@ -120,7 +134,10 @@ class MEZZO_API Sequential : public Module {
   std::vector<std::shared_ptr<Module>> parts_;
 };
 
-struct MlpOptions { std::int64_t in = 0, width = 0, out = 0; int layers = 1; };
+struct MlpOptions {
+  std::int64_t in = 0, width = 0, out = 0;
+  int layers = 1;
+};
 /// `layers` hidden layers of `width` with GELU between, and a linear layer to `out`.
 class MEZZO_API Mlp : public Module {
  public:

@@ -51,18 +51,22 @@ MEZZO_API Tensor abs(const Tensor& x);
 MEZZO_API Tensor tanh(const Tensor& x);
 MEZZO_API Tensor sigmoid(const Tensor& x);
 MEZZO_API Tensor relu(const Tensor& x);
-MEZZO_API Tensor silu(const Tensor& x);                   ///< x sigmoid(x)
-MEZZO_API Tensor softplus(const Tensor& x);               ///< log(1 + exp(x))
+MEZZO_API Tensor silu(const Tensor& x);      ///< x sigmoid(x)
+MEZZO_API Tensor softplus(const Tensor& x);  ///< log(1 + exp(x))
 MEZZO_API Tensor sin(const Tensor& x);
 MEZZO_API Tensor cos(const Tensor& x);
-struct GeluOptions { bool tanh = false; };
+struct GeluOptions {
+  bool tanh = false;
+};
 /// x Phi(x), or its tanh form (Hendrycks & Gimpel, arXiv 1606.08415).
 MEZZO_API Tensor gelu(const Tensor& x, GeluOptions = {});
 /// silu(gate) * up, in one pass (Shazeer, arXiv 2002.05202).
 MEZZO_API Tensor swiglu(const Tensor& gate, const Tensor& up);
 MEZZO_API Tensor pow(const Tensor& x, const Tensor& y);
 MEZZO_API Tensor pow(const Tensor& x, double y);
-struct ClampOptions { double min = -std::numeric_limits<double>::infinity(), max = std::numeric_limits<double>::infinity(); };
+struct ClampOptions {
+  double min = -std::numeric_limits<double>::infinity(), max = std::numeric_limits<double>::infinity();
+};
 MEZZO_API Tensor clamp(const Tensor& x, ClampOptions);
 /// condition (boolean or u8) ? a : b, broadcast.
 MEZZO_API Tensor where(const Tensor& condition, const Tensor& a, const Tensor& b);
@@ -89,17 +93,27 @@ MEZZO_API Tensor dropout(const Tensor& x, double p, bool training);
 // ---- reductions ------------------------------------------------------------------------------
 
 struct ReduceOptions {
-  std::vector<int> dims = {};          ///< all, when empty
+  std::vector<int> dims = {};  ///< all, when empty
   bool keepdim = false;
-  std::optional<Dtype> dtype = {};     ///< of the result; wins over autocast
+  std::optional<Dtype> dtype = {};  ///< of the result; wins over autocast
 };
 MEZZO_API Tensor sum(const Tensor& x, const ReduceOptions& = {});
 MEZZO_API Tensor mean(const Tensor& x, const ReduceOptions& = {});
 MEZZO_API Tensor prod(const Tensor& x, const ReduceOptions& = {});
 MEZZO_API Tensor amax(const Tensor& x, const ReduceOptions& = {});  ///< the gradient is shared evenly among equal maxima
-struct VarOptions { std::vector<int> dims = {}; bool keepdim = false; std::optional<Dtype> dtype = {}; double correction = 1; };
+struct VarOptions {
+  std::vector<int> dims = {};
+  bool keepdim = false;
+  std::optional<Dtype> dtype = {};
+  double correction = 1;
+};
 MEZZO_API Tensor var(const Tensor& x, const VarOptions& = {});
-struct VectorNormOptions { std::vector<int> dims = {}; bool keepdim = false; std::optional<Dtype> dtype = {}; double p = 2; };
+struct VectorNormOptions {
+  std::vector<int> dims = {};
+  bool keepdim = false;
+  std::optional<Dtype> dtype = {};
+  double p = 2;
+};
 /// (sum |x|^p)^(1/p); p = infinity gives the largest |x|. Error for p <= 0.
 MEZZO_API Tensor norm(const Tensor& x, const VectorNormOptions& = {});
 MEZZO_API Tensor softmax(const Tensor& x, int dim);
@@ -121,7 +135,9 @@ MEZZO_API Tensor linear_add(const Tensor& residual, const Tensor& x, const Tenso
 
 // ---- layers ----------------------------------------------------------------------------------
 
-struct NormOptions { double eps = 1e-5; };
+struct NormOptions {
+  double eps = 1e-5;
+};
 /// Over the last dimension C. w, b (C), optional. Statistics in f32.
 MEZZO_API Tensor layer_norm(const Tensor& x, const Tensor& w = {}, const Tensor& b = {}, NormOptions = {});
 MEZZO_API Tensor rms_norm(const Tensor& x, const Tensor& w = {}, NormOptions = {});

@@ -20,9 +20,12 @@ namespace mezzo::optim {
 
 /// Where a weight's truth is (design.md, "Precision recipes").
 enum class Storage : std::uint8_t {
-  f32,        ///< the f32 weights themselves
-  master,     ///< f32 masters in the optimizer; the weights become 16-bit leaves
-  split, stochastic, kahan, pure
+  f32,     ///< the f32 weights themselves
+  master,  ///< f32 masters in the optimizer; the weights become 16-bit leaves
+  split,
+  stochastic,
+  kahan,
+  pure
 };
 /// How a master is rounded to its 16-bit weight.
 enum class CopyRounding : std::uint8_t { nearest_even, half_away };
@@ -36,7 +39,7 @@ struct ParamGroup {
 
 /// Everything an optimizer knows but the weights: to be put in a checkpoint beside them.
 struct OptimizerState {
-  std::string kind;                               ///< rule and storage, e.g. "adamw master bf16 nearest_even": loads only into its like
+  std::string kind;  ///< rule and storage, e.g. "adamw master bf16 nearest_even": loads only into its like
   std::int64_t step = 0;
   std::vector<std::pair<double, double>> groups;  ///< lr, weight_decay
   std::vector<std::string> names;                 ///< of the parameters; empty: not compared on loading
@@ -46,8 +49,8 @@ struct OptimizerState {
 
 /// How a step reads gradients.
 struct StepScaling {
-  double g_scale = 1;        ///< they are multiplied by this: 1 / loss scale times clipping
-  bool unscaled = false;     ///< they went through GradScaler::unscale: an f32 gradient of a 16-bit weight is not rounded again
+  double g_scale = 1;     ///< they are multiplied by this: 1 / loss scale times clipping
+  bool unscaled = false;  ///< they went through GradScaler::unscale: an f32 gradient of a 16-bit weight is not rounded again
 };
 
 /// Bytes kept for parameters that require grad, by kind, once each had a gradient; what design.md's table says, and what memory_report() counts.
@@ -74,15 +77,15 @@ class MEZZO_API Optimizer {
   Optimizer(const Optimizer&) = delete;
   Optimizer& operator=(const Optimizer&) = delete;
 
-  void zero_grad();                       ///< drops gradients; their memory serves the next backward
-  void step();                            ///< one update from .grad as it is
+  void zero_grad();  ///< drops gradients; their memory serves the next backward
+  void step();       ///< one update from .grad as it is
   /// The same with gradients scaled as they are read. Error, before anything changes: a group's lr or weight_decay negative or not finite, other
   /// parameters than it was built with, one whose dtype has changed.
   void step(const StepScaling&);
   std::vector<ParamGroup>& groups() { return groups_; }
   const std::vector<ParamGroup>& groups() const { return groups_; }
-  OptimizerState state() const;           ///< a copy
-  OptimizerState state_view() const;      ///< the same with the live tensors, to be written out before the next step
+  OptimizerState state() const;       ///< a copy
+  OptimizerState state_view() const;  ///< the same with the live tensors, to be written out before the next step
   /// Continues from `state` bit for bit; 16-bit weights become what their masters round to. Error, before anything changes, unless kind, groups,
   /// names and shapes are this optimizer's.
   void load_state(const OptimizerState& state);
@@ -96,8 +99,8 @@ class MEZZO_API Optimizer {
 
  protected:
   struct Settings {
-    const char* name;                     ///< "AdamW"
-    std::vector<const char*> moments;     ///< at most two
+    const char* name;                  ///< "AdamW"
+    std::vector<const char*> moments;  ///< at most two
     Storage storage;
     Dtype low;
     CopyRounding rounding;
@@ -107,7 +110,7 @@ class MEZZO_API Optimizer {
   virtual void rule(const ParamGroup& group, std::int64_t step, kernels::Update&) const = 0;
 
  private:
-  struct Slot;                            // what is kept for one parameter
+  struct Slot;  // what is kept for one parameter
   void check() const;
   void lower(Slot&);
   void round_master(const Slot&, const Tensor& to) const;
@@ -116,7 +119,7 @@ class MEZZO_API Optimizer {
   std::string kind() const;
 
   std::vector<ParamGroup> groups_;
-  std::vector<Slot> slots_;               // one a parameter, in group order
+  std::vector<Slot> slots_;  // one a parameter, in group order
   const char* name_;
   std::vector<const char*> moments_;
   Storage storage_;
@@ -198,11 +201,11 @@ MEZZO_API double clip_grad_norm(const std::vector<Tensor>& params, double max_no
 enum class ScheduleKind : std::uint8_t { constant, linear, cosine, wsd };
 struct ScheduleOptions {
   ScheduleKind kind = ScheduleKind::constant;
-  double lr = 1e-3;               ///< the peak
-  std::int64_t steps = 0;         ///< of the whole run; constant does not need it
-  std::int64_t warmup = 0;        ///< steps of linear rise from lr / warmup
-  double final_fraction = 0;      ///< where linear, cosine and wsd end, as a share of lr: what step `steps` would have
-  double decay_fraction = 0.2;    ///< wsd (warm-up, stable, decay; Hu et al., arXiv 2404.06395): share of `steps` at the end that decay, linearly
+  double lr = 1e-3;             ///< the peak
+  std::int64_t steps = 0;       ///< of the whole run; constant does not need it
+  std::int64_t warmup = 0;      ///< steps of linear rise from lr / warmup
+  double final_fraction = 0;    ///< where linear, cosine and wsd end, as a share of lr: what step `steps` would have
+  double decay_fraction = 0.2;  ///< wsd (warm-up, stable, decay; Hu et al., arXiv 2404.06395): share of `steps` at the end that decay, linearly
 };
 /// The learning rate of step `step` (from 0): a pure function. Beyond `steps` it stays at its last value. cosine: Loshchilov & Hutter,
 /// arXiv 1608.03983. Error: lr or a step negative, warmup beyond steps, a fraction outside [0, 1], no steps to decay over.

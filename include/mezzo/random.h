@@ -19,12 +19,16 @@ class MEZZO_API Generator {
   std::uint64_t counter() const { return counter_; }
   void seek(std::uint64_t counter) { counter_ = counter; }
   /// Reserves `blocks` blocks of four numbers and returns the first one's counter.
-  std::uint64_t reserve(std::uint64_t blocks) { const auto c = counter_; counter_ += blocks; return c; }
+  std::uint64_t reserve(std::uint64_t blocks) {
+    const auto c = counter_;
+    counter_ += blocks;
+    return c;
+  }
 
-  std::array<std::uint32_t, 4> next();        ///< one block
-  double uniform();                           ///< [0, 1), 53 bits; uses one block
-  double normal();                            ///< mean 0, variance 1; uses one block
-  std::uint64_t below(std::uint64_t n);       ///< uniform in [0, n), unbiased; Error if n == 0
+  std::array<std::uint32_t, 4> next();   ///< one block
+  double uniform();                      ///< [0, 1), 53 bits; uses one block
+  double normal();                       ///< mean 0, variance 1; uses one block
+  std::uint64_t below(std::uint64_t n);  ///< uniform in [0, n), unbiased; Error if n == 0
 
   friend bool operator==(const Generator&, const Generator&) = default;
 

@@ -37,9 +37,9 @@ MEZZO_API Isa active_isa();
 
 struct CpuInfo {
   std::string model;
-  int cores = 1;                       ///< cores this process may run on
+  int cores = 1;                         ///< cores this process may run on
   std::int64_t l1d = 0, l2 = 0, l3 = 0;  ///< bytes, of one instance
-  std::int64_t memory = 0;             ///< bytes of RAM, or the cgroup's limit where that is lower
+  std::int64_t memory = 0;               ///< bytes of RAM, or the cgroup's limit where that is lower
   bool f16c = false, avx512_fp16 = false, amx_bf16 = false;
 };
 MEZZO_API const CpuInfo& cpu_info();
@@ -61,10 +61,10 @@ MEZZO_API std::string_view name(Memory);
 
 /// Bytes that live tensors and kernels asked the allocator for, by category.
 struct MemoryReport {
-  std::array<std::int64_t, kMemoryCategories> bytes{};       ///< now
-  std::array<std::int64_t, kMemoryCategories> at_peak{};     ///< when the sum was largest
-  std::int64_t total = 0, peak = 0;                          ///< sums of the two
-  std::int64_t reserved = 0;                                 ///< held from the system, caches included
+  std::array<std::int64_t, kMemoryCategories> bytes{};    ///< now
+  std::array<std::int64_t, kMemoryCategories> at_peak{};  ///< when the sum was largest
+  std::int64_t total = 0, peak = 0;                       ///< sums of the two
+  std::int64_t reserved = 0;                              ///< held from the system, caches included
 };
 MEZZO_API MemoryReport memory_report();
 /// Starts a new peak at the present total.

@@ -31,14 +31,18 @@ class MEZZO_API Shape {
 
   int dim() const { return dim_; }
   std::size_t size() const { return static_cast<std::size_t>(dim_); }  ///< number of dimensions, as a container has it
-  std::int64_t numel() const { std::int64_t n = 1; for (const auto s : *this) n *= s; return n; }
+  std::int64_t numel() const {
+    std::int64_t n = 1;
+    for (const auto s : *this) n *= s;
+    return n;
+  }
   std::int64_t& operator[](std::size_t d) { return sizes_[d]; }
   const std::int64_t& operator[](std::size_t d) const { return sizes_[d]; }
   const std::int64_t* begin() const { return sizes_.data(); }
   const std::int64_t* end() const { return sizes_.data() + dim_; }
   std::int64_t back() const { return sizes_[static_cast<std::size_t>(dim_ - 1)]; }
-  void push_back(std::int64_t s);               ///< Error beyond kMax dimensions
-  Shape without(int d) const;                   ///< dimension d (not negative) left out
+  void push_back(std::int64_t s);  ///< Error beyond kMax dimensions
+  Shape without(int d) const;      ///< dimension d (not negative) left out
   friend bool operator==(const Shape& a, const Shape& b) { return a.dim_ == b.dim_ && std::equal(a.begin(), a.end(), b.begin()); }
 
  private:
@@ -83,14 +87,21 @@ class MEZZO_API HookHandle {
 class MEZZO_API Tensor {
  public:
   Tensor() = default;
-  Tensor(const Tensor& o) noexcept : impl_(o.impl_) { if (impl_) detail::retain(impl_); }
+  Tensor(const Tensor& o) noexcept : impl_(o.impl_) {
+    if (impl_) detail::retain(impl_);
+  }
   Tensor(Tensor&& o) noexcept : impl_(std::exchange(o.impl_, nullptr)) {}
-  Tensor& operator=(Tensor o) noexcept { std::swap(impl_, o.impl_); return *this; }
-  ~Tensor() { if (impl_) detail::release(impl_); }
+  Tensor& operator=(Tensor o) noexcept {
+    std::swap(impl_, o.impl_);
+    return *this;
+  }
+  ~Tensor() {
+    if (impl_) detail::release(impl_);
+  }
 
   bool defined() const { return impl_ != nullptr; }
   Dtype dtype() const;
-  const Shape& shape() const &;
+  const Shape& shape() const&;
   Shape shape() &&;
   std::int64_t numel() const;
   std::int64_t size(int dim) const;  ///< dim may be negative; Error out of range
@@ -98,43 +109,47 @@ class MEZZO_API Tensor {
   Device device() const { return Device::cpu; }
 
   // -- conversions and views (differentiable; views share elements and version where they can) --
-  Tensor to(Dtype) const;            ///< *this when the dtype is the same; rounds to nearest even
-  Tensor detach() const;             ///< same elements, outside the graph
-  Tensor clone() const;              ///< contiguous copy
-  Tensor contiguous() const;         ///< *this, or a contiguous copy
+  Tensor to(Dtype) const;     ///< *this when the dtype is the same; rounds to nearest even
+  Tensor detach() const;      ///< same elements, outside the graph
+  Tensor clone() const;       ///< contiguous copy
+  Tensor contiguous() const;  ///< *this, or a contiguous copy
   bool is_contiguous() const;
-  Tensor reshape(Shape) const;       ///< one size may be -1; a view where strides allow, else a copy
+  Tensor reshape(Shape) const;  ///< one size may be -1; a view where strides allow, else a copy
   Tensor transpose(int, int) const;
   Tensor permute(std::vector<int>) const;
   Tensor narrow(int dim, std::int64_t start, std::int64_t length) const;
-  Tensor expand(Shape) const;        ///< broadcasts size-1 dimensions without a copy; -1 keeps a size
+  Tensor expand(Shape) const;  ///< broadcasts size-1 dimensions without a copy; -1 keeps a size
   Tensor unsqueeze(int dim) const;
-  Tensor squeeze(int dim) const;     ///< leaves a size other than 1 as it is
+  Tensor squeeze(int dim) const;  ///< leaves a size other than 1 as it is
   Tensor select(int dim, std::int64_t index) const;
 
   // -- autograd --
   bool requires_grad() const;
   Tensor& requires_grad_(bool = true);  ///< Error: not floating, or not a leaf
   bool is_leaf() const;
-  Tensor grad() const;               ///< undefined until backward reached this leaf. Of a 16-bit leaf that several contributions reach: f32
-  void set_grad(Tensor) const;       ///< Error unless undefined, or of this shape and dtype
+  Tensor grad() const;          ///< undefined until backward reached this leaf. Of a 16-bit leaf that several contributions reach: f32
+  void set_grad(Tensor) const;  ///< Error unless undefined, or of this shape and dtype
   const std::string& name() const;
   Tensor& set_name(std::string);
-  void backward() const;             ///< Error unless one element
+  void backward() const;  ///< Error unless one element
   void backward(const BackwardOptions&) const;
   HookHandle register_hook(std::function<Tensor(const Tensor&)>);  ///< sees the gradient of this tensor; a defined result replaces it
 
   // -- elements --
-  std::uint64_t version() const;     ///< rises with each in-place change, of any view
-  double item() const;               ///< Error unless one element
+  std::uint64_t version() const;         ///< rises with each in-place change, of any view
+  double item() const;                   ///< Error unless one element
   std::vector<float> to_vector() const;  ///< row-major, converted
   /// The elements; Error unless contiguous and T is the dtype's type. The span lives as long as the tensor.
-  template <class T> std::span<const T> data() const & { return {static_cast<const T*>(checked_data(dtype_of<T>)), static_cast<std::size_t>(numel())}; }
-  template <class T> std::span<const T> data() const && = delete;
+  template <class T> std::span<const T> data() const& {
+    return {static_cast<const T*>(checked_data(dtype_of<T>)), static_cast<std::size_t>(numel())};
+  }
+  template <class T> std::span<const T> data() const&& = delete;
   template <class T> std::span<T> mutable_data() & { return {static_cast<T*>(checked_mutable_data(dtype_of<T>)), static_cast<std::size_t>(numel())}; }
 
-  detail::TensorImpl* impl() const { return impl_; }            ///< for the library
-  explicit Tensor(detail::TensorImpl* impl) noexcept : impl_(impl) { if (impl_) detail::retain(impl_); }
+  detail::TensorImpl* impl() const { return impl_; }  ///< for the library
+  explicit Tensor(detail::TensorImpl* impl) noexcept : impl_(impl) {
+    if (impl_) detail::retain(impl_);
+  }
 
  private:
   const void* checked_data(Dtype) const;
@@ -143,28 +158,31 @@ class MEZZO_API Tensor {
 };
 
 struct BackwardOptions {
-  Tensor gradient = {};        ///< d(loss)/d(this); required unless this has one element
-  bool create_graph = false;   ///< record backward itself, for higher derivatives; implies retain_graph
-  bool retain_graph = false;   ///< keep what the graph saved, to run backward again
+  Tensor gradient = {};       ///< d(loss)/d(this); required unless this has one element
+  bool create_graph = false;  ///< record backward itself, for higher derivatives; implies retain_graph
+  bool retain_graph = false;  ///< keep what the graph saved, to run backward again
 };
 
 MEZZO_API Tensor empty(Shape, TensorOptions = {});
 MEZZO_API Tensor zeros(Shape, TensorOptions = {});
 MEZZO_API Tensor ones(Shape, TensorOptions = {});
 MEZZO_API Tensor full(Shape, double, TensorOptions = {});
-MEZZO_API Tensor arange(std::int64_t n, TensorOptions = {});                       ///< 0, 1, ... n - 1
-MEZZO_API Tensor randn(Shape, Generator&, TensorOptions = {});                     ///< standard normal
-MEZZO_API Tensor rand(Shape, Generator&, TensorOptions = {});                      ///< uniform in [0, 1)
+MEZZO_API Tensor arange(std::int64_t n, TensorOptions = {});    ///< 0, 1, ... n - 1
+MEZZO_API Tensor randn(Shape, Generator&, TensorOptions = {});  ///< standard normal
+MEZZO_API Tensor rand(Shape, Generator&, TensorOptions = {});   ///< uniform in [0, 1)
 MEZZO_API Tensor randn(Shape, TensorOptions = {});
 MEZZO_API Tensor rand(Shape, TensorOptions = {});
-MEZZO_API Tensor tensor(std::vector<float>, Shape, TensorOptions = {});            ///< converted to options.dtype
-namespace detail { MEZZO_API Tensor from_bytes(const void*, std::size_t count, Dtype, Shape); }
+MEZZO_API Tensor tensor(std::vector<float>, Shape, TensorOptions = {});  ///< converted to options.dtype
+namespace detail {
+MEZZO_API Tensor from_bytes(const void*, std::size_t count, Dtype, Shape);
+}
 /// Copies; the dtype is T's.
 template <class T> Tensor from_span(std::span<const T> values, Shape shape) {
   return detail::from_bytes(values.data(), values.size(), dtype_of<T>, std::move(shape));
 }
 
-/// In place through a handle (views allowed): dst keeps its dtype, version() rises. Error: dst requires grad while grad mode is on; shapes that do not broadcast.
+/// In place through a handle (views allowed): dst keeps its dtype, version() rises. Error: dst requires grad while grad mode is on; shapes that do
+/// not broadcast.
 MEZZO_API Tensor copy_(Tensor dst, const Tensor& src);
 MEZZO_API Tensor fill_(Tensor dst, double);
 

@@ -15,12 +15,12 @@ namespace mezzo::train {
 
 /// A precision recipe, resolved: what runs in which dtype, where the truth is, how the loss is scaled (design.md's table).
 struct Recipe {
-  std::string name;                                  ///< "fp32", "bf16", "fp16", "bf16-master", "fp16-master"
+  std::string name;  ///< "fp32", "bf16", "fp16", "bf16-master", "fp16-master"
   bool autocast = false;
-  Dtype low = Dtype::f32;                            ///< of forward and backward
+  Dtype low = Dtype::f32;  ///< of forward and backward
   optim::Storage storage = optim::Storage::f32;
-  bool scaling = false;                              ///< dynamic loss scaling by default
-  double bytes_per_parameter = 16;                   ///< AdamW on matrix parameters: weights, masters, gradients, states, cached casts
+  bool scaling = false;             ///< dynamic loss scaling by default
+  double bytes_per_parameter = 16;  ///< AdamW on matrix parameters: weights, masters, gradients, states, cached casts
 };
 /// Error that lists near names. "auto" resolves for this CPU: bf16 where it has the instructions, else fp32.
 MEZZO_API Recipe recipe(std::string_view name);
@@ -29,15 +29,15 @@ MEZZO_API std::vector<std::string> recipe_names();
 /// Every choice of precision, made before step 0, printed and stored in checkpoints.
 struct PrecisionPlan {
   Recipe recipe;
-  std::string requested;                             ///< as the user wrote it: "auto", ...
-  std::string isa, reason;                           ///< why auto chose; what is emulated
-  std::optional<amp::GradScalerOptions> scaler;      ///< unset: no scaling
-  std::vector<std::string> stays_f32;                ///< what is kept in f32, and why
+  std::string requested;                         ///< as the user wrote it: "auto", ...
+  std::string isa, reason;                       ///< why auto chose; what is emulated
+  std::optional<amp::GradScalerOptions> scaler;  ///< unset: no scaling
+  std::vector<std::string> stays_f32;            ///< what is kept in f32, and why
   std::vector<std::string> warnings;
 };
 struct PlanOptions {
   std::string precision = "auto";
-  std::string loss_scale = {};                       ///< "dynamic", "none", a number, or empty: the recipe's
+  std::string loss_scale = {};  ///< "dynamic", "none", a number, or empty: the recipe's
 };
 MEZZO_API PrecisionPlan resolve(const PlanOptions&);
 MEZZO_API std::string to_string(const PrecisionPlan&);
@@ -54,7 +54,7 @@ struct StepOptions {
 };
 
 struct StepReport {
-  double loss = 0;                                   ///< mean over micro-batches, as the model gave it (before loss_divisor)
+  double loss = 0;  ///< mean over micro-batches, as the model gave it (before loss_divisor)
   amp::StepResult result;
   bool applied() const { return result.applied; }
 };

@@ -33,8 +33,7 @@ void require(bool ok, const char* what, double given, const char* wanted) {
 }
 
 /// Of options and of states: they share these names.
-template <class T>
-void check_settings(const T& s) {
+template <class T> void check_settings(const T& s) {
   require(s.growth_factor > 1 && std::isfinite(s.growth_factor), "growth_factor", s.growth_factor, "a finite number above 1");
   require(s.backoff_factor > 0 && s.backoff_factor < 1, "backoff_factor", s.backoff_factor, "a number between 0 and 1");
   require(s.growth_interval >= 1, "growth_interval", s.growth_interval, "1 or more (for a constant scale .dynamic = false)");

@@ -27,7 +27,9 @@ Dtype compute_dtype(OpId op, Dtype given) {
   switch (class_of(op)) {
     case amp::Cast::low: return c.dtype;
     case amp::Cast::f32: return Dtype::f32;
-    case amp::Cast::f32_internal: case amp::Cast::widest: case amp::Cast::as_is: return given;
+    case amp::Cast::f32_internal:
+    case amp::Cast::widest:
+    case amp::Cast::as_is: return given;
     case amp::Cast::banned:
       if (is_16bit(given) || c.policy.rounds_like_torch()) fail_banned(op);
       return given;
@@ -42,7 +44,8 @@ Dtype compute_dtype(OpId op, std::initializer_list<const Tensor*> inputs) {
   Dtype widest = Dtype::f32;
   for (const Tensor* t : inputs) {
     if (!t->defined()) continue;
-    const Dtype d = cast == amp::Cast::widest || cast == amp::Cast::as_is || cast == amp::Cast::f32_internal ? t->dtype() : compute_dtype(op, t->dtype());
+    const Dtype d =
+        cast == amp::Cast::widest || cast == amp::Cast::as_is || cast == amp::Cast::f32_internal ? t->dtype() : compute_dtype(op, t->dtype());
     widest = any ? promote(widest, d) : d;
     any = true;
   }

@@ -10,8 +10,8 @@ namespace mezzo {
 struct ExecutionContext {
   bool grad = true;
   bool autocast = false;
-  bool cache = true;                 // of casts
-  Dtype dtype = Dtype::bf16;         // of the autocast region
+  bool cache = true;          // of casts
+  Dtype dtype = Dtype::bf16;  // of the autocast region
   amp::Policy policy = amp::Policy::mezzo();
 };
 ExecutionContext& context() noexcept;
@@ -63,8 +63,8 @@ struct Operand {
 /// Whether autocast may touch a dtype.
 constexpr bool eligible(Dtype t) { return is_floating(t) && t != Dtype::f64; }
 
-/// The dtype that `op` computes with for an input of `given`, in the present context: the input's own outside autocast. Classes low, f32, f32_internal, as_is.
-/// Throws for a banned op.
+/// The dtype that `op` computes with for an input of `given`, in the present context: the input's own outside autocast. Classes low, f32,
+/// f32_internal, as_is. Throws for a banned op.
 Dtype compute_dtype(OpId op, Dtype given);
 /// The dtype of several inputs: element-wise ops promote to the widest, others cast as their class says. Undefined tensors do not vote.
 Dtype compute_dtype(OpId op, std::initializer_list<const Tensor*> inputs);

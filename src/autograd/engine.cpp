@@ -19,9 +19,13 @@ Tensor add_gradients(Tensor a, const Tensor& b) {
   const bool reuse = !context().grad && a.dtype() == dtype && a.is_contiguous() && exclusively_owned(a);
   const Operand x = operand(a, dtype), y = operand(b, dtype);
   Tensor out = reuse ? x.value : make_tensor(x.value.shape(), dtype);
-  kernels::binary(kernels::cpu_queue(), kernels::Binary::add, dtype, data(x.value), data(y.value), mutable_data(out), strided({&out, &x.value, &y.value}));
+  kernels::binary(kernels::cpu_queue(), kernels::Binary::add, dtype, data(x.value), data(y.value), mutable_data(out),
+                  strided({&out, &x.value, &y.value}));
   if (reuse) return out;
-  return record(OpId::add, std::move(out), {x, y}, {}, [](Backward& g) { g.set(0, g.dy()); g.set(1, g.dy()); });
+  return record(OpId::add, std::move(out), {x, y}, {}, [](Backward& g) {
+    g.set(0, g.dy());
+    g.set(1, g.dy());
+  });
 }
 
 void accumulate_leaf(TensorImpl& leaf, Tensor g, bool create_graph) {
@@ -65,8 +69,13 @@ void Engine::find_needed(std::span<const Tensor> roots) {
   std::unordered_set<const TensorImpl*> leaves;
   std::unordered_set<const Node*> captured_nodes;
   for (const auto& e : captured_edges_) {
-    if (e.node) { oldest = std::min(oldest, node_of(e)->sequence); captured_nodes.insert(node_of(e)); }
-    else if (e.leaf) { oldest = 0; leaves.insert(e.leaf.get()); }
+    if (e.node) {
+      oldest = std::min(oldest, node_of(e)->sequence);
+      captured_nodes.insert(node_of(e));
+    } else if (e.leaf) {
+      oldest = 0;
+      leaves.insert(e.leaf.get());
+    }
   }
   std::vector<Node*> reachable, stack;
   std::unordered_set<const Node*> seen;
@@ -84,7 +93,10 @@ void Engine::find_needed(std::span<const Tensor> roots) {
   std::sort(reachable.begin(), reachable.end(), [](const Node* a, const Node* b) { return a->sequence < b->sequence; });
   for (const Node* n : reachable)
     for (const auto& e : n->edges)
-      if ((e.leaf && leaves.count(e.leaf.get())) || (e.node && (captured_nodes.count(node_of(e)) || needed_.count(node_of(e))))) { needed_.insert(n); break; }
+      if ((e.leaf && leaves.count(e.leaf.get())) || (e.node && (captured_nodes.count(node_of(e)) || needed_.count(node_of(e))))) {
+        needed_.insert(n);
+        break;
+      }
   needed_.insert(captured_nodes.begin(), captured_nodes.end());  // their gradient must arrive, though they may not run
 }
 
@@ -206,8 +218,9 @@ Tensor Backward::saved(int i) const {
   const auto& s = node_.saved[static_cast<std::size_t>(i)];
   if (!s.data.defined()) return {};
   if (s.data.version() != s.version)
-    fail(name(node_.op), fmt::format("a tensor of shape {} that backward needs was changed in place after it was saved (version {}, now {})",
-                                     to_string(s.data.shape()), s.version, s.data.version()),
+    fail(name(node_.op),
+         fmt::format("a tensor of shape {} that backward needs was changed in place after it was saved (version {}, now {})",
+                     to_string(s.data.shape()), s.version, s.data.version()),
          "write to a clone(), or change it after backward");
   if (!create_graph()) return s.data;
   if (s.output >= 0) {

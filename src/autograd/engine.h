@@ -22,13 +22,18 @@ class Engine {
 
  private:
   using Edge = mezzo::detail::Edge;
-  struct Pending { std::vector<Tensor> gradients; };
+  struct Pending {
+    std::vector<Tensor> gradients;
+  };
   struct Task {
     std::uint64_t sequence;
     Ref<mezzo::detail::GraphNode> node;
     bool operator<(const Task& o) const { return sequence < o.sequence; }
   };
-  struct LeafTotal { Ref<mezzo::detail::TensorImpl> leaf; Tensor gradient; };
+  struct LeafTotal {
+    Ref<mezzo::detail::TensorImpl> leaf;
+    Tensor gradient;
+  };
 
   void find_needed(std::span<const Tensor> roots);
   void run_node(Node&, Pending);
@@ -38,8 +43,8 @@ class Engine {
   const EngineOptions& options_;
   std::priority_queue<Task> tasks_;
   std::unordered_map<Node*, Pending> pending_;
-  std::vector<LeafTotal> leaf_totals_;          // leaves with hooks, or captured: summed up first
-  std::unordered_set<const Node*> needed_;      // with capture: nodes on a way to a captured tensor
+  std::vector<LeafTotal> leaf_totals_;      // leaves with hooks, or captured: summed up first
+  std::unordered_set<const Node*> needed_;  // with capture: nodes on a way to a captured tensor
   std::vector<Edge> captured_edges_;
   std::vector<Tensor> captured_;
   bool callers_autocast_ = false;

@@ -35,7 +35,8 @@ class CustomNode final : public Node {
     for (std::size_t i = 0; i < dx.size(); ++i) {
       if (!dx[i].defined()) continue;
       if (dx[i].shape() != inputs[i].shape)
-        fail("Function", fmt::format("backward gave a gradient of shape {} for input {} of shape {}", to_string(dx[i].shape()), i, to_string(inputs[i].shape)));
+        fail("Function",
+             fmt::format("backward gave a gradient of shape {} for input {} of shape {}", to_string(dx[i].shape()), i, to_string(inputs[i].shape)));
       b.set(static_cast<int>(i), dx[i]);
     }
   }
@@ -95,7 +96,9 @@ class CheckpointNode final : public Node {
   CheckpointNode(Fn fn, ExecutionContext ambient, Generator random) : fn_(std::move(fn)), ambient_(std::move(ambient)), random_(random) {}
 
   void run(Backward& b) override {
-    if (b.create_graph()) fail("checkpoint", "a second derivative through a checkpointed function was asked for, which is not supported", "leave checkpoint out where create_graph is used");
+    if (b.create_graph())
+      fail("checkpoint", "a second derivative through a checkpointed function was asked for, which is not supported",
+           "leave checkpoint out where create_graph is used");
     std::vector<Tensor> in;
     for (std::size_t i = 0; i < saved.size(); ++i) {
       Tensor t = b.saved(static_cast<int>(i));

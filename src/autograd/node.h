@@ -31,13 +31,13 @@ class Node : public detail::GraphNode {
  public:
   virtual ~Node() = default;
   virtual void run(Backward&) = 0;
-  virtual void forget() {}                 ///< frees what the backward function itself captured
+  virtual void forget() {}  ///< frees what the backward function itself captured
 
   OpId op = OpId::count;
-  bool released = false;                   ///< saved tensors are gone
-  bool callers_context = false;            ///< runs in the context of the thread that called backward (user's functions), not with autocast off
-  std::uint64_t sequence = 0;              ///< rises with creation: a node's inputs have smaller ones
-  std::vector<detail::Edge> edges;         ///< one an input; empty: no gradient wanted
+  bool released = false;            ///< saved tensors are gone
+  bool callers_context = false;     ///< runs in the context of the thread that called backward (user's functions), not with autocast off
+  std::uint64_t sequence = 0;       ///< rises with creation: a node's inputs have smaller ones
+  std::vector<detail::Edge> edges;  ///< one an input; empty: no gradient wanted
   std::vector<TensorMeta> inputs, outputs;
   std::vector<SavedTensor> saved;
   std::vector<std::shared_ptr<detail::HookList>> hooks;  ///< by output; empty: none
@@ -65,11 +65,15 @@ class Backward {
   void set(int input, Tensor gradient);
 
   /// A gradient buffer of a leaf that a kernel may write or add to itself: saves the pass that would add it.
-  struct Sink { Tensor buffer; bool accumulate = false; };
+  struct Sink {
+    Tensor buffer;
+    bool accumulate = false;
+  };
   /// For input i, when it is a leaf whose gradient may be accumulated in place (no hooks, no create_graph, no capture); else buffer is
   /// undefined and the caller uses set(). The kernel must then write all of it (accumulate false), or add to it.
   Sink sink(int input);
-  /// The gradient that already waits for input i, if no one else sees it and it has the input's dtype: taken out, to be added to by a kernel and set().
+  /// The gradient that already waits for input i, if no one else sees it and it has the input's dtype: taken out, to be added to by a kernel and
+  /// set().
   Tensor take_existing(int input);
   /// What runs with create_graph: differentiates `definition` (the op in plain ops, of the node's inputs; undefined ones stay undefined) and sets
   /// the gradients of those inputs that want one. `values[i]` stands for input i.
@@ -85,8 +89,7 @@ class Backward {
 };
 
 namespace detail_node {
-template <class F>
-class FunctionNode final : public Node {
+template <class F> class FunctionNode final : public Node {
  public:
   explicit FunctionNode(F f) : f_(std::move(f)) {}
   void run(Backward& b) override { f_(b); }
@@ -100,8 +103,7 @@ void connect(Node& node, OpId op, Tensor& out, std::initializer_list<Operand> in
 
 /// Records `out = op(inputs)`: when grad mode is on and an input requires grad, out gets a node that keeps `saved` and calls backward(Backward&).
 /// `out` is a fresh tensor without a place in the graph. Saved values are matched with inputs and the output by handle.
-template <class F>
-Tensor record(OpId op, Tensor out, std::initializer_list<Operand> inputs, std::initializer_list<Tensor> saved, F&& backward) {
+template <class F> Tensor record(OpId op, Tensor out, std::initializer_list<Operand> inputs, std::initializer_list<Tensor> saved, F&& backward) {
   if (context().grad && detail_node::any_requires_grad(inputs)) {
     auto* node = new detail_node::FunctionNode<std::decay_t<F>>(std::forward<F>(backward));
     detail_node::connect(*node, op, out, inputs, saved);
@@ -115,7 +117,7 @@ bool should_record(std::initializer_list<Operand> inputs);
 
 struct EngineOptions {
   bool create_graph = false, retain_graph = false;
-  std::vector<Tensor> capture = {};   ///< return gradients of these and touch no leaf; empty: accumulate into leaves
+  std::vector<Tensor> capture = {};  ///< return gradients of these and touch no leaf; empty: accumulate into leaves
   bool allow_unused = false;
 };
 /// Runs backward from roots with the given gradients (defined, of the roots' shapes). Returns captured gradients.

@@ -9,6 +9,7 @@
 
 namespace mezzo {
 
+// clang-format off
 enum class OpId : std::uint8_t {
   // element-wise
   add, sub, mul, div, pow, neg, abs, exp, log, sqrt, rsqrt, tanh, sigmoid, relu, silu, gelu, softplus, sin, cos, swiglu, clamp, where, compare, masked_fill, tril, dropout,
@@ -28,6 +29,7 @@ enum class OpId : std::uint8_t {
   scale, function, checkpoint, identity, gradient_of,
   count
 };
+// clang-format on
 inline constexpr std::size_t kOpCount = static_cast<std::size_t>(OpId::count);
 static_assert(amp::kPolicyOps == kOpCount, "amp::kPolicyOps in mezzo/policy.h follows this enum");
 

@@ -26,7 +26,9 @@ Tensor Tensor::grad() const { return impl_ && impl_->extra ? impl_->extra->grad 
 void Tensor::set_grad(Tensor g) const {
   require_defined("set_grad", *this, "this");
   if (g.defined() && (g.shape() != shape() || g.dtype() != dtype()))
-    fail("set_grad", fmt::format("a gradient {} {} given for a tensor {} {}", to_string(g.shape()), mezzo::name(g.dtype()), to_string(shape()), mezzo::name(dtype())),
+    fail("set_grad",
+         fmt::format("a gradient {} {} given for a tensor {} {}", to_string(g.shape()), mezzo::name(g.dtype()), to_string(shape()),
+                     mezzo::name(dtype())),
          "shape and dtype must be the tensor's");
   impl_->more().grad = std::move(g);
 }
@@ -35,10 +37,14 @@ void Tensor::backward() const { backward(BackwardOptions{}); }
 
 void Tensor::backward(const BackwardOptions& o) const {
   require_defined("backward", *this, "this");
-  if (!requires_grad()) fail("backward", "this tensor does not require grad and nothing was recorded for it", "did it come out of no_grad, or from inputs without requires_grad?");
+  if (!requires_grad())
+    fail("backward", "this tensor does not require grad and nothing was recorded for it",
+         "did it come out of no_grad, or from inputs without requires_grad?");
   Tensor g = o.gradient;
   if (!g.defined()) {
-    if (numel() != 1) fail("backward", fmt::format("a tensor of shape {} given, one element wanted", to_string(shape())), "pass .gradient, or take sum() or mean() first");
+    if (numel() != 1)
+      fail("backward", fmt::format("a tensor of shape {} given, one element wanted", to_string(shape())),
+           "pass .gradient, or take sum() or mean() first");
     g = ones(shape(), {.dtype = dtype()});
   } else if (g.shape() != shape()) {
     fail("backward", fmt::format("a gradient of shape {} given for a tensor of shape {}", to_string(g.shape()), to_string(shape())));
@@ -112,7 +118,8 @@ void check_writable(const char* op, const Tensor& dst) {
 Tensor copy_(Tensor dst, const Tensor& src) {
   check_writable("copy_", dst);
   require_defined("copy_", src, "the source");
-  if (context().grad && src.requires_grad()) fail("copy_", "the source requires grad, and the graph would not see the write", "copy from detach(), or under autograd::NoGrad");
+  if (context().grad && src.requires_grad())
+    fail("copy_", "the source requires grad, and the graph would not see the write", "copy from detach(), or under autograd::NoGrad");
   if (broadcast_shapes("copy_", dst.shape(), src.shape()) != dst.shape())
     fail("copy_", fmt::format("source {} given, a shape that broadcasts to {} wanted", to_string(src.shape()), to_string(dst.shape())));
   copy_elements(dst, src.impl()->storage == dst.impl()->storage ? src.clone() : src);
@@ -145,7 +152,8 @@ std::vector<Tensor> grad(const std::vector<Tensor>& outputs, const std::vector<T
     Tensor g = o.grad_outputs.empty() ? Tensor() : o.grad_outputs[i];
     if (!outputs[i].requires_grad()) fail("grad", fmt::format("output {} does not require grad", i));
     if (!g.defined()) {
-      if (outputs[i].numel() != 1) fail("grad", fmt::format("output {} has shape {}, one element wanted", i, to_string(outputs[i].shape())), "pass .grad_outputs");
+      if (outputs[i].numel() != 1)
+        fail("grad", fmt::format("output {} has shape {}, one element wanted", i, to_string(outputs[i].shape())), "pass .grad_outputs");
       g = ones(outputs[i].shape(), {.dtype = outputs[i].dtype()});
     } else if (g.shape() != outputs[i].shape()) {
       fail("grad", fmt::format("grad_output {} has shape {}, {} wanted", i, to_string(g.shape()), to_string(outputs[i].shape())));
@@ -154,7 +162,8 @@ std::vector<Tensor> grad(const std::vector<Tensor>& outputs, const std::vector<T
   }
   for (std::size_t i = 0; i < inputs.size(); ++i)
     if (!inputs[i].requires_grad()) fail("grad", fmt::format("input {} does not require grad", i));
-  auto result = run_backward(outputs, gradients, {.create_graph = o.create_graph, .retain_graph = o.retain_graph || o.create_graph, .capture = inputs});
+  auto result =
+      run_backward(outputs, gradients, {.create_graph = o.create_graph, .retain_graph = o.retain_graph || o.create_graph, .capture = inputs});
   for (std::size_t i = 0; i < result.size(); ++i)
     if (!result[i].defined() && !o.allow_unused)
       fail("grad", fmt::format("input {} does not reach any output", i), "pass .allow_unused = true to get an undefined gradient for it");

@@ -26,9 +26,9 @@
 namespace mezzo::cli {
 namespace {
 
-constexpr std::int64_t kWarmup = 2;    // steps: the first touch of memory is up to twelve times slower
-constexpr std::int64_t kSettled = 3;   // steps after which a step asks the system for nothing
-constexpr double kPeakBudget = 0.4;    // seconds
+constexpr std::int64_t kWarmup = 2;   // steps: the first touch of memory is up to twelve times slower
+constexpr std::int64_t kSettled = 3;  // steps after which a step asks the system for nothing
+constexpr double kPeakBudget = 0.4;   // seconds
 
 std::int64_t minor_faults() {
   rusage usage{};
@@ -138,10 +138,13 @@ class Bench final : public Task {
   }
   void refuse_what_does_not_fit(const models::GptOptions& shape, const train::PrecisionPlan& plan) const {
     const auto need = train::plan_bytes(shape, as_training(), plan).peak, have = cpu_info().memory;
-    if (need > have) fail("bench", fmt::format("this needs {} of memory, of which this machine has {}", format_bytes(need), format_bytes(have)), "a smaller --batch or model");
+    if (need > have)
+      fail("bench", fmt::format("this needs {} of memory, of which this machine has {}", format_bytes(need), format_bytes(have)),
+           "a smaller --batch or model");
   }
 
-  void report(Console& console, const models::GptOptions& shape, const train::PrecisionPlan& plan, const std::vector<Sample>& samples, double loss) const {
+  void report(Console& console, const models::GptOptions& shape, const train::PrecisionPlan& plan, const std::vector<Sample>& samples,
+              double loss) const {
     const MemoryReport memory = memory_report();
     const std::int64_t rss = peak_rss();
     const auto of = [&](auto&& f) {
@@ -159,40 +162,47 @@ class Bench final : public Task {
     for (std::size_t i = 0; i < kParts; ++i) parts[std::string(kPartNames[i])] = 1e3 * of([i](const Sample& s) { return s.parts[i]; });
     std::int64_t faults = 0, mappings = 0, settled = 0;
     for (std::size_t i = 0; i < samples.size(); ++i)
-      if (static_cast<std::int64_t>(i) + kWarmup >= kSettled) { faults += samples[i].faults; mappings += samples[i].mappings; ++settled; }
+      if (static_cast<std::int64_t>(i) + kWarmup >= kSettled) {
+        faults += samples[i].faults;
+        mappings += samples[i].mappings;
+        ++settled;
+      }
     const double per_step = settled > 0 ? static_cast<double>(settled) : std::nan("");
 
-    console.result({{"step_ms_median", ms},
-                    {"tokens_per_second", 1e3 * tokens / ms},
-                    {"gflops", gflops},
-                    {"gemm_peak_gflops", peak},
-                    {"fraction_of_peak", gflops / peak},
-                    {"peak_bytes", memory.peak},
-                    {"peak_rss_bytes", rss},
-                    {"bytes", bytes_json(memory.at_peak)},
-                    {"parts", parts},
-                    {"minor_faults_per_step", static_cast<double>(faults) / per_step},
-                    {"mappings_per_step", static_cast<double>(mappings) / per_step},
-                    {"step_ms_min", std::min_element(samples.begin(), samples.end(), [](const Sample& a, const Sample& b) { return a.ms < b.ms; })->ms},
-                    {"steps", steps_},
-                    {"loss", loss},
-                    {"parameters", models::parameter_count(shape)},
-                    {"model", models::to_spec(shape)},
-                    {"batch", batch_},
-                    {"seq", seq_},
-                    {"precision", plan.recipe.name},
-                    {"isa", plan.isa},
-                    {"threads", num_threads()}});
+    console.result(
+        {{"step_ms_median", ms},
+         {"tokens_per_second", 1e3 * tokens / ms},
+         {"gflops", gflops},
+         {"gemm_peak_gflops", peak},
+         {"fraction_of_peak", gflops / peak},
+         {"peak_bytes", memory.peak},
+         {"peak_rss_bytes", rss},
+         {"bytes", bytes_json(memory.at_peak)},
+         {"parts", parts},
+         {"minor_faults_per_step", static_cast<double>(faults) / per_step},
+         {"mappings_per_step", static_cast<double>(mappings) / per_step},
+         {"step_ms_min", std::min_element(samples.begin(), samples.end(), [](const Sample& a, const Sample& b) { return a.ms < b.ms; })->ms},
+         {"steps", steps_},
+         {"loss", loss},
+         {"parameters", models::parameter_count(shape)},
+         {"model", models::to_spec(shape)},
+         {"batch", batch_},
+         {"seq", seq_},
+         {"precision", plan.recipe.name},
+         {"isa", plan.isa},
+         {"threads", num_threads()}});
     if (console.json()) return;
 
-    console.say(fmt::format("\n{}, batch {}, seq {}, {} parameters, {}, {} threads\n"
-                            "step       {} ms (median of {}), {} tokens/s\n"
-                            "speed      {:.0f} GFLOP/s (6 x parameters x tokens), {:.0f} % of the {:.0f} that {} products reach in cache\n"
-                            "memory     {} live at the peak, {} resident\n"
-                            "faults     {:.1f} minor faults, {:.1f} mappings a step, from the {}th step on\n",
-                            models::to_spec(shape), batch_, seq_, format_count(models::parameter_count(shape)), plan.recipe.name, num_threads(), format_ms(ms), samples.size(),
-                            format_count(std::llround(1e3 * tokens / ms)), gflops, 100 * gflops / peak, peak, name(plan.recipe.low), format_bytes(memory.peak), format_bytes(rss),
-                            static_cast<double>(faults) / per_step, static_cast<double>(mappings) / per_step, kSettled + 1));
+    console.say(
+        fmt::format("\n{}, batch {}, seq {}, {} parameters, {}, {} threads\n"
+                    "step       {} ms (median of {}), {} tokens/s\n"
+                    "speed      {:.0f} GFLOP/s (6 x parameters x tokens), {:.0f} % of the {:.0f} that {} products reach in cache\n"
+                    "memory     {} live at the peak, {} resident\n"
+                    "faults     {:.1f} minor faults, {:.1f} mappings a step, from the {}th step on\n",
+                    models::to_spec(shape), batch_, seq_, format_count(models::parameter_count(shape)), plan.recipe.name, num_threads(),
+                    format_ms(ms), samples.size(), format_count(std::llround(1e3 * tokens / ms)), gflops, 100 * gflops / peak, peak,
+                    name(plan.recipe.low), format_bytes(memory.peak), format_bytes(rss), static_cast<double>(faults) / per_step,
+                    static_cast<double>(mappings) / per_step, kSettled + 1));
     Table time({"part", "ms", "share"});
     for (const auto& [part, value] : parts.items()) time.row({part, format_ms(value.get<double>()), format_share(value.get<double>() / ms)});
     console.say(time.text());

@@ -25,13 +25,17 @@ struct Limits {
   }
   void open(double by) {  // a range of more than a point, also around nothing
     if (low > high) low = high = 0;
-    if (low == high) { low -= by; high += by; }
+    if (low == high) {
+      low -= by;
+      high += by;
+    }
   }
 };
 
 std::string tick_text(double v, const LineChart& c) {
   if (c.percent) return fmt::format("{:g} %", 100 * v);
-  if (c.log2_y) return std::abs(v) <= 20 ? (v < 0 ? fmt::format("{:.3g}", std::exp2(v)) : format_count(std::llround(std::exp2(v)))) : fmt::format("2^{:g}", v);
+  if (c.log2_y)
+    return std::abs(v) <= 20 ? (v < 0 ? fmt::format("{:.3g}", std::exp2(v)) : format_count(std::llround(std::exp2(v)))) : fmt::format("2^{:g}", v);
   return fmt::format("{:g}", v);
 }
 
@@ -61,7 +65,8 @@ std::vector<double> round_ticks(double low, double high, int wanted) {
   const double rough = (high - low) / wanted, power = std::pow(10, std::floor(std::log10(rough)));
   const double step = power * (rough / power <= 1 ? 1 : rough / power <= 2 ? 2 : rough / power <= 5 ? 5 : 10);
   std::vector<double> ticks;
-  for (auto i = static_cast<std::int64_t>(std::ceil(low / step - 1e-9)); static_cast<double>(i) * step <= high + 1e-9 * step; ++i) ticks.push_back(static_cast<double>(i) * step);
+  for (auto i = static_cast<std::int64_t>(std::ceil(low / step - 1e-9)); static_cast<double>(i) * step <= high + 1e-9 * step; ++i)
+    ticks.push_back(static_cast<double>(i) * step);
   return ticks;
 }
 
@@ -72,7 +77,10 @@ std::string draw(const LineChart& c) {
     for (const double v : s.x) x.add(v);
     for (const double v : s.y) y.add(value(v));
   }
-  if (c.percent) { y.add(0); y.add(0.01); }
+  if (c.percent) {
+    y.add(0);
+    y.add(0.01);
+  }
   x.open(1);
   y.open(c.log2_y ? 2 : c.percent ? 0.01 : 0.5);
   if (c.percent) y.low = 0;
@@ -88,13 +96,17 @@ std::string draw(const LineChart& c) {
 
   std::string svg = fmt::format("<svg viewBox=\"0 0 {} {}\" role=\"img\" aria-label=\"{}\">\n", kWidth, kHeight, escape_html(c.label));
   for (const double t : ticks)
-    svg += fmt::format("<path class=\"grid\" d=\"M{:.1f} {:.1f}H{:.1f}\"/><text class=\"tick\" x=\"{:.1f}\" y=\"{:.1f}\" text-anchor=\"end\" dy=\".35em\">{}</text>\n", left, py(t), right, left - 8,
-                       py(t), tick_text(t, c));
+    svg += fmt::format(
+        "<path class=\"grid\" d=\"M{:.1f} {:.1f}H{:.1f}\"/><text class=\"tick\" x=\"{:.1f}\" y=\"{:.1f}\" text-anchor=\"end\" "
+        "dy=\".35em\">{}</text>\n",
+        left, py(t), right, left - 8, py(t), tick_text(t, c));
   for (const double t : round_ticks(x.low, x.high, 5))
-    svg += fmt::format("<path class=\"grid\" d=\"M{:.1f} {:.1f}v5\"/><text class=\"tick\" x=\"{:.1f}\" y=\"{:.1f}\" text-anchor=\"middle\">{}</text>\n", px(t), bottom, px(t), bottom + 22,
-                       format_count(std::llround(t)));
+    svg +=
+        fmt::format("<path class=\"grid\" d=\"M{:.1f} {:.1f}v5\"/><text class=\"tick\" x=\"{:.1f}\" y=\"{:.1f}\" text-anchor=\"middle\">{}</text>\n",
+                    px(t), bottom, px(t), bottom + 22, format_count(std::llround(t)));
   svg += fmt::format("<path class=\"axis\" d=\"M{:.1f} {:.1f}H{:.1f}\"/>\n", left, bottom, right);
-  svg += fmt::format("<text class=\"title\" x=\"{:.1f}\" y=\"{:.1f}\" text-anchor=\"middle\">{}</text>\n", (left + right) / 2, kHeight - 10, escape_html(c.x_title));
+  svg += fmt::format("<text class=\"title\" x=\"{:.1f}\" y=\"{:.1f}\" text-anchor=\"middle\">{}</text>\n", (left + right) / 2, kHeight - 10,
+                     escape_html(c.x_title));
   svg += fmt::format("<text class=\"title\" x=\"0\" y=\"18\">{}</text>\n", escape_html(c.y_title));
   for (const auto& s : c.series) {
     std::string path, points;
@@ -102,7 +114,10 @@ std::string draw(const LineChart& c) {
     double before = 0;
     for (std::size_t i = 0; i < s.x.size(); ++i) {
       const double v = value(s.y[i]);
-      if (!std::isfinite(v)) { pen = false; continue; }
+      if (!std::isfinite(v)) {
+        pen = false;
+        continue;
+      }
       if (s.markers_only) points += fmt::format("<circle cx=\"{:.1f}\" cy=\"{:.1f}\" r=\"3.5\"/>", px(s.x[i]), py(v));
       else if (pen && c.stairs) path += v == before && i + 1 < s.x.size() ? "" : fmt::format("H{:.1f}V{:.1f}", px(s.x[i]), py(v));
       else path += fmt::format("{}{:.1f} {:.1f}", pen ? 'L' : 'M', px(s.x[i]), py(v));
@@ -125,7 +140,8 @@ std::string draw(const BarChart& c) {
     largest = std::max(largest, sum);
   }
   const double scale = largest > 0 ? (kWidth - kEnd) / largest : 0;
-  std::string svg = fmt::format("<svg viewBox=\"0 0 {} {}\" role=\"img\" aria-label=\"{}\">\n", kWidth, kRow * static_cast<double>(c.bars.size()), escape_html(c.label));
+  std::string svg = fmt::format("<svg viewBox=\"0 0 {} {}\" role=\"img\" aria-label=\"{}\">\n", kWidth, kRow * static_cast<double>(c.bars.size()),
+                                escape_html(c.label));
   for (std::size_t i = 0; i < c.bars.size(); ++i) {
     const auto& b = c.bars[i];
     const double top = kRow * static_cast<double>(i);
@@ -134,8 +150,8 @@ std::string draw(const BarChart& c) {
     for (std::size_t k = 0; k < b.parts.size(); ++k) {
       const double width = b.parts[k] * scale;
       if (width < 0.05) continue;
-      svg += fmt::format("<rect class=\"c{}\" x=\"{:.2f}\" y=\"{:.1f}\" width=\"{:.2f}\" height=\"{}\"><title>{}</title></rect>\n", k, x, top + 28, width, kThick,
-                         k < b.titles.size() ? escape_html(b.titles[k]) : "");
+      svg += fmt::format("<rect class=\"c{}\" x=\"{:.2f}\" y=\"{:.1f}\" width=\"{:.2f}\" height=\"{}\"><title>{}</title></rect>\n", k, x, top + 28,
+                         width, kThick, k < b.titles.size() ? escape_html(b.titles[k]) : "");
       x += width;
     }
     svg += fmt::format("<text class=\"tick\" x=\"{:.1f}\" y=\"{:.1f}\">{}</text>\n", x + 8, top + 28 + kThick * 0.7, escape_html(b.total));

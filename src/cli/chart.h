@@ -15,23 +15,23 @@ std::string escape_html(std::string_view);
 struct Series {
   std::string name;
   int style = 0;
-  std::vector<double> x, y;    // a y that is not finite interrupts the line
-  bool markers_only = false;   // points instead of a line
+  std::vector<double> x, y;   // a y that is not finite interrupts the line
+  bool markers_only = false;  // points instead of a line
 };
 
 struct LineChart {
-  std::string label;           // for those who do not see it
+  std::string label;  // for those who do not see it
   std::string x_title, y_title;
   std::vector<Series> series;
-  bool log2_y = false;         // powers of two are equally far apart
-  bool stairs = false;         // a value holds until the next
-  bool percent = false;        // y is a share: ticks in percent, from 0
+  bool log2_y = false;   // powers of two are equally far apart
+  bool stairs = false;   // a value holds until the next
+  bool percent = false;  // y is a share: ticks in percent, from 0
 };
 std::string draw(const LineChart&);
 
 /// Horizontal bars cut into parts: class "c0", "c1", ... in order.
 struct Bar {
-  std::string name, total;     // total: text at its end
+  std::string name, total;  // total: text at its end
   std::vector<double> parts;
   std::vector<std::string> titles;  // of the parts, shown on hovering
 };

@@ -18,11 +18,12 @@ class UsageError : public Error {
 };
 
 /// f(), its Errors turned into UsageErrors: for checks of what the command line alone says.
-template <class F>
-decltype(auto) checking_usage(F&& f) {
+template <class F> decltype(auto) checking_usage(F&& f) {
   try {
     return f();
-  } catch (const UsageError&) { throw; } catch (const Error& e) { throw UsageError(e.what()); }
+  } catch (const UsageError&) { throw; } catch (const Error& e) {
+    throw UsageError(e.what());
+  }
 }
 
 enum ExitCode : int { kSuccess = 0, kFailure = 1, kUsage = 2 };

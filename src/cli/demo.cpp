@@ -31,7 +31,13 @@ using Clock = std::chrono::steady_clock;
 constexpr const char* kMarker = "demo.json";
 constexpr double kFarBehind = 0.1;  // nats above fp32's validation loss: five times what another seed does
 
-struct Variant { const char* name; const char* about; const char* precision; const char* loss_scale; const char* directory; };
+struct Variant {
+  const char* name;
+  const char* about;
+  const char* precision;
+  const char* loss_scale;
+  const char* directory;
+};
 constexpr std::array<Variant, 4> kVariants{{
     {"fp32", "", "fp32", "", "fp32"},
     {"bf16", "", "bf16", "", "bf16"},
@@ -115,7 +121,8 @@ class Demo final : public Task {
     if (console.json()) return kSuccess;
     console.say(fmt::format("\n{}", summary_table(runs).text()));
     for (const auto& s : said) console.say(s + "\n");
-    console.say(fmt::format("text from the bf16 model:\n{}\n\nthe page with the curves: {}\nall of it took {}", sample, (out_ / "index.html").native(), format_seconds(seconds)));
+    console.say(fmt::format("text from the bf16 model:\n{}\n\nthe page with the curves: {}\nall of it took {}", sample,
+                            (out_ / "index.html").native(), format_seconds(seconds)));
     return kSuccess;
   }
 
@@ -134,8 +141,10 @@ class Demo final : public Task {
 
   static std::string introduction(const train::TrainOptions& t) {
     return fmt::format(
-        "One small GPT is trained four times from the same start, on the same text in the same order: in fp32, in bf16, and in fp16 with fp32 masters, with and without loss scaling. "
-        "The loss is the mean over a global batch of {} tokens, of which each step runs one micro-batch of {}: the gradients that flow are {:g} times smaller than those of a mean over the micro-batch, as they are "
+        "One small GPT is trained four times from the same start, on the same text in the same order: in fp32, in bf16, and in fp16 with fp32 "
+        "masters, with and without loss scaling. "
+        "The loss is the mean over a global batch of {} tokens, of which each step runs one micro-batch of {}: the gradients that flow are {:g} "
+        "times smaller than those of a mean over the micro-batch, as they are "
         "wherever a large batch is accumulated, and the formats have to bear it.",
         format_count(t.global_batch), format_count(train::tokens_of_step(t)), train::loss_divisor(t));
   }
@@ -143,8 +152,10 @@ class Demo final : public Task {
   static void introduce(const train::Trainer& trainer, Console& console) {
     const auto& c = trainer.corpus();
     console.say(introduction(trainer.options()) + "\n");
-    console.say(fmt::format("text   {}: {}, {} bytes for training, {} for validation", trainer.options().data.native(), format_files(c.files()), format_count(c.train().size()), format_count(c.validation().size())));
-    console.say(fmt::format("model  {}: {} parameters\n", models::to_spec(trainer.model_options()), format_count(models::parameter_count(trainer.model_options()))));
+    console.say(fmt::format("text   {}: {}, {} bytes for training, {} for validation", trainer.options().data.native(), format_files(c.files()),
+                            format_count(c.train().size()), format_count(c.validation().size())));
+    console.say(fmt::format("model  {}: {} parameters\n", models::to_spec(trainer.model_options()),
+                            format_count(models::parameter_count(trainer.model_options()))));
   }
 
   /// One run. Its failure is a result like another: it is written down.
@@ -163,7 +174,8 @@ class Demo final : public Task {
       if (!progress.due()) return;
       const double passed = std::chrono::duration<double>(Clock::now() - begin).count();
       const double done = static_cast<double>(i) + static_cast<double>(p.step) / static_cast<double>(p.steps);
-      progress.update(fmt::format("{}  {} (all: {})", title, describe(p), format_seconds(passed / done * (static_cast<double>(kVariants.size()) - done))));
+      progress.update(
+          fmt::format("{}  {} (all: {})", title, describe(p), format_seconds(passed / done * (static_cast<double>(kVariants.size()) - done))));
     };
     try {
       r.summary = trainer.run(see, interrupted);
@@ -180,7 +192,10 @@ class Demo final : public Task {
     }
     if (interrupted()) return r;
     r.steps = read_steps(trainer.options().out);
-    progress.keep(fmt::format("{}  {}", title, !r.failure.empty() ? "failed: " + r.failure : fmt::format("validation loss {:.4f}, {} ms a step", r.summary.val_loss.value_or(std::nan("")), format_ms(r.summary.step_ms_median))));
+    progress.keep(fmt::format("{}  {}", title,
+                              !r.failure.empty() ? "failed: " + r.failure
+                                                 : fmt::format("validation loss {:.4f}, {} ms a step", r.summary.val_loss.value_or(std::nan("")),
+                                                               format_ms(r.summary.step_ms_median))));
     return r;
   }
 
@@ -189,10 +204,11 @@ class Demo final : public Task {
     StreamDecoder decoder(tokenizer);
     std::string text;
     const amp::Autocast region(trainer.plan().recipe.low, {.enabled = trainer.plan().recipe.autocast});
-    models::sample(trainer.model(), tokenizer.encode("%\n"), {.max_tokens = 400, .temperature = 0.7, .seed = 1}, [&](std::int32_t id) {  // "%" stands between two fortunes
-      text += decoder.push(id);
-      return !interrupted();
-    });
+    models::sample(trainer.model(), tokenizer.encode("%\n"), {.max_tokens = 400, .temperature = 0.7, .seed = 1},
+                   [&](std::int32_t id) {  // "%" stands between two fortunes
+                     text += decoder.push(id);
+                     return !interrupted();
+                   });
     return text + decoder.finish();
   }
 
@@ -200,17 +216,25 @@ class Demo final : public Task {
     std::vector<std::string> out;
     const double fp32 = runs[kFp32].summary.val_loss.value_or(std::nan(""));
     const auto distance = [&](std::size_t i) { return runs[i].summary.val_loss.value_or(std::nan("")) - fp32; };
-    out.push_back(fmt::format("Against fp32's validation loss of {:.4f}, bf16 ends {:+.4f} and fp16 with dynamic loss scaling {:+.4f} nats a token away; another seed moves each by about 0.02.", fp32, distance(kBf16), distance(kScaled)));
+    out.push_back(
+        fmt::format("Against fp32's validation loss of {:.4f}, bf16 ends {:+.4f} and fp16 with dynamic loss scaling {:+.4f} nats a token away; "
+                    "another seed moves each by about 0.02.",
+                    fp32, distance(kBf16), distance(kScaled)));
     const auto& unscaled = runs[kUnscaled];
-    const std::string end = !unscaled.failure.empty()                ? fmt::format("failed: {}", unscaled.failure)
-                            : !(distance(kUnscaled) < kFarBehind)    ? fmt::format("fell {:.2f} nats behind fp32, to a validation loss of {:.4f}", distance(kUnscaled), unscaled.summary.val_loss.value_or(std::nan("")))
-                                                                     : fmt::format("kept up on this text: it ends {:+.4f} nats from fp32", distance(kUnscaled));
+    const std::string end = !unscaled.failure.empty() ? fmt::format("failed: {}", unscaled.failure)
+                            : !(distance(kUnscaled) < kFarBehind)
+                                ? fmt::format("fell {:.2f} nats behind fp32, to a validation loss of {:.4f}", distance(kUnscaled),
+                                              unscaled.summary.val_loss.value_or(std::nan("")))
+                                : fmt::format("kept up on this text: it ends {:+.4f} nats from fp32", distance(kUnscaled));
     out.push_back(fmt::format("Without loss scaling fp16 {}. {} of its gradient elements were zero ({} with dynamic scaling, {} in fp32).", end,
-                              format_share(unscaled.summary.zero_fraction), format_share(runs[kScaled].summary.zero_fraction), format_share(runs[kFp32].summary.zero_fraction)));
-    out.push_back(fmt::format("The loss is the mean over {} tokens; each step ran one micro-batch of {} of them.", format_count(t.global_batch), format_count(train::tokens_of_step(t))));
+                              format_share(unscaled.summary.zero_fraction), format_share(runs[kScaled].summary.zero_fraction),
+                              format_share(runs[kFp32].summary.zero_fraction)));
+    out.push_back(fmt::format("The loss is the mean over {} tokens; each step ran one micro-batch of {} of them.", format_count(t.global_batch),
+                              format_count(train::tokens_of_step(t))));
     const auto speed = [&](std::size_t i) { return runs[kFp32].summary.step_ms_median / runs[i].summary.step_ms_median; };
-    out.push_back(fmt::format("At this width (64) bf16 ran at {:.2f} and fp16 at {:.2f} times fp32's speed{}. Larger models are what mezzo bench measures.", speed(kBf16), speed(kScaled),
-                              kernels::native_gemm(Dtype::f16) ? "" : "; fp16 has no native products here and is widened to f32"));
+    out.push_back(fmt::format(
+        "At this width (64) bf16 ran at {:.2f} and fp16 at {:.2f} times fp32's speed{}. Larger models are what mezzo bench measures.", speed(kBf16),
+        speed(kScaled), kernels::native_gemm(Dtype::f16) ? "" : "; fp16 has no native products here and is widened to f32"));
     return out;
   }
 
@@ -232,6 +256,7 @@ class Demo final : public Task {
 
 }  // namespace
 
-const Command kDemo{"demo", "Trains one small GPT in fp32, bf16 and fp16, and writes a page about it", [] { return std::unique_ptr<Task>(std::make_unique<Demo>()); }};
+const Command kDemo{"demo", "Trains one small GPT in fp32, bf16 and fp16, and writes a page about it",
+                    [] { return std::unique_ptr<Task>(std::make_unique<Demo>()); }};
 
 }  // namespace mezzo::cli

@@ -15,8 +15,8 @@
 namespace mezzo::cli {
 namespace {
 
-constexpr double kBudget = 0.25;    // seconds for each format, and for the memory
-constexpr double kWorthwhile = 1.1; // 16-bit products are called faster from this ratio to f32's
+constexpr double kBudget = 0.25;     // seconds for each format, and for the memory
+constexpr double kWorthwhile = 1.1;  // 16-bit products are called faster from this ratio to f32's
 
 struct Rate {
   Dtype dtype;
@@ -37,7 +37,9 @@ std::string verdict(const train::PrecisionPlan& plan, const std::array<Rate, 3>&
   const double ratio = rates[1].gflops / rates[0].gflops;
   const bool faster = ratio >= kWorthwhile, chose_16bit = plan.recipe.low != Dtype::f32;
   return fmt::format("bf16 products run at {:.2f} times f32's speed here, measured: {}", ratio,
-                     faster == chose_16bit ? "the choice holds" : chose_16bit ? "fp32 may be as fast" : "try --precision bf16");
+                     faster == chose_16bit ? "the choice holds"
+                     : chose_16bit         ? "fp32 may be as fast"
+                                           : "try --precision bf16");
 }
 
 class Doctor final : public Task {
@@ -74,15 +76,16 @@ class Doctor final : public Task {
 
     if (console.json()) return kSuccess;
     const std::string lowered = active_isa() == detected_isa() ? "" : fmt::format(" (lowered by MEZZO_ISA; this CPU has {})", name(detected_isa()));
-    console.say(fmt::format("mezzo        {}\n"
-                            "cpu          {}\n"
-                            "cores        {}, of which {} used\n"
-                            "caches       L1 {}, L2 {}, L3 {}\n"
-                            "memory       {}; read {:.1f} GB/s, copy {:.1f} GB/s\n"
-                            "kernels      {}{}\n"
-                            "also has     {}\n",
-                            version(), cpu.model, cpu.cores, num_threads(), format_bytes(cpu.l1d), format_bytes(cpu.l2), format_bytes(cpu.l3), format_bytes(cpu.memory),
-                            memory.read, memory.copy, name(active_isa()), lowered, features(cpu)));
+    console.say(
+        fmt::format("mezzo        {}\n"
+                    "cpu          {}\n"
+                    "cores        {}, of which {} used\n"
+                    "caches       L1 {}, L2 {}, L3 {}\n"
+                    "memory       {}; read {:.1f} GB/s, copy {:.1f} GB/s\n"
+                    "kernels      {}{}\n"
+                    "also has     {}\n",
+                    version(), cpu.model, cpu.cores, num_threads(), format_bytes(cpu.l1d), format_bytes(cpu.l2), format_bytes(cpu.l3),
+                    format_bytes(cpu.memory), memory.read, memory.copy, name(active_isa()), lowered, features(cpu)));
     Table table({"products of", "GFLOP/s", "against f32", "how"});
     for (const auto& r : rates)
       table.row({std::string(name(r.dtype)), fmt::format("{:.0f}", r.gflops), fmt::format("{:.2f}x", r.gflops / rates[0].gflops),
@@ -95,6 +98,7 @@ class Doctor final : public Task {
 
 }  // namespace
 
-const Command kDoctor{"doctor", "What this CPU does in each precision, measured, and what --precision auto chooses", [] { return std::unique_ptr<Task>(std::make_unique<Doctor>()); }};
+const Command kDoctor{"doctor", "What this CPU does in each precision, measured, and what --precision auto chooses",
+                      [] { return std::unique_ptr<Task>(std::make_unique<Doctor>()); }};
 
 }  // namespace mezzo::cli

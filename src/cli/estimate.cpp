@@ -36,7 +36,8 @@ double estimate_step_ms(const models::GptOptions& m, const train::TrainOptions& 
   add({rows, c, 4 * c}, layers);
   add({std::min(tokens, kHeadRows), m.vocab, c}, 1);
 
-  const double attention_flops = 7.0 * static_cast<double>(tokens) * static_cast<double>(o.seq) * static_cast<double>(c) * layers;  // causal half; backward is 2.5 forwards
+  const double attention_flops =
+      7.0 * static_cast<double>(tokens) * static_cast<double>(o.seq) * static_cast<double>(c) * layers;  // causal half; backward is 2.5 forwards
   const double attention = attention_flops / (kAttentionShare * flops / forward);
   const Bandwidth memory = memory_bandwidth(kMemoryBudget);
   const double passes = static_cast<double>(tokens * c) * layers * kPassesPerLayer * static_cast<double>(size_of(dtype)) / (1e9 * memory.copy);

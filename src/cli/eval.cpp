@@ -19,7 +19,8 @@ class Eval final : public Task {
  public:
   void declare(Options& o) override {
     o.usage("--model DIR --data FILE [--seq T]");
-    o.footer("The loss is the mean natural-log loss a token over windows of T inputs and their T next tokens, stride T; the incomplete tail is dropped.");
+    o.footer(
+        "The loss is the mean natural-log loss a token over windows of T inputs and their T next tokens, stride T; the incomplete tail is dropped.");
     o.group("what is evaluated");
     o.value("--model", "DIR", model_, "A run directory of mezzo train, or one in Hugging Face's layout");
     o.value("--data", "FILE|DIR", data_, "Text: a file, or a directory of text files");
@@ -38,21 +39,25 @@ class Eval final : public Task {
       return train::recipe(precision_);
     });
     const train::RunModel m = train::load_run_model(model_);
-    if (bos_) throw UsageError(fmt::format("[eval] --bos given, but the {} tokenizer of {} has no such token", m.tokenizer->kind(), m.source.native()));
+    if (bos_)
+      throw UsageError(fmt::format("[eval] --bos given, but the {} tokenizer of {} has no such token", m.tokenizer->kind(), m.source.native()));
     const std::int64_t seq = seq_.value_or(m.model->options().context);
     const text::Corpus corpus(data_, *m.tokenizer, {.seq = seq, .val_fraction = 0});
     catch_interrupts("mezzo eval: stopping");
 
     ProgressLine progress;
     const auto begin = std::chrono::steady_clock::now();
-    const train::EvalResult r = train::evaluate(*m.model, corpus.train(), {.batch = batch_, .seq = seq, .recipe = recipe}, [&](std::int64_t done, std::int64_t all) {
-      if (progress.due()) progress.update(describe_share("window", done, all, begin));
-      return !interrupted();
-    });
+    const train::EvalResult r =
+        train::evaluate(*m.model, corpus.train(), {.batch = batch_, .seq = seq, .recipe = recipe}, [&](std::int64_t done, std::int64_t all) {
+          if (progress.due()) progress.update(describe_share("window", done, all, begin));
+          return !interrupted();
+        });
     progress.clear();
     if (interrupted()) return interrupted_code();
     console.result({{"loss", r.loss}, {"perplexity", std::exp(r.loss)}, {"tokens", r.tokens}});
-    if (!console.json()) console.say(fmt::format("loss {:.4f}, perplexity {:.2f}, over {} tokens in windows of {} ({})", r.loss, std::exp(r.loss), format_count(r.tokens), seq, recipe.name));
+    if (!console.json())
+      console.say(fmt::format("loss {:.4f}, perplexity {:.2f}, over {} tokens in windows of {} ({})", r.loss, std::exp(r.loss),
+                              format_count(r.tokens), seq, recipe.name));
     return kSuccess;
   }
 

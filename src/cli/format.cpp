@@ -13,8 +13,16 @@ std::string format_bytes(std::int64_t bytes) {
   constexpr std::array<const char*, 5> kUnits{"bytes", "KiB", "MiB", "GiB", "TiB"};
   auto value = static_cast<double>(bytes);
   std::size_t unit = 0;
-  while (std::abs(value) >= 1000 && unit + 1 < kUnits.size()) { value /= 1024; ++unit; }
-  return unit == 0 ? fmt::format("{} {}", bytes, kUnits[0]) : fmt::format("{:.{}f} {}", value, value < 9.995 ? 2 : value < 99.95 ? 1 : 0, kUnits[unit]);
+  while (std::abs(value) >= 1000 && unit + 1 < kUnits.size()) {
+    value /= 1024;
+    ++unit;
+  }
+  return unit == 0 ? fmt::format("{} {}", bytes, kUnits[0])
+                   : fmt::format("{:.{}f} {}", value,
+                                 value < 9.995   ? 2
+                                 : value < 99.95 ? 1
+                                                 : 0,
+                                 kUnits[unit]);
 }
 
 std::string format_count(std::int64_t n) {
@@ -44,7 +52,9 @@ std::string format_share(double share) {
 
 std::string Table::text() const {
   std::vector<std::size_t> width;
-  const auto columns = [](const std::string& s) { return static_cast<std::size_t>(std::count_if(s.begin(), s.end(), [](char c) { return (c & 0xC0) != 0x80; })); };
+  const auto columns = [](const std::string& s) {
+    return static_cast<std::size_t>(std::count_if(s.begin(), s.end(), [](char c) { return (c & 0xC0) != 0x80; }));
+  };
   for (const auto& row : rows_)
     for (std::size_t i = 0; i < row.size(); ++i) {
       if (i == width.size()) width.push_back(0);

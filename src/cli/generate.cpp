@@ -36,7 +36,9 @@ class Generate final : public Task {
     const train::Recipe recipe = checking_usage([&] {
       options.require("--model", "a run directory");
       options.require("--prompt", "a text to continue");
-      if (prompt_.empty()) fail("generate", "--prompt is empty, a text to continue wanted", "a model of bytes continues a line break, --prompt $'\\n', as if from the start");
+      if (prompt_.empty())
+        fail("generate", "--prompt is empty, a text to continue wanted",
+             "a model of bytes continues a line break, --prompt $'\\n', as if from the start");
       if (text::find_invalid_utf8(prompt_)) fail("generate", "--prompt is not UTF-8");
       if (s_.max_tokens < 1) fail("generate", fmt::format("--max-tokens {} given, 1 or more wanted", s_.max_tokens));
       if (s_.temperature < 0) fail("generate", fmt::format("--temperature {} given, 0 or more wanted", s_.temperature));
@@ -44,7 +46,11 @@ class Generate final : public Task {
       return train::recipe(precision_);
     });
     const train::RunModel m = train::load_run_model(model_);
-    if (chat_) throw UsageError(fmt::format("[generate] --chat given, but {} is a {}-level model of plain text: it knows no chat turns. Hint: leave --chat out, the prompt is continued", m.source.native(), m.tokenizer->kind()));
+    if (chat_)
+      throw UsageError(
+          fmt::format("[generate] --chat given, but {} is a {}-level model of plain text: it knows no chat turns. Hint: leave --chat out, the prompt "
+                      "is continued",
+                      m.source.native(), m.tokenizer->kind()));
     catch_interrupts("mezzo generate: stopping");
 
     StreamDecoder decoder(*m.tokenizer);

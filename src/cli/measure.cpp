@@ -18,8 +18,7 @@ using Clock = std::chrono::steady_clock;
 double seconds_since(Clock::time_point begin) { return std::chrono::duration<double>(Clock::now() - begin).count(); }
 
 /// The fastest of the runs that fit into `budget` seconds (three at least), after one that warms up.
-template <class F>
-double fastest(double budget, F&& run) {
+template <class F> double fastest(double budget, F&& run) {
   run();
   double best = std::numeric_limits<double>::infinity();
   const auto begin = Clock::now();
@@ -42,7 +41,9 @@ double product_seconds(Dtype dtype, ProductShape s, double budget) {
   };
   const Block a = block(s.m * s.k, 1), b = block(s.n * s.k, 2), c = q.scratch(static_cast<std::size_t>(s.m * s.n) * size_of(dtype));
   kernels::Gemm g;
-  g.m = s.m; g.n = s.n; g.k = s.k;
+  g.m = s.m;
+  g.n = s.n;
+  g.k = s.k;
   g.a = g.b = g.c = dtype;
   g.trans_b = true;
   g.lda = g.ldb = s.k;
@@ -71,7 +72,8 @@ Bandwidth memory_bandwidth(double budget) {
   kernels::uniform(q, Dtype::f32, x.as<float>(), n, 1, 0);
   kernels::GradStats stats;
   const double read = fastest(budget / 2, [&] { kernels::grad_stats(q, Dtype::f32, x.as<float>(), n, 1, &stats); });
-  const double copy = fastest(budget / 2, [&] { kernels::binary_scalar(q, kernels::Binary::mul, Dtype::f32, x.as<float>(), 1.5, false, y.as<float>(), n); });
+  const double copy =
+      fastest(budget / 2, [&] { kernels::binary_scalar(q, kernels::Binary::mul, Dtype::f32, x.as<float>(), 1.5, false, y.as<float>(), n); });
   const auto rate = [&](double passes, double seconds) { return passes * static_cast<double>(bytes) / seconds / 1e9; };
   return {rate(1, read), rate(2, copy)};
 }

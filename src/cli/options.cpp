@@ -31,7 +31,8 @@ template <class T> std::optional<T> number(std::string_view text) {
 
 // ---- values ----------------------------------------------------------------------------------
 
-template <class T> requires std::integral<T>
+template <class T>
+requires std::integral<T>
 void read_option(std::string_view name, const std::string& text, T& value) {
   const auto n = number<T>(text);
   if (!n) refuse(fmt::format("{} {} given, a whole number{} wanted", name, text, std::is_signed_v<T> ? "" : " of 0 or more"));
@@ -60,7 +61,8 @@ void read_option(std::string_view, const std::string& text, optim::ScheduleKind&
 }
 void read_option(std::string_view name, const std::string& text, std::array<double, 2>& value) {
   const auto comma = std::min(text.find(','), text.size());
-  const auto a = number<double>(std::string_view(text).substr(0, comma)), b = number<double>(std::string_view(text).substr(std::min(comma + 1, text.size())));
+  const auto a = number<double>(std::string_view(text).substr(0, comma)),
+             b = number<double>(std::string_view(text).substr(std::min(comma + 1, text.size())));
   if (!a || !b) refuse(fmt::format("{} {} given, two numbers wanted, as in 0.9,0.95", name, text));
   value = {*a, *b};
 }
@@ -139,7 +141,11 @@ void Options::flag(std::string names, bool& target, std::string help) {
 }
 
 void Options::add(std::string names, std::string what, std::string help, std::string shown, std::function<void(const std::string&)> set) {
-  auto* option = parser_->app.add_option(std::move(names))->description(std::move(help))->group(parser_->group)->type_name(std::move(what))->default_str(std::move(shown));
+  auto* option = parser_->app.add_option(std::move(names))
+                     ->description(std::move(help))
+                     ->group(parser_->group)
+                     ->type_name(std::move(what))
+                     ->default_str(std::move(shown));
   parser_->entries.push_back({option, std::move(set), nullptr});
 }
 
@@ -148,14 +154,16 @@ Options::Asked Options::parse(const std::vector<std::string>& arguments) {
   const auto names = p.names();
   const auto known = [&](const std::string& a) { return std::find(names.begin(), names.end(), a) != names.end(); };
   for (std::size_t i = 0; i + 1 < arguments.size(); ++i) {  // CLI11 would take the next option for the value of this one
-    const auto e = std::find_if(p.entries.begin(), p.entries.end(), [&](const auto& entry) { return entry.set && entry.option->check_name(arguments[i]); });
+    const auto e =
+        std::find_if(p.entries.begin(), p.entries.end(), [&](const auto& entry) { return entry.set && entry.option->check_name(arguments[i]); });
     if (e != p.entries.end() && known(arguments[i + 1])) refuse(fmt::format("{} needs a value, {} follows", arguments[i], arguments[i + 1]));
   }
   try {
     p.app.parse(std::vector<std::string>(arguments.rbegin(), arguments.rend()));  // CLI11 wants them in reverse
   } catch (const CLI::CallForHelp&) { return Asked::help; } catch (const CLI::ArgumentMismatch&) {
     for (const auto& e : p.entries) {  // one value is wanted: more of them are as wrong as none
-      const auto times = std::count_if(arguments.begin(), arguments.end(), [&](const auto& a) { return a.starts_with('-') && e.option->check_name(a.substr(0, a.find('='))); });
+      const auto times = std::count_if(arguments.begin(), arguments.end(),
+                                       [&](const auto& a) { return a.starts_with('-') && e.option->check_name(a.substr(0, a.find('='))); });
       if (times > 1) refuse(fmt::format("{} is given {} times", Parser::name_of(e.option), times));
     }
     refuse(fmt::format("{} needs a value", arguments.back()));
@@ -165,7 +173,8 @@ Options::Asked Options::parse(const std::vector<std::string>& arguments) {
     const std::string extra = extras.front();
     if (!extra.starts_with('-')) refuse(fmt::format("`{}` given, but no argument without an option's name is wanted there", extra));
     const std::string name = extra.substr(0, extra.find('='));
-    refuse(fmt::format("unknown option `{}`", name), near_names(name, names).empty() ? fmt::format("`{} --help` lists the options", command_) : near_names(name, names));
+    refuse(fmt::format("unknown option `{}`", name),
+           near_names(name, names).empty() ? fmt::format("`{} --help` lists the options", command_) : near_names(name, names));
   }
   for (const auto& e : p.entries)
     if (e.option->count() > 1) refuse(fmt::format("{} is given {} times", Parser::name_of(e.option), e.option->count()));

@@ -17,7 +17,9 @@
 namespace mezzo::cli {
 
 /// What text stands for, as a value of the target's type; a UsageError says what was wanted.
-template <class T> requires std::integral<T> void read_option(std::string_view name, const std::string& text, T& value);
+template <class T>
+requires std::integral<T>
+void read_option(std::string_view name, const std::string& text, T& value);
 void read_option(std::string_view name, const std::string& text, double& value);
 void read_option(std::string_view name, const std::string& text, std::string& value);
 void read_option(std::string_view name, const std::string& text, std::filesystem::path& value);
@@ -49,10 +51,10 @@ class Options {
   void group(std::string title);
   void flag(std::string names, bool& target, std::string help);
   /// `names`: "--clip-norm,--clip"; `what`: "N", "FILE|DIR". The target's value now is the default.
-  template <class T>
-  void value(std::string names, std::string what, T& target, std::string help) {
+  template <class T> void value(std::string names, std::string what, T& target, std::string help) {
     const std::string name = names.substr(0, names.find(','));
-    add(std::move(names), std::move(what), std::move(help), show_option(target), [name, &target](const std::string& text) { read_option(name, text, target); });
+    add(std::move(names), std::move(what), std::move(help), show_option(target),
+        [name, &target](const std::string& text) { read_option(name, text, target); });
   }
 
   enum class Asked : std::uint8_t { run, help };

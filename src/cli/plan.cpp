@@ -24,7 +24,9 @@ class Plan final : public Task {
  public:
   void declare(Options& o) override {
     o.usage("[options of mezzo train]");
-    o.footer("example: mezzo plan --model gpt2-124m --batch 4 --seq 256 --precision bf16\n--data may be left out; with it, the text is checked and its passes are counted.");
+    o.footer(
+        "example: mezzo plan --model gpt2-124m --batch 4 --seq 256 --precision bf16\n--data may be left out; with it, the text is checked and its "
+        "passes are counted.");
     declare_training(o, arguments_);
   }
 
@@ -47,8 +49,11 @@ class Plan final : public Task {
     const std::int64_t have = cpu_info().memory, disk = checkpoint_bytes(memory);
     const double ms = estimate_step_ms(shape, t, precision), tokens = static_cast<double>(train::tokens_of_step(t));
     std::optional<double> passes;
-    if (data) passes = tokens * static_cast<double>(t.steps) / static_cast<double>(text::Corpus(t.data, tokenizer, {.seq = t.seq, .val_fraction = t.val_fraction}).train().size());
-    const std::int64_t kept = t.checkpoint_steps == 0 ? 1 : std::min<std::int64_t>((t.steps + t.checkpoint_steps - 1) / t.checkpoint_steps, t.keep == 0 ? t.steps : t.keep);
+    if (data)
+      passes = tokens * static_cast<double>(t.steps) /
+               static_cast<double>(text::Corpus(t.data, tokenizer, {.seq = t.seq, .val_fraction = t.val_fraction}).train().size());
+    const std::int64_t kept =
+        t.checkpoint_steps == 0 ? 1 : std::min<std::int64_t>((t.steps + t.checkpoint_steps - 1) / t.checkpoint_steps, t.keep == 0 ? t.steps : t.keep);
     const bool taken = out && !t.resume && std::filesystem::exists(t.out / "config.json");
 
     io::Json document{{"peak_bytes", memory.peak},
@@ -69,12 +74,16 @@ class Plan final : public Task {
     console.say(fmt::format("{:<10} {}: {} parameters", "model", models::to_spec(shape), format_count(models::parameter_count(shape))));
     console.say(train::to_string(precision));
     console.say(describe(memory));
-    console.say(fmt::format("{:<10} {} of {}: {}", "memory", format_bytes(memory.peak), format_bytes(have), memory.peak <= have ? "fits" : "does not fit; a smaller --batch with a larger --accumulate, or a smaller model"));
-    console.say(fmt::format("{:<10} about {} ms a step, {} tokens/s, {} for {} steps", "time", format_ms(ms), format_count(std::llround(1e3 * tokens / ms)), format_seconds(1e-3 * ms * static_cast<double>(t.steps)),
+    console.say(fmt::format("{:<10} {} of {}: {}", "memory", format_bytes(memory.peak), format_bytes(have),
+                            memory.peak <= have ? "fits" : "does not fit; a smaller --batch with a larger --accumulate, or a smaller model"));
+    console.say(fmt::format("{:<10} about {} ms a step, {} tokens/s, {} for {} steps", "time", format_ms(ms),
+                            format_count(std::llround(1e3 * tokens / ms)), format_seconds(1e-3 * ms * static_cast<double>(t.steps)),
                             format_count(t.steps)));
     console.say(fmt::format("{:<10} {} for {} checkpoint{}", "disk", format_bytes(kept * disk), kept, kept == 1 ? "" : "s"));
     if (passes) console.say(fmt::format("{:<10} {:.2f} passes over the training text", "text", *passes));
-    if (t.global_batch > 0) console.say(fmt::format("{:<10} the mean over {} tokens, of which a step runs {}", "loss", format_count(t.global_batch), format_count(train::tokens_of_step(t))));
+    if (t.global_batch > 0)
+      console.say(fmt::format("{:<10} the mean over {} tokens, of which a step runs {}", "loss", format_count(t.global_batch),
+                              format_count(train::tokens_of_step(t))));
     if (taken) console.say(fmt::format("{:<10} {} already holds a run: --resume continues it", "out", t.out.native()));
     return kSuccess;
   }
@@ -85,6 +94,7 @@ class Plan final : public Task {
 
 }  // namespace
 
-const Command kPlan{"plan", "Says what a training run will take, before anything is allocated", [] { return std::unique_ptr<Task>(std::make_unique<Plan>()); }};
+const Command kPlan{"plan", "Says what a training run will take, before anything is allocated",
+                    [] { return std::unique_ptr<Task>(std::make_unique<Plan>()); }};
 
 }  // namespace mezzo::cli

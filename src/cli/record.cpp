@@ -23,11 +23,15 @@ std::vector<StepRecord> read_steps(const std::filesystem::path& run_directory) {
   const std::string text = io::read_file(run_directory / "metrics.jsonl");
   std::vector<StepRecord> steps;
   for (std::size_t begin = 0, end; (end = text.find('\n', begin)) != text.npos; begin = end + 1) {
-    const io::Json j = io::Json::parse(text.begin() + static_cast<std::ptrdiff_t>(begin), text.begin() + static_cast<std::ptrdiff_t>(end), nullptr, false);
+    const io::Json j =
+        io::Json::parse(text.begin() + static_cast<std::ptrdiff_t>(begin), text.begin() + static_cast<std::ptrdiff_t>(end), nullptr, false);
     if (!j.is_object() || !j.contains("step") || !j["step"].is_number_integer()) continue;
     const auto applied = j.find("applied");
-    steps.push_back({.step = j["step"].get<std::int64_t>(), .loss = number(j, "loss", std::nan("")), .scale = number(j, "scale", 1),
-                     .zero_fraction = number(j, "zero_fraction", std::nan("")), .val_loss = number(j, "val_loss", std::nan("")),
+    steps.push_back({.step = j["step"].get<std::int64_t>(),
+                     .loss = number(j, "loss", std::nan("")),
+                     .scale = number(j, "scale", 1),
+                     .zero_fraction = number(j, "zero_fraction", std::nan("")),
+                     .val_loss = number(j, "val_loss", std::nan("")),
                      .applied = applied == j.end() || !applied->is_boolean() || applied->get<bool>()});
   }
   return steps;
@@ -42,13 +46,16 @@ Table summary_table(const std::vector<RunRecord>& runs) {
     for (const auto& r : runs) cells.push_back(cell(r));
     table.row(std::move(cells));
   };
-  row("validation loss", [](const RunRecord& r) { return !r.failure.empty() ? "failed" : r.summary.val_loss ? fmt::format("{:.4f}", *r.summary.val_loss) : "not taken"; });
+  row("validation loss", [](const RunRecord& r) {
+    return !r.failure.empty() ? "failed" : r.summary.val_loss ? fmt::format("{:.4f}", *r.summary.val_loss) : "not taken";
+  });
   row("steps skipped", [](const RunRecord& r) { return fmt::format("{} of {}", format_count(r.summary.skipped), format_count(r.summary.step)); });
   row("gradients lost to zero", [](const RunRecord& r) { return format_share(r.summary.zero_fraction); });
   row("ms a step", [](const RunRecord& r) { return format_ms(r.summary.step_ms_median); });
   if (runs.size() > 1) {
     const double first = runs.front().summary.step_ms_median;
-    row(fmt::format("speed against {}", runs.front().name), [first](const RunRecord& r) { return r.summary.step_ms_median > 0 ? fmt::format("{:.2f}x", first / r.summary.step_ms_median) : "-"; });
+    row(fmt::format("speed against {}", runs.front().name),
+        [first](const RunRecord& r) { return r.summary.step_ms_median > 0 ? fmt::format("{:.2f}x", first / r.summary.step_ms_median) : "-"; });
   }
   row("memory at the peak", [](const RunRecord& r) { return format_bytes(r.summary.peak_bytes); });
   for (std::size_t c = 0; c < kMemoryCategories; ++c)

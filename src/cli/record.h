@@ -19,11 +19,11 @@ struct StepRecord {
 };
 
 struct RunRecord {
-  std::string name;                // "bf16"
-  std::string about;               // a few words beside it: "no loss scaling"
+  std::string name;   // "bf16"
+  std::string about;  // a few words beside it: "no loss scaling"
   std::vector<StepRecord> steps;
   train::TrainSummary summary;
-  std::string failure;             // what ended it, when that was an error
+  std::string failure;  // what ended it, when that was an error
 };
 
 /// The steps of metrics.jsonl in a run directory. Lines that are not of a step are passed over: a run that was killed may leave half of one.

@@ -20,7 +20,7 @@ constexpr std::size_t kPoints = 250;  // of a curve: more would not be seen
 std::string full_name(const RunRecord& r) { return r.about.empty() ? r.name : fmt::format("{}, {}", r.name, r.about); }
 
 /// Curve of a figure against the step, as means over groups of `group` steps.
-Series curve(const RunRecord& run, int style, std::size_t group, double StepRecord::* figure) {
+Series curve(const RunRecord& run, int style, std::size_t group, double StepRecord::*figure) {
   Series s{.name = full_name(run), .style = style, .x = {}, .y = {}};
   for (std::size_t i = 0; i < run.steps.size(); i += group) {
     const std::size_t end = std::min(i + group, run.steps.size());
@@ -57,7 +57,8 @@ std::string html_table(const Table& t, int main_rows = 0) {
     const auto& row = t.rows()[r];
     out += static_cast<int>(r) <= main_rows ? "<tr class=\"main\">" : "<tr>";
     for (std::size_t i = 0; i < row.size(); ++i)
-      out += i == 0 ? fmt::format("<th scope=\"row\"{}>{}</th>", row[0].starts_with("  ") ? " class=\"sub\"" : "", escape_html(row[0])) : fmt::format("<td>{}</td>", escape_html(row[i]));
+      out += i == 0 ? fmt::format("<th scope=\"row\"{}>{}</th>", row[0].starts_with("  ") ? " class=\"sub\"" : "", escape_html(row[0]))
+                    : fmt::format("<td>{}</td>", escape_html(row[i]));
     out += "</tr>\n";
   }
   return out + "</tbody></table></div>\n";
@@ -65,7 +66,8 @@ std::string html_table(const Table& t, int main_rows = 0) {
 
 std::string facts_table(const Facts& facts) {
   std::string out = "<div class=\"wide\"><table class=\"facts\"><tbody>\n";
-  for (const auto& [name, value] : facts) out += fmt::format("<tr><th scope=\"row\">{}</th><td>{}</td></tr>\n", escape_html(name), escape_html(value));
+  for (const auto& [name, value] : facts)
+    out += fmt::format("<tr><th scope=\"row\">{}</th><td>{}</td></tr>\n", escape_html(name), escape_html(value));
   return out + "</tbody></table></div>\n";
 }
 
@@ -73,24 +75,30 @@ std::string legend(const std::vector<Series>& series) {
   if (series.size() < 2) return {};
   std::string out = "<ul class=\"legend\">\n";
   for (const auto& s : series) {
-    const std::string swatch = s.markers_only ? fmt::format("<g class=\"mark s{}\"><circle cx=\"14\" cy=\"6\" r=\"4\"/></g>", s.style) : fmt::format("<path class=\"line s{}\" d=\"M0 6H28\"/>", s.style);
+    const std::string swatch = s.markers_only ? fmt::format("<g class=\"mark s{}\"><circle cx=\"14\" cy=\"6\" r=\"4\"/></g>", s.style)
+                                              : fmt::format("<path class=\"line s{}\" d=\"M0 6H28\"/>", s.style);
     out += fmt::format("<li><svg viewBox=\"0 0 28 12\" aria-hidden=\"true\">{}</svg>{}</li>\n", swatch, escape_html(s.name));
   }
   return out + "</ul>\n";
 }
 
-std::string folded(std::string_view summary, const std::string& content) { return fmt::format("<details><summary>{}</summary>\n{}</details>\n", summary, content); }
+std::string folded(std::string_view summary, const std::string& content) {
+  return fmt::format("<details><summary>{}</summary>\n{}</details>\n", summary, content);
+}
 
 // ---- sections --------------------------------------------------------------------------------
 
 /// A figure at eleven steps of each run.
-std::string figures_table(const std::vector<RunRecord>& runs, double StepRecord::* figure, const char* format, bool share = false) {
+std::string figures_table(const std::vector<RunRecord>& runs, double StepRecord::*figure, const char* format, bool share = false) {
   std::vector<std::string> headings{"step"};
   std::size_t longest = 0;
   const RunRecord* reference = nullptr;
   for (const auto& r : runs) {
     headings.push_back(full_name(r));
-    if (r.steps.size() > longest) { longest = r.steps.size(); reference = &r; }
+    if (r.steps.size() > longest) {
+      longest = r.steps.size();
+      reference = &r;
+    }
   }
   Table table(std::move(headings));
   if (!reference) return {};
@@ -108,13 +116,19 @@ std::string figures_table(const std::vector<RunRecord>& runs, double StepRecord:
 
 std::string loss_section(const Report& report) {
   const std::size_t group = group_of(report.runs);
-  LineChart chart{.label = "Training loss against the step; the numbers stand in the table below", .x_title = "step", .y_title = "loss, nats a token", .series = {}};
+  LineChart chart{.label = "Training loss against the step; the numbers stand in the table below",
+                  .x_title = "step",
+                  .y_title = "loss, nats a token",
+                  .series = {}};
   int style = first_style(report.runs);
   for (const auto& run : report.runs) chart.series.push_back(curve(run, style++, group, &StepRecord::loss));
   if (report.runs.size() == 1) {
     Series validation{.name = "validation", .style = 3, .x = {}, .y = {}, .markers_only = true};
     for (const auto& s : report.runs.front().steps)
-      if (std::isfinite(s.val_loss)) { validation.x.push_back(static_cast<double>(s.step)); validation.y.push_back(s.val_loss); }
+      if (std::isfinite(s.val_loss)) {
+        validation.x.push_back(static_cast<double>(s.step));
+        validation.y.push_back(s.val_loss);
+      }
     chart.series.front().name = "training";
     if (!validation.x.empty()) chart.series.push_back(std::move(validation));
   }
@@ -124,35 +138,53 @@ std::string loss_section(const Report& report) {
 }
 
 std::string scale_section(const Report& report) {
-  LineChart chart{.label = "Loss scale against the step; the numbers stand in the table below", .x_title = "step", .y_title = "loss scale (powers of two)", .series = {}, .log2_y = true, .stairs = true};
+  LineChart chart{.label = "Loss scale against the step; the numbers stand in the table below",
+                  .x_title = "step",
+                  .y_title = "loss scale (powers of two)",
+                  .series = {},
+                  .log2_y = true,
+                  .stairs = true};
   std::vector<RunRecord> scaled;
   std::string skipped;
   int style = first_style(report.runs);
   for (const auto& run : report.runs) {
     Series s{.name = full_name(run), .style = style++, .x = {}, .y = {}};
-    for (const auto& p : run.steps) { s.x.push_back(static_cast<double>(p.step)); s.y.push_back(p.scale); }
+    for (const auto& p : run.steps) {
+      s.x.push_back(static_cast<double>(p.step));
+      s.y.push_back(p.scale);
+    }
     if (std::all_of(run.steps.begin(), run.steps.end(), [](const StepRecord& p) { return p.scale == 1; })) continue;
     std::string list;
     int count = 0;
     for (const auto& p : run.steps)
       if (!p.applied && ++count <= 40) list += fmt::format("{}{}", list.empty() ? "" : ", ", p.step);
     skipped += fmt::format("<p>{}: {} (Inf or NaN in a gradient).</p>\n", escape_html(full_name(run)),
-                           count == 0 ? "no step was skipped" : fmt::format("{} skipped, step{} {}{}", count == 1 ? "one step" : fmt::format("{} steps", count), count == 1 ? "" : "s", list, count > 40 ? ", ..." : ""));
+                           count == 0 ? "no step was skipped"
+                                      : fmt::format("{} skipped, step{} {}{}", count == 1 ? "one step" : fmt::format("{} steps", count),
+                                                    count == 1 ? "" : "s", list, count > 40 ? ", ..." : ""));
     chart.series.push_back(std::move(s));
     scaled.push_back(run);
   }
   if (chart.series.empty()) return {};
-  return fmt::format("<h2>Loss scale</h2>\n{}<figure>{}<figcaption>What the loss was multiplied by before the backward pass.</figcaption></figure>\n{}{}", legend(chart.series), draw(chart), skipped,
-                     folded("Loss scale in numbers", figures_table(scaled, &StepRecord::scale, "{:g}")));
+  return fmt::format(
+      "<h2>Loss scale</h2>\n{}<figure>{}<figcaption>What the loss was multiplied by before the backward pass.</figcaption></figure>\n{}{}",
+      legend(chart.series), draw(chart), skipped, folded("Loss scale in numbers", figures_table(scaled, &StepRecord::scale, "{:g}")));
 }
 
 std::string zero_section(const Report& report) {
   const std::size_t group = group_of(report.runs);
-  LineChart chart{.label = "Share of gradient elements that are zero, against the step; the numbers stand in the table below", .x_title = "step", .y_title = "zero gradient elements", .series = {}, .percent = true};
+  LineChart chart{.label = "Share of gradient elements that are zero, against the step; the numbers stand in the table below",
+                  .x_title = "step",
+                  .y_title = "zero gradient elements",
+                  .series = {},
+                  .percent = true};
   int style = first_style(report.runs);
   for (const auto& run : report.runs) chart.series.push_back(curve(run, style++, group, &StepRecord::zero_fraction));
-  return fmt::format("<h2>Gradients lost to zero</h2>\n{}<figure>{}<figcaption>Share of the elements of all parameter gradients that are exactly 0: what lies below the format's smallest number.</figcaption></figure>\n{}",
-                     legend(chart.series), draw(chart), folded("Zero gradient elements in numbers, of single steps", figures_table(report.runs, &StepRecord::zero_fraction, "{}", true)));
+  return fmt::format(
+      "<h2>Gradients lost to zero</h2>\n{}<figure>{}<figcaption>Share of the elements of all parameter gradients that are exactly 0: what lies below "
+      "the format's smallest number.</figcaption></figure>\n{}",
+      legend(chart.series), draw(chart),
+      folded("Zero gradient elements in numbers, of single steps", figures_table(report.runs, &StepRecord::zero_fraction, "{}", true)));
 }
 
 std::string memory_section(const Report& report) {
@@ -167,9 +199,12 @@ std::string memory_section(const Report& report) {
   }
   std::string list = "<ul class=\"legend\">\n";
   for (std::size_t c = 0; c < kMemoryCategories; ++c)
-    list += fmt::format("<li><svg viewBox=\"0 0 28 12\" aria-hidden=\"true\"><rect class=\"c{}\" width=\"28\" height=\"12\"/></svg>{}</li>\n", c, name(static_cast<Memory>(c)));
-  return fmt::format("<h2>Memory</h2>\n{}</ul>\n<figure>{}<figcaption>Bytes that tensors and kernels held at the peak of a step, counted by the allocator. The program itself and its libraries come on top.</figcaption></figure>\n", list,
-                     draw(chart));
+    list += fmt::format("<li><svg viewBox=\"0 0 28 12\" aria-hidden=\"true\"><rect class=\"c{}\" width=\"28\" height=\"12\"/></svg>{}</li>\n", c,
+                        name(static_cast<Memory>(c)));
+  return fmt::format(
+      "<h2>Memory</h2>\n{}</ul>\n<figure>{}<figcaption>Bytes that tensors and kernels held at the peak of a step, counted by the allocator. The "
+      "program itself and its libraries come on top.</figcaption></figure>\n",
+      list, draw(chart));
 }
 
 std::string today() {
@@ -184,7 +219,8 @@ std::string today() {
 
 std::string to_html(const Report& r) {
   std::string out = fmt::format(
-      "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n<meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n"
+      "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n<meta name=\"viewport\" content=\"width=device-width, "
+      "initial-scale=1\">\n"
       "<meta name=\"generator\" content=\"mezzo {}\">\n<title>{}</title>\n<style>{}</style>\n</head>\n<body>\n<main>\n<h1>{}</h1>\n",
       version(), escape_html(r.title), kReportStyle, escape_html(r.title));
   out += paragraphs(r.lede);
@@ -208,12 +244,17 @@ Facts machine_facts() {
 Facts setting_facts(const train::TrainOptions& o, const models::GptOptions& m) {
   const auto own = train::tokens_of_step(o);
   Facts f{{"text", o.data.native()},
-          {"model", fmt::format("GPT, {} layers, {} heads, width {}, context {}, vocabulary {}: {} parameters", m.layers, m.heads, m.width, m.context, m.vocab, format_count(models::parameter_count(m)))},
-          {"a step", fmt::format("{} tokens: {} sequences of {}{}", format_count(own), o.batch * o.accumulate, o.seq, o.accumulate > 1 ? fmt::format(", in {} micro-batches", o.accumulate) : "")},
-          {"the loss", o.global_batch > own ? fmt::format("the mean over {} tokens, of which a step runs {}: divided by {:g} more", format_count(o.global_batch), format_count(own), train::loss_divisor(o))
+          {"model", fmt::format("GPT, {} layers, {} heads, width {}, context {}, vocabulary {}: {} parameters", m.layers, m.heads, m.width, m.context,
+                                m.vocab, format_count(models::parameter_count(m)))},
+          {"a step", fmt::format("{} tokens: {} sequences of {}{}", format_count(own), o.batch * o.accumulate, o.seq,
+                                 o.accumulate > 1 ? fmt::format(", in {} micro-batches", o.accumulate) : "")},
+          {"the loss", o.global_batch > own ? fmt::format("the mean over {} tokens, of which a step runs {}: divided by {:g} more",
+                                                          format_count(o.global_batch), format_count(own), train::loss_divisor(o))
                                             : std::string("the mean over the step's tokens")},
-          {"optimizer", fmt::format("AdamW, betas {}, {}, weight decay {} on matrices, {}", o.betas[0], o.betas[1], o.weight_decay, o.clip_norm > 0 ? fmt::format("gradients clipped at norm {}", o.clip_norm) : "no clipping")},
-          {"learning rate", fmt::format("{}, {} schedule to {:g} of it over {} steps, {} of warm-up", o.lr, optim::name(o.schedule), o.schedule == optim::ScheduleKind::constant ? 1 : o.final_fraction, o.steps, o.warmup.value_or(0))},
+          {"optimizer", fmt::format("AdamW, betas {}, {}, weight decay {} on matrices, {}", o.betas[0], o.betas[1], o.weight_decay,
+                                    o.clip_norm > 0 ? fmt::format("gradients clipped at norm {}", o.clip_norm) : "no clipping")},
+          {"learning rate", fmt::format("{}, {} schedule to {:g} of it over {} steps, {} of warm-up", o.lr, optim::name(o.schedule),
+                                        o.schedule == optim::ScheduleKind::constant ? 1 : o.final_fraction, o.steps, o.warmup.value_or(0))},
           {"seed", std::to_string(o.seed)}};
   if (m.dropout > 0) f.emplace_back("dropout", fmt::format("{}", m.dropout));
   return f;
@@ -222,7 +263,8 @@ Facts setting_facts(const train::TrainOptions& o, const models::GptOptions& m) {
 void write_report(const std::filesystem::path& run_directory, const train::Trainer& trainer, const train::TrainSummary& summary) {
   const auto& plan = trainer.plan();
   Report r{.title = fmt::format("mezzo: {}, {}", run_directory.filename().native(), plan.recipe.name),
-           .lede = {fmt::format("{} of {} steps{}.", format_count(summary.step), format_count(trainer.options().steps), summary.status == train::RunStatus::interrupted ? ", stopped; --resume continues it" : "")},
+           .lede = {fmt::format("{} of {} steps{}.", format_count(summary.step), format_count(trainer.options().steps),
+                                summary.status == train::RunStatus::interrupted ? ", stopped; --resume continues it" : "")},
            .runs = {{.name = plan.recipe.name, .about = {}, .steps = read_steps(run_directory), .summary = summary, .failure = {}}},
            .findings = trainer.warnings(),
            .sample_title = {},

@@ -14,10 +14,10 @@ using Facts = std::vector<std::pair<std::string, std::string>>;
 
 struct Report {
   std::string title;
-  std::vector<std::string> lede;        // paragraphs under it
+  std::vector<std::string> lede;  // paragraphs under it
   std::vector<RunRecord> runs;
-  std::vector<std::string> findings;    // paragraphs under the summary table
-  std::string sample_title, sample;     // text that a model made; empty: none
+  std::vector<std::string> findings;  // paragraphs under the summary table
+  std::string sample_title, sample;   // text that a model made; empty: none
   Facts settings, machine;
 };
 std::string to_html(const Report&);

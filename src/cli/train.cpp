@@ -44,7 +44,8 @@ class Train final : public Task {
     const train::TrainSummary summary = trainer.run(
         [&](const train::Progress& p) {
           if (p.val_loss) progress.keep(fmt::format("step {}/{}  validation loss {:.4f}", p.step, p.steps, *p.val_loss));
-          if (!p.applied) progress.keep(fmt::format("step {}/{}  skipped: Inf or NaN in the gradient of {} at loss scale {}", p.step, p.steps, p.culprit, p.scale));
+          if (!p.applied)
+            progress.keep(fmt::format("step {}/{}  skipped: Inf or NaN in the gradient of {} at loss scale {}", p.step, p.steps, p.culprit, p.scale));
           if (progress.due()) progress.update(describe(p));
         },
         interrupted);
@@ -59,12 +60,14 @@ class Train final : public Task {
     const auto& o = trainer.options();
     const auto& m = trainer.model_options();
     const auto& corpus = trainer.corpus();
-    console.say(fmt::format("{:<10} {}: {} parameters\n{:<10} {}: {}, {} tokens for training, {} for validation", "model", models::to_spec(m), format_count(models::parameter_count(m)), "text",
-                            o.data.native(), format_files(corpus.files()), format_count(corpus.train().size()), format_count(corpus.validation().size())));
+    console.say(fmt::format("{:<10} {}: {} parameters\n{:<10} {}: {}, {} tokens for training, {} for validation", "model", models::to_spec(m),
+                            format_count(models::parameter_count(m)), "text", o.data.native(), format_files(corpus.files()),
+                            format_count(corpus.train().size()), format_count(corpus.validation().size())));
     console.say(train::to_string(trainer.plan()));
     console.say(describe(trainer.memory()));
     if (trainer.loss_divisor() > 1)
-      console.say(fmt::format("the loss is the mean over a global batch of {} tokens, of which each step runs {}\n", format_count(o.global_batch), format_count(train::tokens_of_step(o))));
+      console.say(fmt::format("the loss is the mean over a global batch of {} tokens, of which each step runs {}\n", format_count(o.global_batch),
+                              format_count(train::tokens_of_step(o))));
     for (const auto& w : trainer.warnings())
       if (const auto& known = trainer.plan().warnings; std::find(known.begin(), known.end(), w) == known.end()) console.note("warning: " + w);
     if (trainer.first_step() > 0) console.say(fmt::format("resumed after step {} of {}", trainer.first_step(), o.steps));
@@ -81,8 +84,7 @@ class Train final : public Task {
     console.say(summary_table({{.name = trainer.plan().recipe.name, .about = {}, .steps = {}, .summary = s, .failure = {}}}).text());
     if (s.status == train::RunStatus::interrupted)
       console.say(fmt::format("\nstopped after step {}; continue with: mezzo train --out {} --resume", s.step, out.native()));
-    else
-      console.say(fmt::format("\nmodel      {}\nreport     {}", (out / "model").native(), (out / "report.html").native()));
+    else console.say(fmt::format("\nmodel      {}\nreport     {}", (out / "model").native(), (out / "report.html").native()));
   }
 
   TrainingArguments arguments_;

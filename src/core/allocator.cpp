@@ -26,16 +26,14 @@ struct Slab {
 };
 
 struct Class {
-  std::vector<void*> free;       // a stack; its capacity is at least the number of blocks in existence, so push_back never allocates
-  std::size_t blocks = 0;        // in existence
+  std::vector<void*> free;  // a stack; its capacity is at least the number of blocks in existence, so push_back never allocates
+  std::size_t blocks = 0;   // in existence
   std::size_t block_bytes = 0;
-  std::vector<Slab> slabs;       // small classes only
+  std::vector<Slab> slabs;                      // small classes only
   char *fresh = nullptr, *fresh_end = nullptr;  // the uncarved end of the last slab
 };
 
-constexpr std::size_t slab_bytes(std::size_t block) {
-  return std::clamp(std::bit_ceil(8 * block), std::size_t{64} << 10, std::size_t{4} << 20);
-}
+constexpr std::size_t slab_bytes(std::size_t block) { return std::clamp(std::bit_ceil(8 * block), std::size_t{64} << 10, std::size_t{4} << 20); }
 
 class Allocator {
  public:
@@ -209,10 +207,12 @@ class Allocator {
   }
 
   [[noreturn]] void refuse(std::size_t bytes, Memory category) const {
-    fail("allocate",
-         fmt::format("{} bytes of {} were asked for and the system has no memory left: {} bytes are in use by mezzo ({} at the peak), this process may use {}", bytes,
-                     name(category), accounts_.total, accounts_.peak, memory_),
-         "a smaller batch or a shorter sequence needs less; so does a 16-bit precision");
+    fail(
+        "allocate",
+        fmt::format(
+            "{} bytes of {} were asked for and the system has no memory left: {} bytes are in use by mezzo ({} at the peak), this process may use {}",
+            bytes, name(category), accounts_.total, accounts_.peak, memory_),
+        "a smaller batch or a shorter sequence needs less; so does a 16-bit precision");
   }
 
   std::mutex mutex_;
@@ -231,7 +231,7 @@ Allocator& the_allocator() {
 thread_local Memory tl_memory = Memory::activations;
 
 constexpr std::array<std::string_view, kMemoryCategories> kMemoryNames = {"weights",     "masters",    "gradients", "optimizer",
-                                                                         "activations", "cast_cache", "workspace", "data"};
+                                                                          "activations", "cast_cache", "workspace", "data"};
 
 }  // namespace
 

@@ -42,10 +42,14 @@ class Block {
   Block(std::size_t bytes, Memory category) : p_(allocate(bytes, category)), bytes_(bytes), category_(category) {}
   Block(Block&& o) noexcept : p_(std::exchange(o.p_, nullptr)), bytes_(o.bytes_), category_(o.category_) {}
   Block& operator=(Block&& o) noexcept {
-    std::swap(p_, o.p_); std::swap(bytes_, o.bytes_); std::swap(category_, o.category_);
+    std::swap(p_, o.p_);
+    std::swap(bytes_, o.bytes_);
+    std::swap(category_, o.category_);
     return *this;
   }
-  ~Block() { if (p_) deallocate(p_, bytes_, category_); }
+  ~Block() {
+    if (p_) deallocate(p_, bytes_, category_);
+  }
   template <class T> T* as() const { return static_cast<T*>(p_); }
   std::size_t bytes() const { return bytes_; }
 

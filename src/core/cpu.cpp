@@ -46,7 +46,8 @@ Features detect() {
   f.f16c = os_ymm && bit(l1.c, 29);
   const bool fma = bit(l1.c, 12), bmi = bit(l7.b, 3) && bit(l7.b, 8), lzcnt = bit(extended.c, 5);
   const bool avx2 = os_ymm && bit(l7.b, 5) && fma && f.f16c && bmi && lzcnt;
-  const bool avx512 = avx2 && os_zmm && bit(l7.b, 16) /*F*/ && bit(l7.b, 17) /*DQ*/ && bit(l7.b, 28) /*CD*/ && bit(l7.b, 30) /*BW*/ && bit(l7.b, 31) /*VL*/;
+  const bool avx512 =
+      avx2 && os_zmm && bit(l7.b, 16) /*F*/ && bit(l7.b, 17) /*DQ*/ && bit(l7.b, 28) /*CD*/ && bit(l7.b, 30) /*BW*/ && bit(l7.b, 31) /*VL*/;
   f.isa = !avx2 ? Isa::scalar : !avx512 ? Isa::avx2 : !bit(l7_1.a, 5) ? Isa::avx512 : Isa::avx512_bf16;
   f.avx512_fp16 = avx512 && bit(l7.d, 23);
   f.amx_bf16 = os_amx && bit(l7.d, 22) && bit(l7.d, 24);
@@ -69,7 +70,8 @@ Isa isa_from_environment() {
   for (std::size_t i = 0; i < kIsaNames.size(); ++i) {
     if (kIsaNames[i] != wanted) continue;
     if (static_cast<Isa>(i) > detected_isa())
-      fail("active_isa", fmt::format("MEZZO_ISA={} but this machine's best is {}", wanted, name(detected_isa())), "unset MEZZO_ISA, or name a weaker set");
+      fail("active_isa", fmt::format("MEZZO_ISA={} but this machine's best is {}", wanted, name(detected_isa())),
+           "unset MEZZO_ISA, or name a weaker set");
     return static_cast<Isa>(i);
   }
   fail("active_isa", fmt::format("MEZZO_ISA={} is not one of scalar, avx2, avx512, avx512_bf16", wanted), near_names(wanted, kIsaNames));

@@ -14,16 +14,14 @@ namespace mezzo {
 [[noreturn]] void fail(std::string_view where, std::string_view text, std::string_view hint = {});
 
 /// The names nearest to `given` by edit distance, as "did you mean `a`, `b`?"; empty if none is near.
-template <class Names>
-std::string near_names(std::string_view given, const Names& names);
+template <class Names> std::string near_names(std::string_view given, const Names& names);
 
 namespace detail {
 int edit_distance(std::string_view a, std::string_view b);
 [[noreturn]] void internal_error(const char* condition, const char* file, int line);
 }  // namespace detail
 
-template <class Names>
-std::string near_names(std::string_view given, const Names& names) {
+template <class Names> std::string near_names(std::string_view given, const Names& names) {
   std::string out;
   for (const auto& n : names) {
     const std::string_view candidate(n);
@@ -38,5 +36,7 @@ std::string near_names(std::string_view given, const Names& names) {
 }  // namespace mezzo
 
 /// Our own mistakes: an internal invariant. Throws std::logic_error, always compiled in (keep it out of inner loops).
-#define MEZZO_CHECK(condition) \
-  do { if (!(condition)) ::mezzo::detail::internal_error(#condition, __FILE__, __LINE__); } while (false)
+#define MEZZO_CHECK(condition)                                                         \
+  do {                                                                                 \
+    if (!(condition)) ::mezzo::detail::internal_error(#condition, __FILE__, __LINE__); \
+  } while (false)

@@ -24,7 +24,8 @@ int default_threads() {
   if (!wanted || !*wanted) return cpu_info().cores;
   char* end = nullptr;
   const long n = std::strtol(wanted, &end, 10);
-  if (*end != '\0' || n < 1 || n > kMaxThreads) fail("num_threads", fmt::format("MEZZO_NUM_THREADS={} is not a number from 1 to {}", wanted, kMaxThreads));
+  if (*end != '\0' || n < 1 || n > kMaxThreads)
+    fail("num_threads", fmt::format("MEZZO_NUM_THREADS={} is not a number from 1 to {}", wanted, kMaxThreads));
   return static_cast<int>(n);
 }
 
@@ -33,8 +34,8 @@ std::atomic<int>& thread_setting() {
   return n;
 }
 
-std::mutex pool_mutex;               // held while a team runs
-thread_local bool in_team = false;   // this thread is running a part of a team
+std::mutex pool_mutex;              // held while a team runs
+thread_local bool in_team = false;  // this thread is running a part of a team
 
 // The exception of the smallest part number among those thrown.
 class FirstError {
@@ -45,7 +46,9 @@ class FirstError {
     part_ = part;
     error_ = std::current_exception();
   }
-  void rethrow() const { if (error_) std::rethrow_exception(error_); }
+  void rethrow() const {
+    if (error_) std::rethrow_exception(error_);
+  }
 
  private:
   std::mutex mutex_;

@@ -10,13 +10,14 @@ namespace mezzo {
 
 /// A borrowed callable, without allocation.
 template <class Signature> class FunctionRef;
-template <class R, class... A>
-class FunctionRef<R(A...)> {
+template <class R, class... A> class FunctionRef<R(A...)> {
  public:
-  template <class F> requires(!std::is_same_v<std::remove_cvref_t<F>, FunctionRef>)
-  // NOLINTNEXTLINE(bugprone-forwarding-reference-overload): the constraint keeps it away from copies
-  FunctionRef(F&& f) : object_(const_cast<void*>(static_cast<const void*>(std::addressof(f)))),
-                       call_([](void* o, A... a) -> R { return (*static_cast<std::remove_reference_t<F>*>(o))(a...); }) {}
+  template <class F>
+  requires(!std::is_same_v<std::remove_cvref_t<F>, FunctionRef>)
+      // NOLINTNEXTLINE(bugprone-forwarding-reference-overload): the constraint keeps it away from copies
+      FunctionRef(F&& f)
+      : object_(const_cast<void*>(static_cast<const void*>(std::addressof(f)))),
+        call_([](void* o, A... a) -> R { return (*static_cast<std::remove_reference_t<F>*>(o))(a...); }) {}
   R operator()(A... a) const { return call_(object_, a...); }
 
  private:
@@ -33,7 +34,9 @@ void parallel_parts(int parts, FunctionRef<void(int)> body);
 /// each thread, so whoever hands work to such a library calls this first; it costs a comparison.
 void share_num_threads();
 
-struct Range { std::int64_t begin = 0, end = 0; };
+struct Range {
+  std::int64_t begin = 0, end = 0;
+};
 /// Part `part` of [0, n) cut into `parts` nearly equal ranges that begin at multiples of `align`; empty when there are more parts than multiples.
 inline Range part_range(std::int64_t n, int parts, int part, std::int64_t align = 1) {
   const std::int64_t units = (n + align - 1) / align, base = units / parts, longer = units % parts;  // the first `longer` parts have one unit more

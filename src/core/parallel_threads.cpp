@@ -62,10 +62,9 @@ class Pool {
   // The size of the team that can be had, at most `team`: the system may refuse threads.
   int grow(int team) noexcept {
     try {
-      while (static_cast<int>(threads_.size()) < team - 1) threads_.emplace_back([this, worker = static_cast<int>(threads_.size()) + 1] { serve(worker); });
-    } catch (const std::exception&) {
-      team = static_cast<int>(threads_.size()) + 1;
-    }
+      while (static_cast<int>(threads_.size()) < team - 1)
+        threads_.emplace_back([this, worker = static_cast<int>(threads_.size()) + 1] { serve(worker); });
+    } catch (const std::exception&) { team = static_cast<int>(threads_.size()) + 1; }
     return team;
   }
 

@@ -12,8 +12,7 @@ namespace mezzo {
 namespace philox {
 namespace {
 
-template <std::size_t N>
-double polynomial(const std::array<double, N>& c, double x) {
+template <std::size_t N> double polynomial(const std::array<double, N>& c, double x) {
   double y = c[N - 1];
   for (std::size_t i = N - 1; i-- > 0;) y = y * x + c[i];
   return y;

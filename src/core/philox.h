@@ -30,10 +30,17 @@ inline float uniform(std::uint32_t u) { return static_cast<float>(u >> 8) * 0x1p
 // Coefficients of normal_pair, for vector kernels that must give its bits: rising powers of the argument's square, Horner's scheme,
 // doubles, no FMA. Taylor series, cut where the next term is below 2^-53 of the result on the reduced range.
 inline constexpr std::array<double, 10> kArtanh = {1.0, 1.0 / 3, 1.0 / 5, 1.0 / 7, 1.0 / 9, 1.0 / 11, 1.0 / 13, 1.0 / 15, 1.0 / 17, 1.0 / 19};  // / s
-inline constexpr std::array<double, 9> kSine = {1.0, -1.0 / 6, 1.0 / 120, -1.0 / 5040, 1.0 / 362880, -1.0 / 39916800, 1.0 / 6227020800.0,
-                                                -1.0 / 1307674368000.0, 1.0 / 355687428096000.0};  // / angle
-inline constexpr std::array<double, 9> kCosine = {1.0, -1.0 / 2, 1.0 / 24, -1.0 / 720, 1.0 / 40320, -1.0 / 3628800, 1.0 / 479001600,
-                                                  -1.0 / 87178291200.0, 1.0 / 20922789888000.0};
+inline constexpr std::array<double, 9> kSine = {1.0,
+                                                -1.0 / 6,
+                                                1.0 / 120,
+                                                -1.0 / 5040,
+                                                1.0 / 362880,
+                                                -1.0 / 39916800,
+                                                1.0 / 6227020800.0,
+                                                -1.0 / 1307674368000.0,
+                                                1.0 / 355687428096000.0};  // / angle
+inline constexpr std::array<double, 9> kCosine = {
+    1.0, -1.0 / 2, 1.0 / 24, -1.0 / 720, 1.0 / 40320, -1.0 / 3628800, 1.0 / 479001600, -1.0 / 87178291200.0, 1.0 / 20922789888000.0};
 inline constexpr double kLn2 = 0x1.62e42fefa39efp-1, kTwoPi = 0x1.921fb54442d18p+2;
 inline constexpr std::uint64_t kSqrtHalfBits = 0x3fe6a09e667f3bcdull;  // of sqrt(1/2)
 

@@ -28,18 +28,25 @@ class RefCounted {
 /// Called when the last Ref goes; overload for a type that must be freed in its own way.
 template <class T> void destroy(T* p) noexcept { delete p; }
 
-template <class T>
-class Ref {
+template <class T> class Ref {
  public:
   Ref() = default;
   Ref(std::nullptr_t) noexcept {}
-  explicit Ref(T* p) noexcept : p_(p) { if (p_) p_->retain(); }
+  explicit Ref(T* p) noexcept : p_(p) {
+    if (p_) p_->retain();
+  }
   Ref(const Ref& o) noexcept : Ref(o.p_) {}
   Ref(Ref&& o) noexcept : p_(std::exchange(o.p_, nullptr)) {}
-  template <class U> requires std::is_convertible_v<U*, T*>
-  Ref(const Ref<U>& o) noexcept : Ref(static_cast<T*>(o.get())) {}
-  Ref& operator=(Ref o) noexcept { std::swap(p_, o.p_); return *this; }
-  ~Ref() { if (p_ && p_->release()) destroy(p_); }
+  template <class U>
+  requires std::is_convertible_v<U*, T*> Ref(const Ref<U>& o)
+  noexcept : Ref(static_cast<T*>(o.get())) {}
+  Ref& operator=(Ref o) noexcept {
+    std::swap(p_, o.p_);
+    return *this;
+  }
+  ~Ref() {
+    if (p_ && p_->release()) destroy(p_);
+  }
 
   T* get() const noexcept { return p_; }
   T& operator*() const noexcept { return *p_; }
@@ -51,7 +58,6 @@ class Ref {
   T* p_ = nullptr;
 };
 
-template <class T, class... A>
-Ref<T> make_ref(A&&... a) { return Ref<T>(new T(std::forward<A>(a)...)); }
+template <class T, class... A> Ref<T> make_ref(A&&... a) { return Ref<T>(new T(std::forward<A>(a)...)); }
 
 }  // namespace mezzo

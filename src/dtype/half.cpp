@@ -13,7 +13,7 @@ std::uint16_t f32_to_f16(float x) {
     half = 0x7c00u;  // from 65520, half way between the largest number and 2^16: Inf
   } else if (magnitude >= 0x38800000u) {
     half = (magnitude - (112u << 23) + 0xfffu + (magnitude >> 13 & 1u)) >> 13;  // from 2^-14: rebias, round; a carry moves into the exponent
-  } else if (magnitude >= 0x33000000u) {  // from 2^-25: the mantissa in units of 2^-24
+  } else if (magnitude >= 0x33000000u) {                                        // from 2^-25: the mantissa in units of 2^-24
     const std::uint32_t mantissa = (magnitude & 0x7fffffu) | 0x800000u;
     const std::uint32_t shift = 126u - (magnitude >> 23);  // 14 ... 24
     const std::uint32_t rest = mantissa & ((1u << shift) - 1u), middle = 1u << (shift - 1u);

@@ -178,12 +178,9 @@ class HeaderReader final : public nlohmann::json_sax<nlohmann::json> {
   }
 
   bool start_array(std::size_t) override {
-    if (state_ == State::shape_array)
-      state_ = State::shape_item;
-    else if (state_ == State::offset_array)
-      state_ = State::offset_item;
-    else
-      unexpected("an array");
+    if (state_ == State::shape_array) state_ = State::shape_item;
+    else if (state_ == State::offset_array) state_ = State::offset_item;
+    else unexpected("an array");
     return true;
   }
 
@@ -217,8 +214,7 @@ class HeaderReader final : public nlohmann::json_sax<nlohmann::json> {
 
   [[noreturn]] void complain(const std::string& what) const {
     std::string where;
-    if (state_ == State::metadata || state_ == State::metadata_value || state_ == State::metadata_object)
-      where = "__metadata__: ";
+    if (state_ == State::metadata || state_ == State::metadata_value || state_ == State::metadata_object) where = "__metadata__: ";
     else if (!entries_.empty() && state_ != State::top && state_ != State::file)
       where = fmt::format("tensor `{}`: ", shown(entries_.back().tensor.name));
     fail("safetensors", fmt::format("{}: header, near byte {}: {}{}", path_, position(), where, what));
@@ -387,10 +383,8 @@ Plan plan_file(const std::string& path, std::span<const TensorEntry> entries, co
                           offset, end);
     offset = end;
   }
-  if (header.back() == ',')
-    header.back() = '}';
-  else
-    header += '}';
+  if (header.back() == ',') header.back() = '}';
+  else header += '}';
 
   std::vector<std::string_view> names;
   for (const TensorEntry& e : entries) names.push_back(e.name);

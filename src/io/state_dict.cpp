@@ -20,7 +20,9 @@ void save(const StateDict& tensors, const std::filesystem::path& path) {
       copy_elements(c, t);
     }
     kept.push_back(c);
-    entries.push_back({name, t.dtype(), {t.shape().begin(), t.shape().end()},
+    entries.push_back({name,
+                       t.dtype(),
+                       {t.shape().begin(), t.shape().end()},
                        {static_cast<const std::byte*>(data(c)), static_cast<std::size_t>(t.numel()) * size_of(t.dtype())}});
   }
   io::write_safetensors(path, entries, {{"format", "pt"}});

@@ -15,8 +15,7 @@
 namespace mezzo::io {
 namespace {
 
-template <class T>
-void append_raw(std::string& out, T value) {
+template <class T> void append_raw(std::string& out, T value) {
   char raw[sizeof value];
   std::memcpy(raw, &value, sizeof value);
   out.append(raw, sizeof value);

@@ -8,8 +8,7 @@
 namespace mezzo::kernels {
 namespace detail {
 
-template <class E, std::size_t first, std::size_t last, class F>
-decltype(auto) with_constant(E value, F&& f) {
+template <class E, std::size_t first, std::size_t last, class F> decltype(auto) with_constant(E value, F&& f) {
   if constexpr (first + 1 < last) {
     if (static_cast<std::size_t>(value) != first) return with_constant<E, first + 1, last>(value, std::forward<F>(f));
   }
@@ -19,8 +18,7 @@ decltype(auto) with_constant(E value, F&& f) {
 }  // namespace detail
 
 /// f(std::integral_constant<E, value>): E's enumerators are 0 .. E::count - 1.
-template <class E, class F>
-decltype(auto) with_constant(E value, F&& f) {
+template <class E, class F> decltype(auto) with_constant(E value, F&& f) {
   return detail::with_constant<E, 0, static_cast<std::size_t>(E::count)>(value, std::forward<F>(f));
 }
 

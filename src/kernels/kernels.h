@@ -35,7 +35,11 @@ struct Strided {
   int operands = 1;
   std::array<std::int64_t, kMaxDims> size{};
   std::array<std::array<std::int64_t, kMaxDims>, 4> stride{};  // stride[operand][dim]
-  std::int64_t numel() const { std::int64_t n = 1; for (int d = 0; d < dims; ++d) n *= size[d]; return n; }
+  std::int64_t numel() const {
+    std::int64_t n = 1;
+    for (int d = 0; d < dims; ++d) n *= size[d];
+    return n;
+  }
 };
 
 // ---- copies ----------------------------------------------------------------------------------
@@ -110,12 +114,14 @@ void rope(Queue&, Dtype, const void* x, void* y, const float* inv_freq, const st
 /// y (n, C) = table (V, C) rows ids (n; i32 or i64), converted from `from` to `to`. Ids are checked by the caller.
 void gather_rows(Queue&, Dtype from, Dtype to, Dtype ids_dtype, const void* table, const void* ids, void* y, std::int64_t n, std::int64_t c);
 /// sums (V, C) of dtype f32 or f64 += dy (n, C) at rows ids, in the order of n for each row (deterministic). Rows with id == skip are left out.
-void scatter_add_rows(Queue&, Dtype from, Dtype to, Dtype ids_dtype, const void* dy, const void* ids, void* sums, std::int64_t n, std::int64_t v, std::int64_t c,
-                      std::int64_t skip = -1);
+void scatter_add_rows(Queue&, Dtype from, Dtype to, Dtype ids_dtype, const void* dy, const void* ids, void* sums, std::int64_t n, std::int64_t v,
+                      std::int64_t c, std::int64_t skip = -1);
 /// torch.gather along the middle of (outer, from_n, inner): y (outer, n, inner) = x[o, index[o, k, i], i].
-void gather(Queue&, Dtype, Dtype index_dtype, const void* x, const void* index, void* y, std::int64_t outer, std::int64_t from_n, std::int64_t n, std::int64_t inner);
+void gather(Queue&, Dtype, Dtype index_dtype, const void* x, const void* index, void* y, std::int64_t outer, std::int64_t from_n, std::int64_t n,
+            std::int64_t inner);
 /// y[o, index[o, k, i], i] += src[o, k, i]; y (outer, to_n, inner) holds the initial values; sums for a 16-bit y are taken in f32 and rounded once.
-void scatter_add(Queue&, Dtype, Dtype index_dtype, const void* src, const void* index, void* y, std::int64_t outer, std::int64_t to_n, std::int64_t n, std::int64_t inner);
+void scatter_add(Queue&, Dtype, Dtype index_dtype, const void* src, const void* index, void* y, std::int64_t outer, std::int64_t to_n, std::int64_t n,
+                 std::int64_t inner);
 /// Smallest and largest of n indices (i32 or i64): bounds[0..1].
 void index_bounds(Queue&, Dtype index_dtype, const void* index, std::int64_t n, std::int64_t* bounds);
 
@@ -123,8 +129,8 @@ void index_bounds(Queue&, Dtype index_dtype, const void* index, std::int64_t n, 
 
 /// Per row of logits (rows, V; T), whose rows begin ld elements apart (0: V): loss = lse - x[target] (0 where target == ignore_index), and
 /// lse (null: not wanted); both f32, or f64 for f64.
-void cross_entropy(Queue&, Dtype, Dtype target_dtype, const void* logits, const void* target, void* loss, void* lse, std::int64_t rows, std::int64_t v,
-                   std::int64_t ignore_index, std::int64_t ld = 0);
+void cross_entropy(Queue&, Dtype, Dtype target_dtype, const void* logits, const void* target, void* loss, void* lse, std::int64_t rows,
+                   std::int64_t v, std::int64_t ignore_index, std::int64_t ld = 0);
 /// dx (rows, V; `to`) = (exp(x - lse) - onehot(target)) * scale[r * scale_stride] (lse and scale f32, or f64 for f64; scale null: 1); zero rows
 /// where target == ignore_index. dx == logits allowed when the dtypes are equal. Rows of both begin ld elements apart (0: V); columns from V to
 /// ld of dx, the padding, are written as 0.
@@ -156,12 +162,14 @@ bool native_gemm(Dtype);
 // ---- attention -------------------------------------------------------------------------------
 
 /// Strides (elements) of a (B, H, T, D) operand whose D is contiguous.
-struct HeadStrides { std::int64_t b = 0, h = 0, t = 0; };
+struct HeadStrides {
+  std::int64_t b = 0, h = 0, t = 0;
+};
 /// out = softmax(scale q k^T + mask) v by blocks of query rows: never T x T for a head. q (B, H, Tq, D), k and v (B, Hkv, Tk, D), H a multiple of
-/// Hkv (grouped queries); with `causal` row i sees keys j <= i + Tk - Tq. mask: null, boolean (1 keeps) or f32 (added), strides as given (0: broadcast),
-/// its last dimension contiguous or broadcast. lse (B, H, Tq, f32) is written for the backward. dropout as in `dropout`, keyed by element of (B, H, Tq, Tk).
-/// A row from which causality and the mask (f32: -inf) hide every key gives out = 0, lse = -inf and no gradient; scores that are -inf by themselves
-/// give NaN, as in IEEE arithmetic. What a hidden key holds does not matter, but a NaN or Inf in a hidden value may show.
+/// Hkv (grouped queries); with `causal` row i sees keys j <= i + Tk - Tq. mask: null, boolean (1 keeps) or f32 (added), strides as given (0:
+/// broadcast), its last dimension contiguous or broadcast. lse (B, H, Tq, f32) is written for the backward. dropout as in `dropout`, keyed by element
+/// of (B, H, Tq, Tk). A row from which causality and the mask (f32: -inf) hide every key gives out = 0, lse = -inf and no gradient; scores that are
+/// -inf by themselves give NaN, as in IEEE arithmetic. What a hidden key holds does not matter, but a NaN or Inf in a hidden value may show.
 struct Attention {
   Dtype dtype = f32;
   std::int64_t b = 0, h = 0, h_kv = 0, tq = 0, tk = 0, d = 0;
@@ -177,9 +185,11 @@ struct Attention {
 };
 void attention(Queue&, const Attention&, const void* q, const void* k, const void* v, void* out, float* lse);
 /// dq, dk, dv, each overwritten; strides of dq dk dv and dout are given apart. Scores are recomputed; row sums of dout * out are taken inside.
-struct AttentionGrad { HeadStrides dout, dq, dk, dv; };
-void attention_backward(Queue&, const Attention&, const AttentionGrad&, const void* q, const void* k, const void* v, const void* out, const float* lse,
-                        const void* dout, void* dq, void* dk, void* dv);
+struct AttentionGrad {
+  HeadStrides dout, dq, dk, dv;
+};
+void attention_backward(Queue&, const Attention&, const AttentionGrad&, const void* q, const void* k, const void* v, const void* out,
+                        const float* lse, const void* dout, void* dq, void* dk, void* dv);
 
 // ---- random numbers --------------------------------------------------------------------------
 
@@ -191,7 +201,10 @@ void normal(Queue&, Dtype, void* y, std::int64_t n, double mean, double std, std
 
 /// What one look at a gradient finds. `sum_squares` is of finite and non-finite alike (so Inf or NaN shows in it); `zero` counts elements
 /// that are 0 as loaded, before scaling.
-struct GradStats { double sum_squares = 0; std::int64_t inf = 0, nan = 0, zero = 0; };
+struct GradStats {
+  double sum_squares = 0;
+  std::int64_t inf = 0, nan = 0, zero = 0;
+};
 /// stats = statistics of g (n) * scale in f32 (f64 for f64); a fixed tree. round: the 16-bit dtype that an f32 buffer stands for: elements are
 /// rounded to it on load, as `update` does with round_g; f32: not rounded.
 void grad_stats(Queue&, Dtype, const void* g, std::int64_t n, double scale, GradStats* stats, Dtype round = f32);
@@ -212,20 +225,20 @@ struct Update {
   Rule rule = Rule::adam;
   Store store = Store::f32;
   std::int64_t n = 0;
-  void* w = nullptr;             ///< (n): f32 for Store::f32, else `low`
-  float* master = nullptr;       ///< (n) for Store::master
-  void* copy = nullptr;          ///< (n), `low`: the cached cast of an f32 weight, rewritten in the same pass; null: none
+  void* w = nullptr;        ///< (n): f32 for Store::f32, else `low`
+  float* master = nullptr;  ///< (n) for Store::master
+  void* copy = nullptr;     ///< (n), `low`: the cached cast of an f32 weight, rewritten in the same pass; null: none
   Dtype low = bf16;
-  bool copy_half_away = false;   ///< Store::master: w rounded half away from zero instead of to nearest even
-  const void* g = nullptr;       ///< (n) of dtype g_dtype
+  bool copy_half_away = false;  ///< Store::master: w rounded half away from zero instead of to nearest even
+  const void* g = nullptr;      ///< (n) of dtype g_dtype
   Dtype g_dtype = f32;
-  bool round_g = false;          ///< an f32 buffer that stands for a 16-bit gradient: rounded to `low` on load
-  double g_scale = 1;            ///< unscaling times clipping
-  void* m = nullptr;             ///< (n) f32; sgd: null without momentum
-  void* v = nullptr;             ///< (n) f32; adam
+  bool round_g = false;  ///< an f32 buffer that stands for a 16-bit gradient: rounded to `low` on load
+  double g_scale = 1;    ///< unscaling times clipping
+  void* m = nullptr;     ///< (n) f32; sgd: null without momentum
+  void* v = nullptr;     ///< (n) f32; adam
   double lr = 0, weight_decay = 0, beta1 = 0.9, beta2 = 0.999, eps = 1e-8, momentum = 0;
   bool nesterov = false, decoupled = true, first = false;
-  double bias1 = 1, bias2 = 1;   ///< 1 - beta^t
+  double bias1 = 1, bias2 = 1;  ///< 1 - beta^t
 };
 void update(Queue&, const Update&);
 

@@ -51,7 +51,8 @@ Gpt::Gpt(GptOptions o) : options_(o) {
     if (!good) fail("Gpt", text);
   };
   require(o.vocab >= 1 && o.context >= 1 && o.layers >= 1 && o.heads >= 1 && o.width >= 1,
-          fmt::format("vocab {}, context {}, layers {}, heads {}, width {} given, each 1 or more wanted", o.vocab, o.context, o.layers, o.heads, o.width));
+          fmt::format("vocab {}, context {}, layers {}, heads {}, width {} given, each 1 or more wanted", o.vocab, o.context, o.layers, o.heads,
+                      o.width));
   require(o.width % o.heads == 0, fmt::format("{} heads do not divide width {}", o.heads, o.width));
   require(o.dropout >= 0 && o.dropout < 1, fmt::format("dropout {} given, 0 <= p < 1 wanted", o.dropout));
   wte_ = register_module("wte", std::make_shared<nn::Embedding>(nn::EmbeddingOptions{.num = o.vocab, .dim = o.width}));
@@ -72,7 +73,8 @@ Gpt::Gpt(GptOptions o) : options_(o) {
 Gpt::~Gpt() = default;
 
 Tensor Gpt::hidden(const Tensor& ids) {
-  if (!ids.defined() || ids.dim() != 2) fail("Gpt", fmt::format("ids of shape {} given, (B, T) wanted", ids.defined() ? to_string(ids.shape()) : "undefined"));
+  if (!ids.defined() || ids.dim() != 2)
+    fail("Gpt", fmt::format("ids of shape {} given, (B, T) wanted", ids.defined() ? to_string(ids.shape()) : "undefined"));
   const auto t = ids.size(1);
   if (t > options_.context) fail("Gpt", fmt::format("{} tokens given, at most {} (the context) wanted", t, options_.context));
   Tensor x = drop_->forward(add(wte_->forward(ids), wpe_->forward(positions_.narrow(0, 0, t))));

@@ -31,11 +31,25 @@ void save_pretrained(const Gpt& model, const std::filesystem::path& dir) {
   StateDict out;
   for (const auto& [path, t] : model.named_parameters()) out.emplace_back("transformer." + path, transposed(path) ? t.transpose(0, 1) : t);
   io::Json config = {
-      {"architectures", {"GPT2LMHeadModel"}}, {"model_type", "gpt2"}, {"vocab_size", o.vocab}, {"n_positions", o.context}, {"n_ctx", o.context},
-      {"n_embd", o.width}, {"n_layer", o.layers}, {"n_head", o.heads}, {"activation_function", "gelu_new"}, {"layer_norm_epsilon", 1e-5},
-      {"resid_pdrop", o.dropout}, {"embd_pdrop", o.dropout}, {"attn_pdrop", o.dropout}, {"tie_word_embeddings", true},
+      {"architectures", {"GPT2LMHeadModel"}},
+      {"model_type", "gpt2"},
+      {"vocab_size", o.vocab},
+      {"n_positions", o.context},
+      {"n_ctx", o.context},
+      {"n_embd", o.width},
+      {"n_layer", o.layers},
+      {"n_head", o.heads},
+      {"activation_function", "gelu_new"},
+      {"layer_norm_epsilon", 1e-5},
+      {"resid_pdrop", o.dropout},
+      {"embd_pdrop", o.dropout},
+      {"attn_pdrop", o.dropout},
+      {"tie_word_embeddings", true},
   };
-  if (!model.parameters().empty()) config["torch_dtype"] = model.parameters()[0].dtype() == Dtype::bf16 ? "bfloat16" : model.parameters()[0].dtype() == Dtype::f16 ? "float16" : "float32";
+  if (!model.parameters().empty())
+    config["torch_dtype"] = model.parameters()[0].dtype() == Dtype::bf16  ? "bfloat16"
+                            : model.parameters()[0].dtype() == Dtype::f16 ? "float16"
+                                                                          : "float32";
   save(out, dir / "model.safetensors");
   io::write_json(dir / "config.json", config);
 }
@@ -58,14 +72,13 @@ std::shared_ptr<Gpt> load_gpt(const std::filesystem::path& dir) {
   const GradMode off(false);
   for (auto& [name, t] : load(dir / "model.safetensors")) {
     std::string path = name.rfind("transformer.", 0) == 0 ? name.substr(12) : name;
-    if (path == "lm_head.weight" || path.find(".attn.bias") != path.npos || path.find(".attn.masked_bias") != path.npos) continue;  // the tied head; old files' causal masks
+    if (path == "lm_head.weight" || path.find(".attn.bias") != path.npos || path.find(".attn.masked_bias") != path.npos)
+      continue;  // the tied head; old files' causal masks
     state.emplace_back(path, transposed(path) && t.dim() == 2 ? t.transpose(0, 1) : t);
   }
   try {
     model->load_state_dict(state);
-  } catch (const Error& e) {
-    fail("load_gpt", fmt::format("{}: {}", (dir / "model.safetensors").string(), e.what()));
-  }
+  } catch (const Error& e) { fail("load_gpt", fmt::format("{}: {}", (dir / "model.safetensors").string(), e.what())); }
   return model;
 }
 

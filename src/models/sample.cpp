@@ -25,7 +25,8 @@ std::int32_t draw(const std::vector<float>& logits, const SampleOptions& o, Gene
   std::vector<double> weight(k);
   const double largest = static_cast<double>(logits[static_cast<std::size_t>(order[0])]);
   double total = 0;
-  for (std::size_t i = 0; i < k; ++i) total += weight[i] = std::exp((static_cast<double>(logits[static_cast<std::size_t>(order[i])]) - largest) / o.temperature);
+  for (std::size_t i = 0; i < k; ++i)
+    total += weight[i] = std::exp((static_cast<double>(logits[static_cast<std::size_t>(order[i])]) - largest) / o.temperature);
   double u = random.uniform() * total;
   for (std::size_t i = 0; i + 1 < k; ++i)
     if ((u -= weight[i]) < 0) return order[i];
@@ -34,7 +35,8 @@ std::int32_t draw(const std::vector<float>& logits, const SampleOptions& o, Gene
 
 }  // namespace
 
-std::vector<std::int32_t> sample(Gpt& model, std::vector<std::int32_t> prompt, const SampleOptions& o, const std::function<bool(std::int32_t)>& on_token) {
+std::vector<std::int32_t> sample(Gpt& model, std::vector<std::int32_t> prompt, const SampleOptions& o,
+                                 const std::function<bool(std::int32_t)>& on_token) {
   if (prompt.empty()) fail("sample", "an empty prompt given, one token or more wanted");
   if (!(o.temperature >= 0)) fail("sample", fmt::format("temperature {} given, 0 or more wanted", o.temperature));
   if (o.top_k < 0) fail("sample", fmt::format("top_k {} given, 0 or more wanted", o.top_k));
@@ -48,7 +50,8 @@ std::vector<std::int32_t> sample(Gpt& model, std::vector<std::int32_t> prompt, c
     const auto n = std::min(tokens.size(), context_length);
     const Tensor ids = from_span(std::span<const std::int32_t>(tokens.data() + tokens.size() - n, n), {1, static_cast<std::int64_t>(n)});
     const auto logits = model.last_logits(ids).to_vector();
-    if (!std::all_of(logits.begin(), logits.end(), [](float x) { return std::isfinite(x); })) fail("sample", "the model's logits are not finite", "its training diverged; sample an earlier checkpoint");
+    if (!std::all_of(logits.begin(), logits.end(), [](float x) { return std::isfinite(x); }))
+      fail("sample", "the model's logits are not finite", "its training diverged; sample an earlier checkpoint");
     const std::int32_t next = draw(logits, o, random);
     tokens.push_back(next);
     if (on_token && !on_token(next)) break;

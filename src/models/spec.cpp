@@ -11,8 +11,7 @@ namespace {
 constexpr std::array<std::string_view, 1> kPresets{"gpt2-124m"};
 constexpr std::array<std::string_view, 6> kKeys{"layers", "heads", "width", "vocab", "context", "dropout"};
 
-template <class T>
-T number(std::string_view key, std::string_view text) {
+template <class T> T number(std::string_view key, std::string_view text) {
   T value{};
   const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
   if (error != std::errc() || end != text.data() + text.size() || value < 0) fail("model", fmt::format("{}={} given, a number wanted", key, text));

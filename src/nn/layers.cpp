@@ -78,7 +78,8 @@ Tensor Sequential::forward(const Tensor& x) {
 Mlp::Mlp(MlpOptions o) {
   if (o.layers < 1) fail("Mlp", fmt::format(".layers = {} given, 1 or more wanted", o.layers));
   for (int i = 0; i <= o.layers; ++i)
-    parts_.push_back(register_module(std::to_string(i), std::make_shared<Linear>(LinearOptions{.in = i == 0 ? o.in : o.width, .out = i == o.layers ? o.out : o.width})));
+    parts_.push_back(register_module(std::to_string(i),
+                                     std::make_shared<Linear>(LinearOptions{.in = i == 0 ? o.in : o.width, .out = i == o.layers ? o.out : o.width})));
 }
 Tensor Mlp::forward(const Tensor& x) {
   Tensor y = x;

@@ -18,8 +18,7 @@ Tensor Module::forward(const Tensor&) { fail("Module", "forward(x) was called, b
 // ---- registration --------------------------------------------------------------------------------
 
 namespace {
-template <class List>
-void check_name(const std::string& name, const List& taken) {
+template <class List> void check_name(const std::string& name, const List& taken) {
   if (name.empty() || name.find('.') != name.npos) fail("Module", fmt::format("`{}` given as a name, a non-empty one without dots wanted", name));
   for (const auto& t : taken)
     if (t.first == name) fail("Module", fmt::format("the name `{}` is taken", name));
@@ -58,8 +57,7 @@ void Module::mark_shared(const Tensor& t) { t.impl()->more().grad_in_f32 = true;
 
 // ---- walking -------------------------------------------------------------------------------------
 
-template <class F>
-void Module::each_parameter(const std::string& prefix, const F& f) const {
+template <class F> void Module::each_parameter(const std::string& prefix, const F& f) const {
   for (const auto& [name, t] : parameters_) f(prefix + name, t);
   for (const auto& [name, m] : modules_) m->each_parameter(prefix + name + '.', f);
 }
@@ -131,7 +129,8 @@ void Module::load_state_dict(const StateDict& state) {
   for (const auto& [name, t] : own) {
     const auto it = find(state, name);
     if (it == state.end()) wrong += fmt::format("; `{}` is missing", name);
-    else if (it->second.shape() != t.shape()) wrong += fmt::format("; `{}` has shape {}, {} wanted", name, to_string(it->second.shape()), to_string(t.shape()));
+    else if (it->second.shape() != t.shape())
+      wrong += fmt::format("; `{}` has shape {}, {} wanted", name, to_string(it->second.shape()), to_string(t.shape()));
   }
   for (const auto& [name, t] : state)
     if (find(own, name) == own.end()) wrong += fmt::format("; `{}` is unexpected", name);
@@ -173,9 +172,7 @@ Module& Module::keep(const std::string& pattern, Dtype dtype) {
   std::regex regex;
   try {
     regex = std::regex(pattern, std::regex::ECMAScript);
-  } catch (const std::regex_error& e) {
-    fail("Module::keep", fmt::format("`{}` is not a regular expression: {}", pattern, e.what()));
-  }
+  } catch (const std::regex_error& e) { fail("Module::keep", fmt::format("`{}` is not a regular expression: {}", pattern, e.what())); }
   bool any = false;
   for (const auto& [path, t] : named_parameters()) {
     if (!std::regex_search(path, regex)) continue;

@@ -8,7 +8,9 @@ namespace mezzo {
 namespace {
 
 /// What both forms of the op share once their operands are known.
-struct Draw { std::uint64_t seed = 0, offset = 0; };
+struct Draw {
+  std::uint64_t seed = 0, offset = 0;
+};
 
 Draw draw_for(const AttentionOptions& o, std::int64_t scores) {
   if (o.dropout == 0) return {};
@@ -22,7 +24,8 @@ void check_options(const char* op, const AttentionOptions& o) {
 
 Tensor prepared_mask(const char* op, const AttentionOptions& o, Dtype dtype) {
   if (!o.mask.defined()) return {};
-  if (o.mask.requires_grad() && context().grad) fail(op, "the mask requires grad", "give it through detach(): attention has no gradient for its mask");
+  if (o.mask.requires_grad() && context().grad)
+    fail(op, "the mask requires grad", "give it through detach(): attention has no gradient for its mask");
   const Dtype added = dtype == Dtype::f64 ? Dtype::f64 : Dtype::f32;
   return o.mask.dtype() == Dtype::boolean ? o.mask : o.mask.to(o.mask.dtype() == Dtype::u8 ? Dtype::boolean : added);
 }
@@ -78,16 +81,23 @@ Tensor scaled_dot_product_attention(const Tensor& q, const Tensor& k, const Tens
   if (k.shape() != v.shape() || q.size(0) != k.size(0) || q.size(3) != k.size(3) || k.size(1) == 0 || q.size(1) % k.size(1) != 0)
     fail(op, fmt::format("q {}, k {}, v {} given", to_string(q.shape()), to_string(k.shape()), to_string(v.shape())),
          "k and v have one shape; batches and head sizes are equal; the query heads are a multiple of the key heads");
-  std::array<Operand, 3> in{operand(OpId::scaled_dot_product_attention, q), operand(OpId::scaled_dot_product_attention, k), operand(OpId::scaled_dot_product_attention, v)};
+  std::array<Operand, 3> in{operand(OpId::scaled_dot_product_attention, q), operand(OpId::scaled_dot_product_attention, k),
+                            operand(OpId::scaled_dot_product_attention, v)};
   const Dtype dtype = in[0].value.dtype();
   if (in[1].value.dtype() != dtype || in[2].value.dtype() != dtype)
-    fail(op, fmt::format("dtypes {}, {}, {} given, equal ones wanted", name(q.dtype()), name(k.dtype()), name(v.dtype())), "convert with to(), or run inside amp::autocast");
+    fail(op, fmt::format("dtypes {}, {}, {} given, equal ones wanted", name(q.dtype()), name(k.dtype()), name(v.dtype())),
+         "convert with to(), or run inside amp::autocast");
   for (auto& t : in)
     if (t.value.impl()->strides[3] != 1 && t.value.size(3) != 1) t = dense(t);
 
   kernels::Attention a;
   a.dtype = dtype;
-  a.b = q.size(0); a.h = q.size(1); a.h_kv = k.size(1); a.tq = q.size(2); a.tk = k.size(2); a.d = q.size(3);
+  a.b = q.size(0);
+  a.h = q.size(1);
+  a.h_kv = k.size(1);
+  a.tq = q.size(2);
+  a.tk = k.size(2);
+  a.d = q.size(3);
   a.scale = o.scale.value_or(1 / std::sqrt(static_cast<double>(a.d)));
   a.causal = o.is_causal;
   a.dropout = o.dropout;
@@ -105,20 +115,24 @@ Tensor scaled_dot_product_attention(const Tensor& q, const Tensor& k, const Tens
   const Tensor y = make_tensor(q.shape(), dtype), lse = make_tensor({a.b, a.h, a.tq}, Dtype::f32);
   a.out = head_strides(y);
   const PartScope timed(Part::attention);
-  kernels::attention(cpu_queue(), a, data(in[0].value), data(in[1].value), data(in[2].value), mutable_data(y), static_cast<float*>(mutable_data(lse)));
-  return record(OpId::scaled_dot_product_attention, y, {in[0], in[1], in[2]}, {in[0].value, in[1].value, in[2].value, y, lse, mask}, [a, draw](Backward& g) {
-    const Tensor q = g.saved(0), k = g.saved(1), v = g.saved(2), y = g.saved(3), lse = g.saved(4), mask = g.saved(5);
-    if (g.create_graph())
-      return g.through({q, k, v}, [=](const std::vector<Tensor>& t) { return plain_attention(t[0], t[1], t[2], mask, a.causal, a.scale, a.dropout, draw); });
-    const PartScope timed(Part::attention);
-    const Tensor dy = dense(g.dy()), dq = make_tensor(q.shape(), a.dtype), dk = make_tensor(k.shape(), a.dtype), dv = make_tensor(v.shape(), a.dtype);
-    const kernels::AttentionGrad strides{head_strides(dy), head_strides(dq), head_strides(dk), head_strides(dv)};
-    kernels::attention_backward(cpu_queue(), a, strides, data(q), data(k), data(v), data(y), static_cast<const float*>(data(lse)), data(dy), mutable_data(dq), mutable_data(dk),
-                                mutable_data(dv));
-    g.set(0, dq);
-    g.set(1, dk);
-    g.set(2, dv);
-  });
+  kernels::attention(cpu_queue(), a, data(in[0].value), data(in[1].value), data(in[2].value), mutable_data(y),
+                     static_cast<float*>(mutable_data(lse)));
+  return record(
+      OpId::scaled_dot_product_attention, y, {in[0], in[1], in[2]}, {in[0].value, in[1].value, in[2].value, y, lse, mask}, [a, draw](Backward& g) {
+        const Tensor q = g.saved(0), k = g.saved(1), v = g.saved(2), y = g.saved(3), lse = g.saved(4), mask = g.saved(5);
+        if (g.create_graph())
+          return g.through({q, k, v},
+                           [=](const std::vector<Tensor>& t) { return plain_attention(t[0], t[1], t[2], mask, a.causal, a.scale, a.dropout, draw); });
+        const PartScope timed(Part::attention);
+        const Tensor dy = dense(g.dy()), dq = make_tensor(q.shape(), a.dtype), dk = make_tensor(k.shape(), a.dtype),
+                     dv = make_tensor(v.shape(), a.dtype);
+        const kernels::AttentionGrad strides{head_strides(dy), head_strides(dq), head_strides(dk), head_strides(dv)};
+        kernels::attention_backward(cpu_queue(), a, strides, data(q), data(k), data(v), data(y), static_cast<const float*>(data(lse)), data(dy),
+                                    mutable_data(dq), mutable_data(dk), mutable_data(dv));
+        g.set(0, dq);
+        g.set(1, dk);
+        g.set(2, dv);
+      });
 }
 
 // packed_attention: reads q, k, v where the projection wrote them and writes (B, T, C), so that nothing is transposed or copied.
@@ -132,7 +146,12 @@ Tensor packed_attention(const Tensor& qkv, int heads, const AttentionOptions& o)
   const auto b = qkv.size(0), t = qkv.size(1), c = qkv.size(2) / 3, h = static_cast<std::int64_t>(heads), d = c / h;
   kernels::Attention a;
   a.dtype = in.value.dtype();
-  a.b = b; a.h = h; a.h_kv = h; a.tq = t; a.tk = t; a.d = d;
+  a.b = b;
+  a.h = h;
+  a.h_kv = h;
+  a.tq = t;
+  a.tk = t;
+  a.d = d;
   a.q = a.k = a.v = {t * 3 * c, d, 3 * c};
   a.out = {t * c, d, c};
   a.scale = o.scale.value_or(1 / std::sqrt(static_cast<double>(d)));
@@ -151,10 +170,13 @@ Tensor packed_attention(const Tensor& qkv, int heads, const AttentionOptions& o)
   if (a.dtype == Dtype::f64) return definition(qkv, mask);
   const auto at = [c](const void* p, std::int64_t part) { return static_cast<const std::uint16_t*>(p) + part * c; };
   const auto at32 = [c](const void* p, std::int64_t part) { return static_cast<const float*>(p) + part * c; };
-  const auto part = [=](const Tensor& x, std::int64_t i) { return is_16bit(x.dtype()) ? static_cast<const void*>(at(data(x), i)) : static_cast<const void*>(at32(data(x), i)); };
+  const auto part = [=](const Tensor& x, std::int64_t i) {
+    return is_16bit(x.dtype()) ? static_cast<const void*>(at(data(x), i)) : static_cast<const void*>(at32(data(x), i));
+  };
   const Tensor y = make_tensor({b, t, c}, a.dtype), lse = make_tensor({b, h, t}, Dtype::f32);
   const PartScope timed(Part::attention);
-  kernels::attention(cpu_queue(), a, part(in.value, 0), part(in.value, 1), part(in.value, 2), mutable_data(y), static_cast<float*>(mutable_data(lse)));
+  kernels::attention(cpu_queue(), a, part(in.value, 0), part(in.value, 1), part(in.value, 2), mutable_data(y),
+                     static_cast<float*>(mutable_data(lse)));
   return record(OpId::packed_attention, y, {in}, {in.value, y, lse, mask}, [=](Backward& g) {
     const Tensor x = g.saved(0), y = g.saved(1), lse = g.saved(2), mask = g.saved(3);
     if (g.create_graph()) return g.through({x}, [=](const std::vector<Tensor>& v) { return definition(v[0], mask); });
@@ -162,7 +184,8 @@ Tensor packed_attention(const Tensor& qkv, int heads, const AttentionOptions& o)
     const Tensor dy = dense(g.dy()), dx = make_tensor(x.shape(), a.dtype);
     const kernels::AttentionGrad strides{a.out, a.q, a.k, a.v};
     const auto out = [&](std::int64_t i) { return const_cast<void*>(part(dx, i)); };
-    kernels::attention_backward(cpu_queue(), a, strides, part(x, 0), part(x, 1), part(x, 2), data(y), static_cast<const float*>(data(lse)), data(dy), out(0), out(1), out(2));
+    kernels::attention_backward(cpu_queue(), a, strides, part(x, 0), part(x, 1), part(x, 2), data(y), static_cast<const float*>(data(lse)), data(dy),
+                                out(0), out(1), out(2));
     g.set(0, dx);
   });
 }

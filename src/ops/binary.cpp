@@ -7,14 +7,18 @@ namespace {
 using kernels::Binary;
 using kernels::Compare;
 
-struct Pair { Operand a, b; Tensor y; };
+struct Pair {
+  Operand a, b;
+  Tensor y;
+};
 
 Pair compute(OpId op, Binary kernel, const Tensor& a, const Tensor& b) {
   require_defined(name(op), a, "the first input");
   require_defined(name(op), b, "the second input");
   Dtype dtype = compute_dtype(op, {&a, &b});
   if (dtype == Dtype::boolean || (!is_floating(dtype) && (kernel == Binary::div || kernel == Binary::pow))) dtype = Dtype::f32;
-  Pair p{operand(a, dtype), operand(b, dtype), make_tensor(a.shape() == b.shape() ? a.shape() : broadcast_shapes(name(op), a.shape(), b.shape()), dtype)};
+  Pair p{operand(a, dtype), operand(b, dtype),
+         make_tensor(a.shape() == b.shape() ? a.shape() : broadcast_shapes(name(op), a.shape(), b.shape()), dtype)};
   kernels::binary(cpu_queue(), kernel, dtype, data(p.a.value), data(p.b.value), mutable_data(p.y), strided({&p.y, &p.a.value, &p.b.value}));
   return p;
 }
@@ -22,7 +26,8 @@ Pair compute(OpId op, Binary kernel, const Tensor& a, const Tensor& b) {
 Operand compute(OpId op, Binary kernel, const Tensor& x, double s, bool scalar_first, Tensor& y) {
   require_defined(name(op), x, "the input");
   Dtype dtype = compute_dtype(op, x.dtype());
-  if (dtype == Dtype::boolean || (!is_floating(dtype) && (kernel == Binary::div || kernel == Binary::pow || s != static_cast<double>(static_cast<std::int64_t>(s)))))
+  if (dtype == Dtype::boolean ||
+      (!is_floating(dtype) && (kernel == Binary::div || kernel == Binary::pow || s != static_cast<double>(static_cast<std::int64_t>(s)))))
     dtype = Dtype::f32;  // an integer tensor with a fraction
   const Operand a = dense(operand(x, dtype));
   y = make_tensor(x.shape(), dtype);
@@ -36,7 +41,8 @@ Tensor compare(Compare kernel, const Tensor& a, const Tensor& b) {
   const Dtype dtype = promote(a.dtype(), b.dtype());
   const Operand x = operand(a, dtype), z = operand(b, dtype);
   const Tensor y = make_tensor(broadcast_shapes("compare", a.shape(), b.shape()), Dtype::boolean);
-  kernels::compare(cpu_queue(), kernel, dtype, data(x.value), data(z.value), static_cast<std::uint8_t*>(mutable_data(y)), strided({&y, &x.value, &z.value}));
+  kernels::compare(cpu_queue(), kernel, dtype, data(x.value), data(z.value), static_cast<std::uint8_t*>(mutable_data(y)),
+                   strided({&y, &x.value, &z.value}));
   return y;
 }
 Tensor compare(Compare kernel, const Tensor& a, double b) {
@@ -153,7 +159,8 @@ Tensor ge(const Tensor& a, double b) { return compare(Compare::ge, a, b); }
 namespace {
 void require_condition(const char* op, const Tensor& c) {
   require_defined(op, c, "the condition");
-  if (c.dtype() != Dtype::boolean && c.dtype() != Dtype::u8) fail(op, fmt::format("a condition of {} given, boolean wanted", name(c.dtype())), "compare first: gt(x, 0), ne(x, 0), ...");
+  if (c.dtype() != Dtype::boolean && c.dtype() != Dtype::u8)
+    fail(op, fmt::format("a condition of {} given, boolean wanted", name(c.dtype())), "compare first: gt(x, 0), ne(x, 0), ...");
 }
 Tensor choose(const Tensor& c, const Tensor& a, const Tensor& b, const Shape& shape) {
   const Tensor y = make_tensor(shape, a.dtype());
@@ -199,7 +206,8 @@ Tensor tril(const Tensor& x) {
 Tensor swiglu(const Tensor& gate, const Tensor& up) {
   require_floating("swiglu", gate, "gate");
   require_floating("swiglu", up, "up");
-  if (gate.shape() != up.shape()) fail("swiglu", fmt::format("gate {} and up {} given, equal shapes wanted", to_string(gate.shape()), to_string(up.shape())));
+  if (gate.shape() != up.shape())
+    fail("swiglu", fmt::format("gate {} and up {} given, equal shapes wanted", to_string(gate.shape()), to_string(up.shape())));
   const Dtype dtype = compute_dtype(OpId::swiglu, {&gate, &up});
   const Operand a = dense(operand(gate, dtype)), b = dense(operand(up, dtype));
   const Tensor y = make_tensor(gate.shape(), dtype);

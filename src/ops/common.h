@@ -35,7 +35,9 @@ void require_index(const char* op, const Tensor& t, const char* what);
 void check_indices(const char* op, const Tensor& index, std::int64_t n);
 
 /// Sizes around dimension d of a contiguous tensor: (outer, n, inner).
-struct Around { std::int64_t outer = 1, n = 1, inner = 1; };
+struct Around {
+  std::int64_t outer = 1, n = 1, inner = 1;
+};
 Around around(const Shape& shape, int d);
 
 /// Scalar kinds of a loss's end: none, mean over `count` rows, or sum; losses is f32 or f64.

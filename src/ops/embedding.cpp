@@ -38,7 +38,8 @@ Tensor embedding(const Tensor& ids, const Tensor& table) {
     if (is_16bit(wide)) return copy_elements(s.buffer, scatter_rows(g.dy(), ids, g.input(0)));  // the only contribution: summed in f32, rounded once
     if (!s.accumulate) kernels::fill(cpu_queue(), wide, 0, mutable_data(s.buffer), strided({&s.buffer}));
     const Tensor rows = dense(g.dy());
-    kernels::scatter_add_rows(cpu_queue(), rows.dtype(), wide, ids.dtype(), data(rows), data(ids), mutable_data(s.buffer), ids.numel(), s.buffer.size(0), s.buffer.size(1));
+    kernels::scatter_add_rows(cpu_queue(), rows.dtype(), wide, ids.dtype(), data(rows), data(ids), mutable_data(s.buffer), ids.numel(),
+                              s.buffer.size(0), s.buffer.size(1));
   });
 }
 
@@ -47,7 +48,8 @@ namespace {
 Tensor turn(const Tensor& x, const Tensor& inv_freq, const Tensor& positions, bool interleaved, double sign) {
   const Tensor v = dense(x), y = make_tensor(x.shape(), x.dtype());  // (B, H, T, D) is B H T rows of one head
   kernels::rope(cpu_queue(), x.dtype(), data(v), mutable_data(y), static_cast<const float*>(data(inv_freq)),
-                positions.defined() ? static_cast<const std::int64_t*>(data(positions)) : nullptr, x.size(0) * x.size(1) * x.size(2), x.size(2), 1, x.size(3), interleaved, sign);
+                positions.defined() ? static_cast<const std::int64_t*>(data(positions)) : nullptr, x.size(0) * x.size(1) * x.size(2), x.size(2), 1,
+                x.size(3), interleaved, sign);
   return record(OpId::rope, y, {x}, {}, [=](Backward& g) { g.set(0, turn(g.dy(), inv_freq, positions, interleaved, -sign)); });
 }
 }  // namespace
@@ -60,9 +62,11 @@ Tensor rope(const Tensor& x, const RopeOptions& o) {
   if (inv_freq.shape() != Shape{half}) fail("rope", fmt::format("inv_freq has shape {}, ({},) wanted", to_string(inv_freq.shape()), half));
   if (!o.inv_freq.defined())
     for (std::int64_t i = 0; i < half; ++i)
-      static_cast<float*>(mutable_data(inv_freq))[i] = static_cast<float>(std::pow(o.base, -2.0 * static_cast<double>(i) / static_cast<double>(2 * half)));
+      static_cast<float*>(mutable_data(inv_freq))[i] =
+          static_cast<float>(std::pow(o.base, -2.0 * static_cast<double>(i) / static_cast<double>(2 * half)));
   const Tensor positions = o.positions.defined() ? o.positions.to(Dtype::i64).contiguous() : Tensor();
-  if (positions.defined() && positions.shape() != Shape{x.size(2)}) fail("rope", fmt::format("positions have shape {}, ({},) wanted", to_string(positions.shape()), x.size(2)));
+  if (positions.defined() && positions.shape() != Shape{x.size(2)})
+    fail("rope", fmt::format("positions have shape {}, ({},) wanted", to_string(positions.shape()), x.size(2)));
   return turn(operand(OpId::rope, x).value, inv_freq, positions, o.interleaved, 1);
 }
 

@@ -33,7 +33,8 @@ Tensor cat(const std::vector<Tensor>& tensors, int dim) {
   if (!context().grad || !recorded) return y;
   const auto backward = [dim, starts](Backward& g) {
     for (std::size_t i = 0; i < starts.size(); ++i)
-      if (g.wants(static_cast<int>(i))) g.set(static_cast<int>(i), g.dy().narrow(dim, starts[i], g.input(static_cast<int>(i)).shape[static_cast<std::size_t>(dim)]));
+      if (g.wants(static_cast<int>(i)))
+        g.set(static_cast<int>(i), g.dy().narrow(dim, starts[i], g.input(static_cast<int>(i)).shape[static_cast<std::size_t>(dim)]));
   };
   auto* node = new autograd::detail_node::FunctionNode<std::decay_t<decltype(backward)>>(backward);
   autograd::connect(*node, OpId::cat, {&y, 1}, operands, {});
@@ -45,7 +46,8 @@ Tensor stack(const std::vector<Tensor>& tensors, int dim) {
   std::vector<Tensor> rows;
   for (const auto& t : tensors) {
     require_defined("stack", t, "an input");
-    if (t.shape() != tensors[0].shape()) fail("stack", fmt::format("shapes {} and {} given, equal ones wanted", to_string(tensors[0].shape()), to_string(t.shape())));
+    if (t.shape() != tensors[0].shape())
+      fail("stack", fmt::format("shapes {} and {} given, equal ones wanted", to_string(tensors[0].shape()), to_string(t.shape())));
     rows.push_back(t.unsqueeze(wrap_dim("stack", dim, t.dim() + 1)));
   }
   return cat(rows, wrap_dim("stack", dim, tensors[0].dim() + 1));
@@ -53,7 +55,8 @@ Tensor stack(const std::vector<Tensor>& tensors, int dim) {
 
 std::vector<Tensor> split(const Tensor& x, std::int64_t size, int dim) {
   require_defined("split", x, "the input");
-  if (x.dim() == 0 || size < 1) fail("split", fmt::format("size {} given for shape {}, 1 or more and a dimension wanted", size, to_string(x.shape())));
+  if (x.dim() == 0 || size < 1)
+    fail("split", fmt::format("size {} given for shape {}, 1 or more and a dimension wanted", size, to_string(x.shape())));
   dim = wrap_dim("split", dim, x.dim());
   std::vector<Tensor> out;
   const auto n = x.size(dim);
@@ -65,7 +68,9 @@ std::vector<Tensor> split(const Tensor& x, std::int64_t size, int dim) {
 Tensor index_select(const Tensor& x, int dim, const Tensor& index) {
   require_defined("index_select", x, "the input");
   require_index("index_select", index, "the index");
-  if (x.dim() == 0 || index.dim() != 1) fail("index_select", fmt::format("x {} and index {} given, a dimension to select from and (n,) wanted", to_string(x.shape()), to_string(index.shape())));
+  if (x.dim() == 0 || index.dim() != 1)
+    fail("index_select",
+         fmt::format("x {} and index {} given, a dimension to select from and (n,) wanted", to_string(x.shape()), to_string(index.shape())));
   dim = wrap_dim("index_select", dim, x.dim());
   check_indices("index_select", index, x.size(dim));
   Shape shape = x.shape();
@@ -103,7 +108,8 @@ Tensor gather(const Tensor& x, int dim, const Tensor& index) {
   const Tensor y = make_tensor(index.shape(), x.dtype());
   const Around s = around(a.value.shape(), dim);
   kernels::gather(cpu_queue(), x.dtype(), ids.dtype(), data(a.value), data(ids), mutable_data(y), s.outer, s.n, index.size(dim), s.inner);
-  return record(OpId::gather, y, {a}, {ids}, [dim](Backward& g) { g.set(0, scatter_add(zeros(g.input(0).shape, {.dtype = g.dy().dtype()}), dim, g.saved(0), g.dy())); });
+  return record(OpId::gather, y, {a}, {ids},
+                [dim](Backward& g) { g.set(0, scatter_add(zeros(g.input(0).shape, {.dtype = g.dy().dtype()}), dim, g.saved(0), g.dy())); });
 }
 
 Tensor scatter_add(const Tensor& x, int dim, const Tensor& index, const Tensor& src) {

@@ -7,12 +7,12 @@
 namespace mezzo {
 namespace {
 
-constexpr std::int64_t kChunk = 256;     // tokens: enough for the products to run at full speed
-constexpr std::int64_t kColumns = 64;    // rows of logits are padded to a multiple of this
+constexpr std::int64_t kChunk = 256;   // tokens: enough for the products to run at full speed
+constexpr std::int64_t kColumns = 64;  // rows of logits are padded to a multiple of this
 
 struct Pieces {
-  Tensor losses;       // (N) f32
-  Tensor dx, dw;       // (N, C) in x's dtype, (V, C) f32: of the summed loss; undefined when not wanted
+  Tensor losses;  // (N) f32
+  Tensor dx, dw;  // (N, C) in x's dtype, (V, C) f32: of the summed loss; undefined when not wanted
 };
 
 Pieces run(const Tensor& x, const Tensor& w, const Tensor& ids, std::int64_t ignore_index, bool want_dx, bool want_dw) {
@@ -29,7 +29,8 @@ Pieces run(const Tensor& x, const Tensor& w, const Tensor& ids, std::int64_t ign
     if (n == 0) kernels::fill(q, Dtype::f32, 0, mutable_data(out.dw), strided({&out.dw}));
   }
   const auto rows = std::min(n, kChunk);
-  const Block logits = q.scratch(static_cast<std::size_t>(rows * ld) * sizeof(float)), lse = q.scratch(static_cast<std::size_t>(rows) * sizeof(float));
+  const Block logits = q.scratch(static_cast<std::size_t>(rows * ld) * sizeof(float)),
+              lse = q.scratch(static_cast<std::size_t>(rows) * sizeof(float));
   const Block slopes = want_dx || want_dw ? q.scratch(static_cast<std::size_t>(rows * ld) * size_of(dtype)) : Block();
   const auto id_size = static_cast<std::int64_t>(size_of(ids.dtype())), x_size = static_cast<std::int64_t>(size_of(dtype));
   for (std::int64_t r = 0; r < n; r += kChunk) {
@@ -39,18 +40,24 @@ Pieces run(const Tensor& x, const Tensor& w, const Tensor& ids, std::int64_t ign
     kernels::Gemm g;
     g.a = g.b = dtype;
     g.c = Dtype::f32;
-    g.m = m; g.n = v; g.k = c;
+    g.m = m;
+    g.n = v;
+    g.k = c;
     g.trans_b = true;
     g.lda = g.ldb = c;
     g.ldc = ld;
     kernels::gemm(q, g, xr, data(w), logits.as<float>());
-    kernels::cross_entropy(q, Dtype::f32, ids.dtype(), logits.as<float>(), tr, static_cast<float*>(mutable_data(out.losses)) + r, lse.as<float>(), m, v, ignore_index, ld);
+    kernels::cross_entropy(q, Dtype::f32, ids.dtype(), logits.as<float>(), tr, static_cast<float*>(mutable_data(out.losses)) + r, lse.as<float>(), m,
+                           v, ignore_index, ld);
     if (!want_dx && !want_dw) continue;
-    kernels::cross_entropy_backward(q, Dtype::f32, dtype, ids.dtype(), logits.as<float>(), tr, lse.as<float>(), nullptr, 0, slopes.as<void>(), m, v, ignore_index, ld);
+    kernels::cross_entropy_backward(q, Dtype::f32, dtype, ids.dtype(), logits.as<float>(), tr, lse.as<float>(), nullptr, 0, slopes.as<void>(), m, v,
+                                    ignore_index, ld);
     if (want_dx) {
       kernels::Gemm d;
       d.a = d.b = d.c = dtype;
-      d.m = m; d.n = c; d.k = v;
+      d.m = m;
+      d.n = c;
+      d.k = v;
       d.lda = ld;
       d.ldb = d.ldc = c;
       kernels::gemm(q, d, slopes.as<void>(), data(w), static_cast<char*>(mutable_data(out.dx)) + r * c * x_size);
@@ -59,7 +66,9 @@ Pieces run(const Tensor& x, const Tensor& w, const Tensor& ids, std::int64_t ign
       kernels::Gemm d;
       d.a = d.b = dtype;
       d.c = Dtype::f32;
-      d.m = v; d.n = c; d.k = m;
+      d.m = v;
+      d.n = c;
+      d.k = m;
       d.trans_a = true;
       d.lda = ld;
       d.ldb = d.ldc = c;
@@ -77,11 +86,15 @@ Tensor linear_cross_entropy(const Tensor& x, const Tensor& w, const Tensor& targ
   require_floating(op, x);
   require_floating(op, w, "w");
   require_index(op, target, "the target");
-  if (w.dim() != 2 || x.dim() == 0 || x.size(-1) != w.size(1)) fail(op, fmt::format("x {} and w {} given, (..., C) and (V, C) wanted", to_string(x.shape()), to_string(w.shape())));
-  if (x.shape().without(x.dim() - 1) != target.shape()) fail(op, fmt::format("x {} and target {} given, (..., C) and (...) wanted", to_string(x.shape()), to_string(target.shape())));
+  if (w.dim() != 2 || x.dim() == 0 || x.size(-1) != w.size(1))
+    fail(op, fmt::format("x {} and w {} given, (..., C) and (V, C) wanted", to_string(x.shape()), to_string(w.shape())));
+  if (x.shape().without(x.dim() - 1) != target.shape())
+    fail(op, fmt::format("x {} and target {} given, (..., C) and (...) wanted", to_string(x.shape()), to_string(target.shape())));
   const Operand xo = dense(operand(OpId::linear_cross_entropy, x)), wo = dense(operand(OpId::linear_cross_entropy, w));
   const Dtype dtype = xo.value.dtype();
-  if (wo.value.dtype() != dtype) fail(op, fmt::format("dtypes {} and {} given, equal ones wanted", name(dtype), name(wo.value.dtype())), "convert with to(), or run inside amp::autocast");
+  if (wo.value.dtype() != dtype)
+    fail(op, fmt::format("dtypes {} and {} given, equal ones wanted", name(dtype), name(wo.value.dtype())),
+         "convert with to(), or run inside amp::autocast");
   if (dtype == Dtype::f64 || o.reduction == Reduction::none) return cross_entropy(linear(x, w), target, o);
   const auto c = w.size(1), n = target.numel();
   const Tensor ids = dense(target), flat_ids = make_view(ids, {n}, contiguous_strides({n}), ids.impl()->offset);

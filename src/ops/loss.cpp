@@ -26,7 +26,8 @@ Tensor cross_entropy(const Tensor& logits, const Tensor& target, LossOptions o) 
   require_floating("cross_entropy", logits, "the logits");
   require_index("cross_entropy", target, "the target");
   if (logits.dim() == 0 || logits.shape().without(logits.dim() - 1) != target.shape())
-    fail("cross_entropy", fmt::format("logits {} and target {} given, (..., V) and (...) wanted", to_string(logits.shape()), to_string(target.shape())));
+    fail("cross_entropy",
+         fmt::format("logits {} and target {} given, (..., V) and (...) wanted", to_string(logits.shape()), to_string(target.shape())));
   const auto v = logits.size(-1), n = target.numel();
   const Tensor ids = dense(target);
   const auto carrying = check_targets("cross_entropy", ids, v, o.ignore_index);
@@ -34,16 +35,20 @@ Tensor cross_entropy(const Tensor& logits, const Tensor& target, LossOptions o) 
   const Dtype wide = logits.dtype() == Dtype::f64 ? Dtype::f64 : Dtype::f32;
   const Tensor losses = make_tensor(target.shape(), wide), lse = make_tensor({n}, wide);
   const PartScope timed(Part::head_loss);
-  kernels::cross_entropy(cpu_queue(), logits.dtype(), ids.dtype(), data(x.value), data(ids), mutable_data(losses), mutable_data(lse), n, v, o.ignore_index);
+  kernels::cross_entropy(cpu_queue(), logits.dtype(), ids.dtype(), data(x.value), data(ids), mutable_data(losses), mutable_data(lse), n, v,
+                         o.ignore_index);
   const Tensor each = record(OpId::cross_entropy, losses, {x}, {x.value, ids, lse}, [o](Backward& g) {
     const Tensor x = g.saved(0), ids = g.saved(1), lse = g.saved(2);
     if (g.create_graph()) {
       const LossOptions none{.reduction = Reduction::none, .ignore_index = o.ignore_index};
-      return g.through({x}, [=](const std::vector<Tensor>& v) { return nll_loss(log_softmax(is_16bit(v[0].dtype()) ? v[0].to(Dtype::f32) : v[0], -1), ids, none); });
+      return g.through({x}, [=](const std::vector<Tensor>& v) {
+        return nll_loss(log_softmax(is_16bit(v[0].dtype()) ? v[0].to(Dtype::f32) : v[0], -1), ids, none);
+      });
     }
     const PartScope timed(Part::head_loss);
     const Tensor dy = dense(g.dy()), dx = make_tensor(x.shape(), x.dtype());
-    kernels::cross_entropy_backward(cpu_queue(), x.dtype(), dx.dtype(), ids.dtype(), data(x), data(ids), data(lse), data(dy), 1, mutable_data(dx), ids.numel(), x.size(-1), o.ignore_index);
+    kernels::cross_entropy_backward(cpu_queue(), x.dtype(), dx.dtype(), ids.dtype(), data(x), data(ids), data(lse), data(dy), 1, mutable_data(dx),
+                                    ids.numel(), x.size(-1), o.ignore_index);
     g.set(0, dx);
   });
   return reduce_loss(each, o.reduction, static_cast<double>(carrying));
@@ -54,7 +59,8 @@ Tensor nll_loss(const Tensor& log_p, const Tensor& target, LossOptions o) {
   require_floating("nll_loss", log_p);
   require_index("nll_loss", target, "the target");
   if (log_p.dim() == 0 || log_p.shape().without(log_p.dim() - 1) != target.shape())
-    fail("nll_loss", fmt::format("log-probabilities {} and target {} given, (..., V) and (...) wanted", to_string(log_p.shape()), to_string(target.shape())));
+    fail("nll_loss",
+         fmt::format("log-probabilities {} and target {} given, (..., V) and (...) wanted", to_string(log_p.shape()), to_string(target.shape())));
   const Tensor ids = dense(target);
   const auto carrying = check_targets("nll_loss", ids, log_p.size(-1), o.ignore_index);
   const Tensor ignored = eq(ids, static_cast<double>(o.ignore_index));

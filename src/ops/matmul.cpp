@@ -16,9 +16,13 @@ MatrixView view_matrix(const Tensor& t) {
     const auto& impl = *v.impl();
     const auto d = impl.shape.size();
     const auto rows = impl.shape[d - 2], cols = impl.shape[d - 1], sr = impl.strides[d - 2], sc = impl.strides[d - 1];
-    if ((sc == 1 || cols == 1) && (sr >= cols || rows == 1)) { out.transposed = false; out.ld = rows == 1 ? std::max<std::int64_t>(cols, 1) : sr; }
-    else if ((sr == 1 || rows == 1) && (sc >= rows || cols == 1)) { out.transposed = true; out.ld = cols == 1 ? std::max<std::int64_t>(rows, 1) : sc; }
-    else return false;
+    if ((sc == 1 || cols == 1) && (sr >= cols || rows == 1)) {
+      out.transposed = false;
+      out.ld = rows == 1 ? std::max<std::int64_t>(cols, 1) : sr;
+    } else if ((sr == 1 || rows == 1) && (sc >= rows || cols == 1)) {
+      out.transposed = true;
+      out.ld = cols == 1 ? std::max<std::int64_t>(rows, 1) : sc;
+    } else return false;
     out.t = v;
     out.batch_stride = d == 3 ? (impl.shape[0] == 1 ? 0 : impl.strides[0]) : 0;
     return true;
@@ -47,7 +51,10 @@ void run(const Tensor& out, const Tensor& a, const Tensor& b, bool accumulate, c
   p.stride_a = x.batch_stride;
   p.stride_b = y.batch_stride;
   p.stride_c = p.m * p.n;
-  if (bias.defined()) { p.bias = data(bias); p.bias_dtype = bias.dtype(); }
+  if (bias.defined()) {
+    p.bias = data(bias);
+    p.bias_dtype = bias.dtype();
+  }
   if (residual.defined()) p.residual = data(residual);
   kernels::gemm(cpu_queue(), p, data(x.t), data(y.t), mutable_data(out));
 }
@@ -111,7 +118,8 @@ void give_product(Backward& g, int input, const Tensor& a, const Tensor& b, bool
 
 Tensor mm(const Tensor& a, const Tensor& b) {
   const auto p = pair(OpId::mm, a, b);
-  if (a.dim() != 2 || b.dim() != 2) fail("mm", fmt::format("shapes {} and {} given, two matrices wanted", to_string(a.shape()), to_string(b.shape())), "matmul takes batches");
+  if (a.dim() != 2 || b.dim() != 2)
+    fail("mm", fmt::format("shapes {} and {} given, two matrices wanted", to_string(a.shape()), to_string(b.shape())), "matmul takes batches");
   if (a.size(1) != b.size(0)) fail_inner("mm", a, b);
   return recorded_product(OpId::mm, p[0], p[1]);
 }
@@ -127,7 +135,8 @@ Tensor bmm(const Tensor& a, const Tensor& b) {
 Tensor matmul(const Tensor& a, const Tensor& b) {
   require_defined("matmul", a, "the first input");
   require_defined("matmul", b, "the second input");
-  if (a.dim() == 0 || b.dim() == 0) fail("matmul", fmt::format("shapes {} and {} given, one dimension or more wanted", to_string(a.shape()), to_string(b.shape())));
+  if (a.dim() == 0 || b.dim() == 0)
+    fail("matmul", fmt::format("shapes {} and {} given, one dimension or more wanted", to_string(a.shape()), to_string(b.shape())));
   if (a.dim() == 1) return matmul(a.unsqueeze(0), b).squeeze(b.dim() == 1 ? 0 : -2);
   if (b.dim() == 1) return matmul(a, b.unsqueeze(1)).squeeze(-1);
   if (a.size(-1) != b.size(-2)) fail_inner("matmul", a, b);
@@ -141,7 +150,8 @@ Tensor matmul(const Tensor& a, const Tensor& b) {
     return matmul(a.reshape({-1, a.size(-1)}), b).reshape(shape);
   }
   // Batches broadcast to one list of products.
-  const Shape batch = broadcast_shapes("matmul", Shape(std::span(a.shape().begin(), a.shape().size() - 2)), Shape(std::span(b.shape().begin(), b.shape().size() - 2)));
+  const Shape batch = broadcast_shapes("matmul", Shape(std::span(a.shape().begin(), a.shape().size() - 2)),
+                                       Shape(std::span(b.shape().begin(), b.shape().size() - 2)));
   const auto flat = [&](const Tensor& x) {
     Shape s = batch;
     s.push_back(x.size(-2));
@@ -159,12 +169,16 @@ Tensor matmul(const Tensor& a, const Tensor& b) {
 Tensor addmm(const Tensor& c, const Tensor& a, const Tensor& b) {
   const auto p = pair(OpId::addmm, a, b);
   require_floating("addmm", c, "c");
-  if (a.dim() != 2 || b.dim() != 2) fail("addmm", fmt::format("shapes {} and {} given, two matrices wanted", to_string(a.shape()), to_string(b.shape())));
+  if (a.dim() != 2 || b.dim() != 2)
+    fail("addmm", fmt::format("shapes {} and {} given, two matrices wanted", to_string(a.shape()), to_string(b.shape())));
   if (a.size(1) != b.size(0)) fail_inner("addmm", a, b);
   const Shape shape{a.size(0), b.size(1)};
-  if (broadcast_shapes("addmm", c.shape(), shape) != shape) fail("addmm", fmt::format("c has shape {}, one that broadcasts to {} wanted", to_string(c.shape()), to_string(shape)));
+  if (broadcast_shapes("addmm", c.shape(), shape) != shape)
+    fail("addmm", fmt::format("c has shape {}, one that broadcasts to {} wanted", to_string(c.shape()), to_string(shape)));
   const Operand co = operand(OpId::addmm, c);
-  if (co.value.dtype() != p[0].value.dtype()) fail("addmm", fmt::format("c is {} and the matrices are {}, equal dtypes wanted", name(c.dtype()), name(p[0].value.dtype())), "convert with to()");
+  if (co.value.dtype() != p[0].value.dtype())
+    fail("addmm", fmt::format("c is {} and the matrices are {}, equal dtypes wanted", name(c.dtype()), name(p[0].value.dtype())),
+         "convert with to()");
   const Tensor y = make_tensor(shape, p[0].value.dtype());
   copy_elements(y, co.value);
   const PartScope timed(Part::gemm_forward);
@@ -188,7 +202,8 @@ Tensor addmm(const Tensor& c, const Tensor& a, const Tensor& b) {
 Tensor detail::linear(const Tensor& x, const Tensor& w, const Tensor& b, const Tensor& residual) {
   const auto p = pair(OpId::linear, x, w);
   if (w.dim() != 2) fail("linear", fmt::format("w has shape {}, (out, in) wanted", to_string(w.shape())));
-  if (x.dim() == 0 || x.size(-1) != w.size(1)) fail("linear", fmt::format("x {} and w {}: inner sizes differ", to_string(x.shape()), to_string(w.shape())), "w is (out, in)");
+  if (x.dim() == 0 || x.size(-1) != w.size(1))
+    fail("linear", fmt::format("x {} and w {}: inner sizes differ", to_string(x.shape()), to_string(w.shape())), "w is (out, in)");
   if (b.defined() && b.shape() != Shape{w.size(0)}) fail("linear", fmt::format("b has shape {}, ({},) wanted", to_string(b.shape()), w.size(0)));
   const Dtype dtype = p[0].value.dtype();
   Operand bo(b);
@@ -203,11 +218,14 @@ Tensor detail::linear(const Tensor& x, const Tensor& w, const Tensor& b, const T
   const Operand a = dense(p[0]);
   const Operand r = residual.defined() ? dense(operand(residual, dtype)) : Operand();
   const auto in = w.size(1), out = w.size(0), n = in ? x.numel() / in : shape.numel() / std::max<std::int64_t>(out, 1);
-  const auto flat = [](const Tensor& t, std::int64_t rows, std::int64_t cols) { return make_view(t, {rows, cols}, contiguous_strides({rows, cols}), t.impl()->offset); };
+  const auto flat = [](const Tensor& t, std::int64_t rows, std::int64_t cols) {
+    return make_view(t, {rows, cols}, contiguous_strides({rows, cols}), t.impl()->offset);
+  };
   const Tensor y = make_tensor(shape, dtype);
   const PartScope timed(Part::gemm_forward);
-  run(flat(y, n, out), flat(a.value, n, in), make_view(p[1].value, {in, out}, {p[1].value.impl()->strides[1], p[1].value.impl()->strides[0]}, p[1].value.impl()->offset),
-      false, bo.value, r.value);
+  run(flat(y, n, out), flat(a.value, n, in),
+      make_view(p[1].value, {in, out}, {p[1].value.impl()->strides[1], p[1].value.impl()->strides[0]}, p[1].value.impl()->offset), false, bo.value,
+      r.value);
   const bool round = context().policy.rounds_like_torch();
   return record(OpId::linear, y, {a, p[1], bo, r}, {a.value, p[1].value}, [=](Backward& g) {
     const Tensor x = g.saved(0), w = g.saved(1);
@@ -241,7 +259,8 @@ Tensor linear_add(const Tensor& residual, const Tensor& x, const Tensor& w, cons
   require_floating("linear_add", residual, "the residual");
   Shape shape = x.shape();
   if (shape.size()) shape[shape.size() - 1] = w.size(0);
-  if (residual.shape() != shape) fail("linear_add", fmt::format("the residual has shape {}, the result's {} wanted", to_string(residual.shape()), to_string(shape)));
+  if (residual.shape() != shape)
+    fail("linear_add", fmt::format("the residual has shape {}, the result's {} wanted", to_string(residual.shape()), to_string(shape)));
   return detail::linear(x, w, b, residual);
 }
 

@@ -35,7 +35,9 @@ Tensor normalize(OpId op, const Tensor& x, const Tensor& w, const Tensor& b, dou
   if (x.dim() == 0) fail(name(op), "a 0-dim tensor given");
   const auto c = x.size(-1);
   for (const Tensor* t : {&w, &b})
-    if (t->defined() && t->shape() != Shape{c}) fail(name(op), fmt::format("{} has shape {}, ({},) wanted: the last dimension of x {}", t == &w ? "w" : "b", to_string(t->shape()), c, to_string(x.shape())));
+    if (t->defined() && t->shape() != Shape{c})
+      fail(name(op), fmt::format("{} has shape {}, ({},) wanted: the last dimension of x {}", t == &w ? "w" : "b", to_string(t->shape()), c,
+                                 to_string(x.shape())));
   const Operand a = dense(operand(op, x));
   const Dtype dtype = a.value.dtype(), wide = dtype == Dtype::f64 ? Dtype::f64 : Dtype::f32;
   // Weights of the kernel share one dtype: x's, or f32 (f64 for f64).
@@ -43,11 +45,13 @@ Tensor normalize(OpId op, const Tensor& x, const Tensor& w, const Tensor& b, dou
   const Operand wo = dense(operand(w, as_x ? dtype : wide)), bo = dense(operand(b, as_x ? dtype : wide));
   const auto n = c ? x.numel() / c : 0;
   const bool grad = should_record({a, wo, bo});
-  const Tensor y = make_tensor(x.shape(), dtype), rstd = grad ? make_tensor({n}, wide) : Tensor(), mu = grad && !rms ? make_tensor({n}, wide) : Tensor();
+  const Tensor y = make_tensor(x.shape(), dtype), rstd = grad ? make_tensor({n}, wide) : Tensor(),
+               mu = grad && !rms ? make_tensor({n}, wide) : Tensor();
   const auto pointer = [](const Tensor& t) { return t.defined() ? mutable_data(t) : nullptr; };
   const Dtype weights = wo.value.defined() ? wo.value.dtype() : bo.value.defined() ? bo.value.dtype() : wide;
   const PartScope timed(Part::norm);
-  kernels::layer_norm(cpu_queue(), rms, dtype, weights, data(a.value), pointer(wo.value), pointer(bo.value), mutable_data(y), pointer(mu), pointer(rstd), n, c, eps);
+  kernels::layer_norm(cpu_queue(), rms, dtype, weights, data(a.value), pointer(wo.value), pointer(bo.value), mutable_data(y), pointer(mu),
+                      pointer(rstd), n, c, eps);
 
   return record(op, y, {a, wo, bo}, {a.value, wo.value, bo.value, mu, rstd}, [=](Backward& g) {
     const Tensor x = g.saved(0), w = g.saved(1), b = g.saved(2), mu = g.saved(3), rstd = g.saved(4);
@@ -62,8 +66,8 @@ Tensor normalize(OpId op, const Tensor& x, const Tensor& w, const Tensor& b, dou
     if (accumulate)
       for (auto* t : {&dw, &db})  // one flag for both: a fresh buffer starts from zero
         if (t->buffer.defined() && !t->accumulate) kernels::fill(cpu_queue(), wide, 0, mutable_data(t->buffer), strided({&t->buffer}));
-    kernels::layer_norm_backward(cpu_queue(), rms, dtype, weights, data(x), pointer(w), pointer(mu), data(rstd), data(dy), pointer(existing), mutable_data(dx),
-                                 pointer(dw.buffer), pointer(db.buffer), accumulate, n, c);
+    kernels::layer_norm_backward(cpu_queue(), rms, dtype, weights, data(x), pointer(w), pointer(mu), data(rstd), data(dy), pointer(existing),
+                                 mutable_data(dx), pointer(dw.buffer), pointer(db.buffer), accumulate, n, c);
     if (g.wants(0)) g.set(0, dx);
     if (dw.buffer.defined() && !dw.own) g.set(1, dw.buffer);
     if (db.buffer.defined() && !db.own) g.set(2, db.buffer);

@@ -5,7 +5,8 @@
 
 namespace mezzo {
 
-/// a (m, k) or a batch of it, and b (k, n) alike (equal batch sizes, or one of them without batch): their product, accumulated in f32, stored as `to`.
+/// a (m, k) or a batch of it, and b (k, n) alike (equal batch sizes, or one of them without batch): their product, accumulated in f32, stored as
+/// `to`.
 Tensor product(const Tensor& a, const Tensor& b, Dtype to);
 /// The same into `out` (contiguous), added to it with `accumulate`. 2-D only.
 void product_into(const Tensor& out, const Tensor& a, const Tensor& b, bool accumulate);

@@ -11,9 +11,9 @@ using kernels::Reduce;
 /// Which dimensions go, and what is left.
 struct Dims {
   std::array<bool, Shape::kMax> reduced{};
-  bool all = false;            // every dimension was named, or none
-  Shape kept, keepdim;         // the result's shape without and with the reduced dimensions
-  std::int64_t count = 1;      // elements in each sum
+  bool all = false;        // every dimension was named, or none
+  Shape kept, keepdim;     // the result's shape without and with the reduced dimensions
+  std::int64_t count = 1;  // elements in each sum
 };
 
 Dims resolve(const char* op, const Tensor& x, const std::vector<int>& dims) {
@@ -44,9 +44,15 @@ Tensor run(Reduce kernel, const Tensor& x, const Dims& d, Dtype to, double scale
   bool together = true;
   for (std::size_t i = 0; i < x.shape().size(); ++i) {
     const auto s = x.shape()[i];
-    if (d.reduced[i]) { together = together && (state < 2 || s == 1); state = state == 0 ? 1 : state; a.n *= s; }
-    else if (state == 0) a.outer *= s;
-    else { if (s != 1) state = 2; a.inner *= s; }
+    if (d.reduced[i]) {
+      together = together && (state < 2 || s == 1);
+      state = state == 0 ? 1 : state;
+      a.n *= s;
+    } else if (state == 0) a.outer *= s;
+    else {
+      if (s != 1) state = 2;
+      a.inner *= s;
+    }
   }
   if (!together) {
     std::vector<int> order;
@@ -76,10 +82,12 @@ Tensor linear_reduction(OpId whole, OpId partial, const Tensor& x, const ReduceO
   const Tensor v = is_floating(in) || !is_floating(to) ? (in == Dtype::boolean ? x.to(Dtype::i64) : x) : x.to(to);
   const double scale = mean ? 1.0 / static_cast<double>(d.count) : 1;
   const Tensor y = run(Reduce::sum, v, d, to, scale);
-  return finish(record(op, y, {x}, {}, [shape = x.shape(), keepdim = d.keepdim, scale](Backward& g) {
-    const Tensor dy = keep(scale == 1 ? g.dy() : mul(g.dy(), scale), keepdim);
-    g.set(0, dy.expand(shape));
-  }), d, o.keepdim);
+  return finish(record(op, y, {x}, {},
+                       [shape = x.shape(), keepdim = d.keepdim, scale](Backward& g) {
+                         const Tensor dy = keep(scale == 1 ? g.dy() : mul(g.dy(), scale), keepdim);
+                         g.set(0, dy.expand(shape));
+                       }),
+                d, o.keepdim);
 }
 
 /// 16-bit tensors are reduced in f32 by composed ops, and rounded once at the end.
@@ -111,11 +119,13 @@ Tensor prod(const Tensor& x, const ReduceOptions& o) {
   const Dims d = resolve("prod", x, o.dims);
   const Dtype to = o.dtype.value_or(compute_dtype(OpId::prod, x.dtype()));
   const Tensor y = run(Reduce::prod, x, d, to, 1);
-  return finish(record(OpId::prod, y, {x}, {x, y}, [d](Backward& g) {
-    const Tensor x = g.saved(0), dy = keep(g.dy(), d.keepdim);
-    const bool zeros = sum(eq(x.detach(), 0)).item() > 0;
-    g.set(0, mul(dy, zeros ? product_of_others(x, d) : div(keep(g.saved(1), d.keepdim), x)));
-  }), d, o.keepdim);
+  return finish(record(OpId::prod, y, {x}, {x, y},
+                       [d](Backward& g) {
+                         const Tensor x = g.saved(0), dy = keep(g.dy(), d.keepdim);
+                         const bool zeros = sum(eq(x.detach(), 0)).item() > 0;
+                         g.set(0, mul(dy, zeros ? product_of_others(x, d) : div(keep(g.saved(1), d.keepdim), x)));
+                       }),
+                d, o.keepdim);
 }
 
 Tensor amax(const Tensor& x, const ReduceOptions& o) {
@@ -123,14 +133,17 @@ Tensor amax(const Tensor& x, const ReduceOptions& o) {
   const Dims d = resolve("amax", x, o.dims);
   if (d.count == 0) fail("amax", fmt::format("a tensor of shape {} given: no elements to choose from", to_string(x.shape())));
   const Tensor y = run(Reduce::amax, x, d, o.dtype.value_or(compute_dtype(OpId::amax, x.dtype())), 1);
-  return finish(record(OpId::amax, y, {x}, {x, y}, [d](Backward& g) {
-    const Tensor x = g.saved(0).detach(), largest = eq(x, keep(g.saved(1).detach(), d.keepdim)).to(x.dtype() == Dtype::f64 ? Dtype::f64 : Dtype::f32);
-    std::vector<int> dims;
-    for (int i = 0; i < x.dim(); ++i)
-      if (d.reduced[static_cast<std::size_t>(i)]) dims.push_back(i);
-    const Tensor share = dims.empty() ? largest : div(largest, sum(largest, {.dims = dims, .keepdim = true}));
-    g.set(0, mul(keep(g.dy(), d.keepdim), share));
-  }), d, o.keepdim);
+  return finish(record(OpId::amax, y, {x}, {x, y},
+                       [d](Backward& g) {
+                         const Tensor x = g.saved(0).detach(),
+                                      largest = eq(x, keep(g.saved(1).detach(), d.keepdim)).to(x.dtype() == Dtype::f64 ? Dtype::f64 : Dtype::f32);
+                         std::vector<int> dims;
+                         for (int i = 0; i < x.dim(); ++i)
+                           if (d.reduced[static_cast<std::size_t>(i)]) dims.push_back(i);
+                         const Tensor share = dims.empty() ? largest : div(largest, sum(largest, {.dims = dims, .keepdim = true}));
+                         g.set(0, mul(keep(g.dy(), d.keepdim), share));
+                       }),
+                d, o.keepdim);
 }
 
 // var: composed in f32 (f64 for f64): mean, then the sum of squares around it.
@@ -159,10 +172,12 @@ Tensor norm(const Tensor& x, const VectorNormOptions& o) {
   const Tensor wide = make_tensor(squares.shape(), squares.dtype());
   kernels::unary(cpu_queue(), kernels::Unary::sqrt, wide.dtype(), data(squares), mutable_data(wide), wide.numel());
   const Operand y = operand(wide, to);
-  return finish(record(OpId::norm, y.value, {x}, {x, y.value}, [d](Backward& g) {
-    const Tensor x = g.saved(0), y = keep(g.saved(1), d.keepdim), zero = eq(y, 0);
-    g.set(0, mul(x, masked_fill(div(keep(g.dy(), d.keepdim), masked_fill(y, zero, 1)), zero, 0)));
-  }), d, o.keepdim);
+  return finish(record(OpId::norm, y.value, {x}, {x, y.value},
+                       [d](Backward& g) {
+                         const Tensor x = g.saved(0), y = keep(g.saved(1), d.keepdim), zero = eq(y, 0);
+                         g.set(0, mul(x, masked_fill(div(keep(g.dy(), d.keepdim), masked_fill(y, zero, 1)), zero, 0)));
+                       }),
+                d, o.keepdim);
 }
 
 // cumsum: accumulate f32 in order. Backward is cumsum from the end.

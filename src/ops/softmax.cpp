@@ -1,4 +1,5 @@
-// softmax.cpp - softmax, log_softmax, logsumexp along a dimension. Storage T, arithmetic f32, one rounding on store; log forms are f32 under autocast.
+// softmax.cpp - softmax, log_softmax, logsumexp along a dimension. Storage T, arithmetic f32, one rounding on store; log forms are f32 under
+// autocast.
 #include "ops/common.h"
 
 namespace mezzo {

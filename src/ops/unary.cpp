@@ -67,10 +67,12 @@ Tensor sin(const Tensor& x)      { return apply({OpId::sin, Unary::sin,         
 Tensor cos(const Tensor& x)      { return apply({OpId::cos, Unary::cos,           [](const Tensor& s, const Tensor& dy) { return neg(mul(dy, sin(s))); }}, x); }
 // clang-format on
 Tensor silu(const Tensor& x) {
-  return apply({OpId::silu, Unary::silu, [](const Tensor& s, const Tensor& dy) {
-    const Tensor p = sigmoid(s);
-    return mul(dy, mul(p, add(mul(s, sub(1.0, p)), 1.0)));
-  }}, x);
+  return apply({OpId::silu, Unary::silu,
+                [](const Tensor& s, const Tensor& dy) {
+                  const Tensor p = sigmoid(s);
+                  return mul(dy, mul(p, add(mul(s, sub(1.0, p)), 1.0)));
+                }},
+               x);
 }
 Tensor gelu(const Tensor& x, GeluOptions o) {
   if (o.tanh) return apply({OpId::gelu, Unary::gelu_tanh, [](const Tensor& s, const Tensor& dy) { return mul(dy, gelu_tanh_slope(s)); }}, x);

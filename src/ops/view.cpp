@@ -13,7 +13,8 @@ Tensor pad_with_zeros(const Tensor& dy, const Shape& shape, int dim, std::int64_
 }
 Tensor narrow_backward(const Tensor& dy, const Shape& shape, int dim, std::int64_t start) {
   const auto length = dy.size(dim);
-  return record(OpId::gradient_of, pad_with_zeros(dy, shape, dim, start), {dy}, {}, [=](Backward& g) { g.set(0, g.dy().narrow(dim, start, length)); });
+  return record(OpId::gradient_of, pad_with_zeros(dy, shape, dim, start), {dy}, {},
+                [=](Backward& g) { g.set(0, g.dy().narrow(dim, start, length)); });
 }
 
 }  // namespace
@@ -47,7 +48,8 @@ Tensor Tensor::permute(std::vector<int> dims) const {
     to.push_back(shape()[from]);
     strides[d] = impl_->strides[from];
   }
-  return record(OpId::permute, make_view(*this, to, strides, impl_->offset), {*this}, {}, [inverse](Backward& g) { g.set(0, g.dy().permute(inverse)); });
+  return record(OpId::permute, make_view(*this, to, strides, impl_->offset), {*this}, {},
+                [inverse](Backward& g) { g.set(0, g.dy().permute(inverse)); });
 }
 
 Tensor Tensor::transpose(int a, int b) const {
@@ -101,7 +103,8 @@ Tensor Tensor::unsqueeze(int d) const {
     strides[static_cast<std::size_t>(i)] = fresh ? 1 : impl_->strides[from];
     to.push_back(fresh ? 1 : shape()[from]);
   }
-  return record(OpId::unsqueeze, make_view(*this, to, strides, impl_->offset), {*this}, {}, [](Backward& g) { g.set(0, g.dy().reshape(g.input(0).shape)); });
+  return record(OpId::unsqueeze, make_view(*this, to, strides, impl_->offset), {*this}, {},
+                [](Backward& g) { g.set(0, g.dy().reshape(g.input(0).shape)); });
 }
 
 Tensor Tensor::squeeze(int d) const {

@@ -38,8 +38,7 @@ void scale_elements(const Tensor& g, double scale) {
 }
 
 /// The gradients that are there, with the index of their parameter.
-template <class F>
-void for_each_gradient(const std::vector<ParamGroup>& groups, F&& f) {
+template <class F> void for_each_gradient(const std::vector<ParamGroup>& groups, F&& f) {
   std::ptrdiff_t index = 0;
   for (const auto& group : groups)
     for (const auto& w : group.params) {

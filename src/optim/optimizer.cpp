@@ -35,7 +35,8 @@ const char* storage_name(Storage s) {
   return "?";
 }
 
-/// Norm weights, biases and adapters (as modules mark them), what Module::keep() chose, and raw tensors of fewer than two dims keep their f32 weights.
+/// Norm weights, biases and adapters (as modules mark them), what Module::keep() chose, and raw tensors of fewer than two dims keep their f32
+/// weights.
 bool is_exempt(const Tensor& w) { return w.dim() < 2 || (w.impl()->extra && (w.impl()->extra->exempt || w.impl()->extra->kept)); }
 
 bool covers_its_storage(const Tensor& w) {

@@ -39,7 +39,10 @@ struct CastCache {
 struct Storage final : RefCounted {
   Storage(std::size_t bytes, Memory category) : data(allocate(bytes, category)), bytes(bytes), category(category) {}
   ~Storage() { deallocate(data, bytes, category); }
-  void relabel(Memory to) { mezzo::relabel(bytes, category, to); category = to; }
+  void relabel(Memory to) {
+    mezzo::relabel(bytes, category, to);
+    category = to;
+  }
 
   void* data;
   std::size_t bytes;
@@ -58,7 +61,10 @@ struct Edge {
 };
 
 struct HookList {
-  struct Hook { int id; std::function<Tensor(const Tensor&)> call; };
+  struct Hook {
+    int id;
+    std::function<Tensor(const Tensor&)> call;
+  };
   std::vector<Hook> hooks;
   int next_id = 0;
 };
@@ -66,11 +72,11 @@ struct HookList {
 /// What only some tensors have; made on demand.
 struct Extra {
   std::string name;
-  Tensor grad;                        // of a leaf
+  Tensor grad;  // of a leaf
   std::shared_ptr<HookList> hooks;
-  bool exempt = false;                // stays f32 in every recipe but pure: norm weights, biases, adapters
-  bool kept = false;                  // Module::keep() chose its dtype: no recipe and no to() changes it
-  bool grad_in_f32 = false;           // a 16-bit leaf that several contributions will reach before the step
+  bool exempt = false;       // stays f32 in every recipe but pure: norm weights, biases, adapters
+  bool kept = false;         // Module::keep() chose its dtype: no recipe and no to() changes it
+  bool grad_in_f32 = false;  // a 16-bit leaf that several contributions will reach before the step
 };
 
 using Strides = std::array<std::int64_t, Shape::kMax>;
@@ -79,15 +85,18 @@ struct TensorImpl final : RefCounted {
   Ref<Storage> storage;
   std::int64_t offset = 0;  // elements
   Shape shape;
-  Strides strides{};        // elements
+  Strides strides{};  // elements
   Dtype dtype = Dtype::f32;
   bool requires_grad = false;
-  bool is_view = false;     // of another tensor's elements
+  bool is_view = false;  // of another tensor's elements
   bool contiguous = true;
-  Edge edge;                // of a non-leaf, or of an alias of a leaf; empty for a leaf
+  Edge edge;  // of a non-leaf, or of an alias of a leaf; empty for a leaf
   std::unique_ptr<Extra> extra;
 
-  Extra& more() { if (!extra) extra = std::make_unique<Extra>(); return *extra; }
+  Extra& more() {
+    if (!extra) extra = std::make_unique<Extra>();
+    return *extra;
+  }
   char* bytes() const { return static_cast<char*>(storage->data) + offset * static_cast<std::int64_t>(size_of(dtype)); }
 };
 }  // namespace detail

@@ -11,9 +11,11 @@ Shape broadcast_shapes(const char* op, const Shape& a, const Shape& b) {
   const int n = std::max(a.dim(), b.dim());
   std::array<std::int64_t, Shape::kMax> out{};
   for (int d = 1; d <= n; ++d) {
-    const std::int64_t x = d <= a.dim() ? a[static_cast<std::size_t>(a.dim() - d)] : 1, y = d <= b.dim() ? b[static_cast<std::size_t>(b.dim() - d)] : 1;
+    const std::int64_t x = d <= a.dim() ? a[static_cast<std::size_t>(a.dim() - d)] : 1,
+                       y = d <= b.dim() ? b[static_cast<std::size_t>(b.dim() - d)] : 1;
     if (x != y && x != 1 && y != 1)
-      fail(op, fmt::format("shapes {} and {} given: dimension {} from the right is {} and {}", to_string(a), to_string(b), d, x, y), "sizes must be equal or 1");
+      fail(op, fmt::format("shapes {} and {} given: dimension {} from the right is {} and {}", to_string(a), to_string(b), d, x, y),
+           "sizes must be equal or 1");
     out[static_cast<std::size_t>(n - d)] = x == 1 ? y : x;
   }
   return Shape(std::span<const std::int64_t>(out.data(), static_cast<std::size_t>(n)));
@@ -65,7 +67,12 @@ bool view_strides(const Tensor& t, const Shape& shape, detail::Strides& out) {
   for (int d = impl.shape.dim() - 1; d >= 0; --d) {
     const auto i = static_cast<std::size_t>(d);
     if (impl.shape[i] == 1) continue;
-    if (!open) { base = impl.strides[i]; run = 1; covered = 1; open = true; }
+    if (!open) {
+      base = impl.strides[i];
+      run = 1;
+      covered = 1;
+      open = true;
+    }
     run *= impl.shape[i];
     int before = d - 1;
     while (before >= 0 && impl.shape[static_cast<std::size_t>(before)] == 1) --before;
@@ -103,7 +110,8 @@ void copy_elements(const Tensor& dst, const Tensor& src) {
   auto& q = kernels::cpu_queue();
   const auto& d = *dst.impl();
   const auto& s = *src.impl();
-  if (d.contiguous && s.contiguous && d.shape.numel() == s.shape.numel()) kernels::convert(q, s.dtype, d.dtype, s.bytes(), d.bytes(), d.shape.numel());
+  if (d.contiguous && s.contiguous && d.shape.numel() == s.shape.numel())
+    kernels::convert(q, s.dtype, d.dtype, s.bytes(), d.bytes(), d.shape.numel());
   else kernels::copy(q, s.dtype, d.dtype, s.bytes(), d.bytes(), strided({&dst, &src}));
 }
 

@@ -10,8 +10,8 @@ namespace mezzo {
 std::ostream& operator<<(std::ostream& out, const Shape& s) { return out << to_string(s); }
 
 namespace {
-constexpr std::int64_t kEdge = 3;       // items shown at either end of a shortened dimension
-constexpr std::int64_t kWhole = 1000;   // elements up to which nothing is left out
+constexpr std::int64_t kEdge = 3;      // items shown at either end of a shortened dimension
+constexpr std::int64_t kWhole = 1000;  // elements up to which nothing is left out
 
 void print(std::ostream& out, const std::vector<float>& values, const Shape& shape, std::size_t d, std::size_t begin, bool integer) {
   if (d == shape.size()) {

@@ -75,7 +75,8 @@ Tensor make_tensor(const Shape& shape, Dtype dtype) {
   std::int64_t n = 1;
   for (const auto s : shape) {
     if (s < 0) fail("tensor", fmt::format("shape {} given, sizes of 0 or more wanted", to_string(shape)));
-    if (__builtin_mul_overflow(n, s, &n) || n > (std::int64_t{1} << 60) / 8) fail("tensor", fmt::format("shape {} given: its size overflows", to_string(shape)));
+    if (__builtin_mul_overflow(n, s, &n) || n > (std::int64_t{1} << 60) / 8)
+      fail("tensor", fmt::format("shape {} given: its size overflows", to_string(shape)));
   }
   auto* impl = new detail::TensorImpl;
   Tensor t(impl);
@@ -121,7 +122,8 @@ int wrap_dim(const char* op, int dim, int n) {
 }
 
 void require_defined(const char* op, const Tensor& t, const char* what) {
-  if (!t.defined()) fail(op, fmt::format("{} is an undefined tensor", what), "a default-constructed Tensor holds nothing; make one with zeros, randn, tensor, ...");
+  if (!t.defined())
+    fail(op, fmt::format("{} is an undefined tensor", what), "a default-constructed Tensor holds nothing; make one with zeros, randn, tensor, ...");
 }
 
 // ---- metadata ------------------------------------------------------------------------------------
@@ -135,7 +137,7 @@ const std::string kNoName;
 }  // namespace
 
 Dtype Tensor::dtype() const { return get(*this).dtype; }
-const Shape& Tensor::shape() const & { return get(*this).shape; }
+const Shape& Tensor::shape() const& { return get(*this).shape; }
 Shape Tensor::shape() && { return get(*this).shape; }
 std::int64_t Tensor::numel() const { return get(*this).shape.numel(); }
 int Tensor::dim() const { return get(*this).shape.dim(); }
@@ -155,7 +157,8 @@ Tensor& Tensor::set_name(std::string n) {
 const void* Tensor::checked_data(Dtype wanted) const {
   const auto& t = get(*this);
   if (t.dtype != wanted)
-    fail("data", fmt::format("a tensor of {} given, {} wanted", mezzo::name(t.dtype), mezzo::name(wanted)), "name the dtype's own scalar type, or convert with to()");
+    fail("data", fmt::format("a tensor of {} given, {} wanted", mezzo::name(t.dtype), mezzo::name(wanted)),
+         "name the dtype's own scalar type, or convert with to()");
   if (!t.contiguous) fail("data", fmt::format("a non-contiguous view of shape {} given", to_string(t.shape)), "take contiguous() first");
   return t.bytes();
 }
@@ -171,7 +174,8 @@ double Tensor::item() const {
     case Dtype::f64: return kernels::read(q, reinterpret_cast<const double*>(t.bytes()));
     case Dtype::i32: return kernels::read(q, reinterpret_cast<const std::int32_t*>(t.bytes()));
     case Dtype::i64: return static_cast<double>(kernels::read(q, reinterpret_cast<const std::int64_t*>(t.bytes())));
-    case Dtype::u8: case Dtype::boolean: return kernels::read(q, reinterpret_cast<const std::uint8_t*>(t.bytes()));
+    case Dtype::u8:
+    case Dtype::boolean: return kernels::read(q, reinterpret_cast<const std::uint8_t*>(t.bytes()));
   }
   return 0;
 }

@@ -69,10 +69,8 @@ void TokenStream::read(std::int64_t first, std::span<std::int32_t> out) const {
     const std::int64_t end = piece == pieces_.end() ? size_ : piece->first;  // of the piece before
     const Piece& p = piece[-1];
     const std::size_t n = std::min(out.size(), static_cast<std::size_t>(end - first));
-    if (p.bytes)
-      std::copy_n(p.bytes + (first - p.first), n, out.data());
-    else
-      std::copy_n(p.ids + (first - p.first), n, out.data());
+    if (p.bytes) std::copy_n(p.bytes + (first - p.first), n, out.data());
+    else std::copy_n(p.ids + (first - p.first), n, out.data());
     out = out.subspan(n);
     first += static_cast<std::int64_t>(n);
     if (piece != pieces_.end()) ++piece;
@@ -117,10 +115,8 @@ void Corpus::load(const fs::path& path, io::Checksum64& checksum) {
   std::error_code error;
   const bool map = fs::is_regular_file(path, error) ? fs::file_size(path, error) >= kMapFrom : true;  // what is no file, mapping refuses
   Document document;
-  if (map)
-    document.map = io::MappedFile(path, io::Access::sequential);
-  else
-    document.small = io::read_file(path);
+  if (map) document.map = io::MappedFile(path, io::Access::sequential);
+  else document.small = io::read_file(path);
   const std::string_view text = document.text();
   if (const auto bad = find_invalid_utf8(text))
     fail("data", fmt::format("{}: byte {} (0x{:02x}) is not UTF-8", path.native(), *bad, static_cast<unsigned char>(text[*bad])),

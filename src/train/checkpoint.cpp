@@ -125,8 +125,7 @@ optim::OptimizerState optimizer_state(const Json& j) {
 }
 
 /// f of a file's JSON; an entry that is missing or of another type is an Error with the file's name.
-template <class F>
-auto reading(const fs::path& file, F&& f) {
+template <class F> auto reading(const fs::path& file, F&& f) {
   const Json j = io::read_json(file);
   try {
     return f(j);

@@ -50,10 +50,8 @@ Kept kept_of(const fs::path& file, std::int64_t done) {
 
 void append_line(std::string& to, const Progress& p) {
   const auto number = [&](std::string_view key, double value) {
-    if (std::isfinite(value))
-      fmt::format_to(std::back_inserter(to), ",\"{}\":{}", key, value);
-    else
-      fmt::format_to(std::back_inserter(to), ",\"{}\":null", key);
+    if (std::isfinite(value)) fmt::format_to(std::back_inserter(to), ",\"{}\":{}", key, value);
+    else fmt::format_to(std::back_inserter(to), ",\"{}\":null", key);
   };
   fmt::format_to(std::back_inserter(to), "{{\"step\":{}", p.step);
   number("loss", p.loss);

@@ -20,8 +20,7 @@ constexpr const char* kOp = "train";
 enum class OnResume : std::uint8_t { same, free, may_grow };
 
 /// All options that are written down, once: f(key, member, OnResume). precision and loss_scale are compared as the plan they resolve to.
-template <class Options, class F>
-void each_option(Options& o, F&& f) {
+template <class Options, class F> void each_option(Options& o, F&& f) {
   using enum OnResume;
   f("data", o.data, free);  // the text itself is compared, by its fingerprint
   f("model", o.model, same);
@@ -49,18 +48,12 @@ void each_option(Options& o, F&& f) {
   f("threads", o.threads, free);
 }
 
-template <class T>
-io::Json value_of(const T& x) {
-  return x;
-}
+template <class T> io::Json value_of(const T& x) { return x; }
 io::Json value_of(const fs::path& x) { return x.native(); }
 io::Json value_of(const optim::ScheduleKind& x) { return name(x); }
 io::Json value_of(const std::optional<std::int64_t>& x) { return x ? io::Json(*x) : io::Json(nullptr); }
 
-template <class T>
-void read_value(const io::Json& j, T& x) {
-  j.get_to(x);
-}
+template <class T> void read_value(const io::Json& j, T& x) { j.get_to(x); }
 void read_value(const io::Json& j, fs::path& x) { x = j.get<std::string>(); }
 void read_value(const io::Json& j, optim::ScheduleKind& x) { x = optim::schedule_from_name(j.get<std::string>()); }
 void read_value(const io::Json& j, std::optional<std::int64_t>& x) { x = j.is_null() ? std::optional<std::int64_t>() : j.get<std::int64_t>(); }
@@ -71,8 +64,7 @@ std::string flag(std::string_view key) {
   return s;
 }
 
-template <class T>
-void require(bool ok, std::string_view key, const T& given, std::string_view wanted) {
+template <class T> void require(bool ok, std::string_view key, const T& given, std::string_view wanted) {
   if (!ok) fail(kOp, fmt::format("{} {} given, {} wanted", flag(key), given, wanted));
 }
 

@@ -278,10 +278,8 @@ struct Trainer::Impl {
     ++state.step;
     state.windows = batches->position();
     state.zero_sum += r.zero_fraction;
-    if (!r.applied)
-      skipped(report);
-    else
-      state.skips_in_a_row = 0;
+    if (!r.applied) skipped(report);
+    else state.skips_in_a_row = 0;
 
     const double ms = milliseconds(Clock::now() - begin);
     step_times.push_back(ms);

@@ -76,8 +76,15 @@ TEST_CASE("hooks: replace a gradient, on leaves and between; removed by their ha
   Tensor x = ones({2}, {.requires_grad = true});
   Tensor h = mul(x, 2.0);
   int calls = 0;
-  auto on_h = h.register_hook([&](const Tensor& g) { ++calls; return mul(g, 10.0); });
-  auto on_x = x.register_hook([&](const Tensor& g) { ++calls; CHECK(g.to_vector() == std::vector<float>{43, 43}); return Tensor(); });
+  auto on_h = h.register_hook([&](const Tensor& g) {
+    ++calls;
+    return mul(g, 10.0);
+  });
+  auto on_x = x.register_hook([&](const Tensor& g) {
+    ++calls;
+    CHECK(g.to_vector() == std::vector<float>{43, 43});
+    return Tensor();
+  });
   sum(add(mul(h, 2.0), mul(x, 3.0))).backward();  // the leaf's hook sees the sum of both ways, once
   CHECK(calls == 2);
   CHECK(x.grad().to_vector() == std::vector<float>{43, 43});
@@ -127,7 +134,10 @@ TEST_CASE("NoGrad and detach record nothing; the function form restores") {
 
 namespace {
 struct Square : autograd::Function<Square> {
-  static Tensor forward(autograd::Context& c, const Tensor& x) { c.save({x}); return mul(x, x); }
+  static Tensor forward(autograd::Context& c, const Tensor& x) {
+    c.save({x});
+    return mul(x, x);
+  }
   static Tensor backward(autograd::Context& c, const Tensor& dy) { return mul(mul(c.saved()[0], 2.0), dy); }
 };
 struct InF32 : autograd::Function<InF32> {

@@ -42,7 +42,8 @@ Result run(const std::vector<std::string>& arguments, const RunOptions& options)
   const pid_t child = ::fork();
   if (child < 0) throw std::runtime_error("fork failed");
   if (child == 0) {
-    const int o = ::open(out.c_str(), O_WRONLY | O_CREAT | O_TRUNC, 0600), e = ::open(err.c_str(), O_WRONLY | O_CREAT | O_TRUNC, 0600), i = ::open("/dev/null", O_RDONLY);
+    const int o = ::open(out.c_str(), O_WRONLY | O_CREAT | O_TRUNC, 0600), e = ::open(err.c_str(), O_WRONLY | O_CREAT | O_TRUNC, 0600),
+              i = ::open("/dev/null", O_RDONLY);
     ::dup2(i, STDIN_FILENO);
     ::dup2(o, STDOUT_FILENO);
     ::dup2(e, STDERR_FILENO);
@@ -85,7 +86,8 @@ std::string read(const std::string& path) {
 }
 
 std::string some_text(std::size_t bytes) {
-  constexpr std::array<const char*, 16> kWords{"the", "half", "of", "what", "a", "number", "says", "is", "where", "it", "rounds", "to", "and", "never", "how", "far"};
+  constexpr std::array<const char*, 16> kWords{"the",   "half", "of",     "what", "a",   "number", "says", "is",
+                                               "where", "it",   "rounds", "to",   "and", "never",  "how",  "far"};
   Generator random(1);
   std::string text;
   while (text.size() < bytes) text += std::string(kWords[random.below(kWords.size())]) + (random.below(9) == 0 ? ".\n" : " ");

@@ -14,16 +14,16 @@
 namespace mezzo::test {
 
 struct Result {
-  int code = -1;       // exit code, or 1000 + the signal that ended it
+  int code = -1;  // exit code, or 1000 + the signal that ended it
   std::string out, err;
   /// Lines of err.
   std::vector<std::string> lines() const;
 };
 
 struct RunOptions {
-  std::optional<std::uint64_t> file_limit = {};   // RLIMIT_FSIZE, bytes
-  std::string stdout_path = {};                   // instead of being caught
-  std::function<bool()> interrupt_when = {};      // SIGINT is sent when this becomes true
+  std::optional<std::uint64_t> file_limit = {};  // RLIMIT_FSIZE, bytes
+  std::string stdout_path = {};                  // instead of being caught
+  std::function<bool()> interrupt_when = {};     // SIGINT is sent when this becomes true
 };
 /// MEZZO_PROGRAM with these arguments. Killed after two minutes.
 Result run(const std::vector<std::string>& arguments, const RunOptions& = {});

@@ -40,7 +40,8 @@ struct Case {
   std::string text = dir / "text.txt", out = dir / "run";
   Case() { write(text, some_text(4000)); }
   Arguments train(const Arguments& more = {}) const {
-    return join({"train", "--data", text, "--out", out, "--model", "gpt:layers=1,heads=2,width=16", "--batch", "2", "--seq", "16", "--steps", "4"}, more);
+    return join({"train", "--data", text, "--out", out, "--model", "gpt:layers=1,heads=2,width=16", "--batch", "2", "--seq", "16", "--steps", "4"},
+                more);
   }
   /// The same, an option given another value.
   Arguments train_with(const std::string& option, const std::string& value) const {
@@ -53,7 +54,8 @@ struct Case {
 
 std::string listing(const fs::path& dir) {
   std::vector<std::string> all;
-  for (const auto& e : fs::recursive_directory_iterator(dir)) all.push_back(e.path().native() + (e.is_regular_file() ? fmt::format(" {}", e.file_size()) : ""));
+  for (const auto& e : fs::recursive_directory_iterator(dir))
+    all.push_back(e.path().native() + (e.is_regular_file() ? fmt::format(" {}", e.file_size()) : ""));
   std::sort(all.begin(), all.end());
   std::string text;
   for (const auto& a : all) text += a + "\n";

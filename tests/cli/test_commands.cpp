@@ -34,7 +34,9 @@ std::set<std::string> keys(const io::Json& j) {
   return all;
 }
 
-bool includes(const std::set<std::string>& all, const std::set<std::string>& wanted) { return std::includes(all.begin(), all.end(), wanted.begin(), wanted.end()); }
+bool includes(const std::set<std::string>& all, const std::set<std::string>& wanted) {
+  return std::includes(all.begin(), all.end(), wanted.begin(), wanted.end());
+}
 
 const std::set<std::string> kCategories{"weights", "masters", "gradients", "optimizer", "activations", "cast_cache", "workspace", "data"};
 
@@ -64,13 +66,16 @@ TEST_CASE("help and version") {
 TEST_CASE("train, evaluate, generate") {
   const Scratch dir;
   write(dir / "text.txt", some_text(6000));
-  const auto trained = document(run(join({"train", "--json", "--data", dir / "text.txt", "--out", dir / "run", "--steps", "12", "--eval-steps", "6", "--checkpoint-steps", "5", "--lr", "1e-2"}, kTiny)));
+  const auto trained = document(run(join({"train", "--json", "--data", dir / "text.txt", "--out", dir / "run", "--steps", "12", "--eval-steps", "6",
+                                          "--checkpoint-steps", "5", "--lr", "1e-2"},
+                                         kTiny)));
   CHECK(trained["status"] == "finished");
   CHECK(trained["step"] == 12);
   CHECK(trained["tokens"] == 12 * 2 * 16);
   CHECK(trained["val_loss"].get<double>() < 5.6);
   CHECK(keys(trained["bytes"]) == kCategories);
-  for (const char* file : {"config.json", "metrics.jsonl", "report.html", "model/model.safetensors", "model/config.json", "checkpoints/step-5", "checkpoints/step-10", "checkpoints/step-12"})
+  for (const char* file : {"config.json", "metrics.jsonl", "report.html", "model/model.safetensors", "model/config.json", "checkpoints/step-5",
+                           "checkpoints/step-10", "checkpoints/step-12"})
     CHECK_MESSAGE(fs::exists(dir.path() / "run" / file), file);
   CHECK(line_count(dir / "run/metrics.jsonl") == 12);
   CHECK(read(dir / "run/report.html").find("</html>") != std::string::npos);
@@ -78,11 +83,13 @@ TEST_CASE("train, evaluate, generate") {
   const auto evaluated = document(run({"eval", "--json", "--model", dir / "run", "--data", dir / "text.txt"}));
   CHECK(keys(evaluated) == std::set<std::string>{"loss", "perplexity", "tokens"});
   CHECK(evaluated["perplexity"].get<double>() == doctest::Approx(std::exp(evaluated["loss"].get<double>())));
-  CHECK(evaluated["tokens"] == (static_cast<std::int64_t>(fs::file_size(dir / "text.txt")) - 1) / 16 * 16);  // whole windows of the context, each with its next token
+  CHECK(evaluated["tokens"] ==
+        (static_cast<std::int64_t>(fs::file_size(dir / "text.txt")) - 1) / 16 * 16);  // whole windows of the context, each with its next token
   const auto shorter = document(run({"eval", "--json", "--model", dir / "run", "--data", dir / "text.txt", "--seq", "7", "--precision", "fp32"}));
   CHECK(shorter["tokens"] == (static_cast<std::int64_t>(fs::file_size(dir / "text.txt")) - 1) / 7 * 7);
 
-  const std::vector<std::string> ask{"generate", "--model", dir / "run", "--prompt", "the \u00bd ", "--max-tokens", "20", "--seed", "3", "--top-k", "5"};
+  const std::vector<std::string> ask{"generate", "--model", dir / "run", "--prompt", "the \u00bd ", "--max-tokens", "20",
+                                     "--seed",   "3",       "--top-k",   "5"};
   const Result text = run(ask), again = run(ask);
   CHECK(text.code == 0);
   CHECK(text.err.empty());
@@ -96,9 +103,11 @@ TEST_CASE("train, evaluate, generate") {
 TEST_CASE("a person reads the plan, then the summary") {
   const Scratch dir;
   write(dir / "text.txt", some_text(4000));
-  const Result r = run(join({"train", "--data", dir / "text.txt", "--out", dir / "run", "--steps", "3", "--precision", "fp16-master", "--global-batch", "4096"}, kTiny));
+  const Result r = run(join(
+      {"train", "--data", dir / "text.txt", "--out", dir / "run", "--steps", "3", "--precision", "fp16-master", "--global-batch", "4096"}, kTiny));
   CHECK(r.code == 0);
-  for (const char* part : {"precision  fp16-master", "loss scale dynamic, from 65536", "at the peak", "global batch of 4,096 tokens, of which each step runs 32", "validation loss", "report"})
+  for (const char* part : {"precision  fp16-master", "loss scale dynamic, from 65536", "at the peak",
+                           "global batch of 4,096 tokens, of which each step runs 32", "validation loss", "report"})
     CHECK_MESSAGE(r.out.find(part) != r.out.npos, part);
 }
 
@@ -107,7 +116,10 @@ TEST_CASE("Ctrl-C leaves a checkpoint, and --resume goes on from it") {
   write(dir / "text.txt", some_text(4000));
   const std::string run_dir = dir / "run", metrics = dir / "run/metrics.jsonl";
   const auto after = [&](std::int64_t lines) { return [=] { return fs::exists(metrics) && line_count(metrics) >= lines; }; };
-  const Result first = run(join({"train", "--json", "--data", dir / "text.txt", "--out", run_dir, "--steps", "100000", "--eval-steps", "0", "--schedule", "constant"}, kTiny), {.interrupt_when = after(3)});
+  const Result first =
+      run(join({"train", "--json", "--data", dir / "text.txt", "--out", run_dir, "--steps", "100000", "--eval-steps", "0", "--schedule", "constant"},
+               kTiny),
+          {.interrupt_when = after(3)});
   CHECK(first.code == 130);
   const auto stopped = io::parse_json(first.out, "stdout");
   CHECK(stopped["status"] == "interrupted");
@@ -143,14 +155,17 @@ TEST_CASE("plan: bytes before anything is allocated") {
 
 TEST_CASE("bench: the contract's figures") {
   const auto bench = document(run(join({"bench", "--json", "--precision", "bf16", "--steps", "3"}, kTiny)));
-  CHECK(includes(keys(bench), {"step_ms_median", "tokens_per_second", "gflops", "gemm_peak_gflops", "fraction_of_peak", "peak_bytes", "peak_rss_bytes", "bytes", "parts"}));
+  CHECK(includes(keys(bench), {"step_ms_median", "tokens_per_second", "gflops", "gemm_peak_gflops", "fraction_of_peak", "peak_bytes",
+                               "peak_rss_bytes", "bytes", "parts"}));
   CHECK(keys(bench["bytes"]) == kCategories);
-  CHECK(includes(keys(bench["parts"]), {"gemm_forward", "gemm_input_grad", "gemm_weight_grad", "attention", "norm", "activation", "head_loss", "optimizer"}));
+  CHECK(includes(keys(bench["parts"]),
+                 {"gemm_forward", "gemm_input_grad", "gemm_weight_grad", "attention", "norm", "activation", "head_loss", "optimizer"}));
   CHECK(bench["tokens_per_second"].get<double>() == doctest::Approx(1e3 * 32 / bench["step_ms_median"].get<double>()));
   CHECK(bench["gflops"].get<double>() == doctest::Approx(6 * bench["parameters"].get<double>() * 32 / bench["step_ms_median"].get<double>() / 1e6));
   CHECK(bench["fraction_of_peak"].get<double>() == doctest::Approx(bench["gflops"].get<double>() / bench["gemm_peak_gflops"].get<double>()));
   CHECK(bench["peak_rss_bytes"].get<std::int64_t>() > bench["peak_bytes"].get<std::int64_t>());
-  for (const char* part : {"gemm_forward", "gemm_weight_grad", "attention", "norm", "activation", "head_loss", "optimizer"}) CHECK_MESSAGE(bench["parts"][part].get<double>() > 0, part);
+  for (const char* part : {"gemm_forward", "gemm_weight_grad", "attention", "norm", "activation", "head_loss", "optimizer"})
+    CHECK_MESSAGE(bench["parts"][part].get<double>() > 0, part);
 }
 
 TEST_CASE("doctor: what this CPU does, and what auto chooses") {

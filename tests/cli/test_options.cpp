@@ -50,7 +50,8 @@ bool has(const std::string& text, std::string_view part) { return text.find(part
 
 TEST_CASE("values reach their targets, and the rest keeps its defaults") {
   Line line;
-  CHECK(line.o.parse({"--batch", "12", "--learning-rate=2e-3", "--text=--batch", "--betas", "0.8,0.99", "--schedule", "wsd", "--resume"}) == Options::Asked::run);
+  CHECK(line.o.parse({"--batch", "12", "--learning-rate=2e-3", "--text=--batch", "--betas", "0.8,0.99", "--schedule", "wsd", "--resume"}) ==
+        Options::Asked::run);
   CHECK(line.t.batch == 12);
   CHECK(line.t.lr == 2e-3);
   CHECK(line.t.text == "--batch");
@@ -102,7 +103,9 @@ TEST_CASE("help names every option with what it takes and its default") {
   Line line;
   CHECK(line.o.parse({"--batch", "x", "--help"}) == Options::Asked::help);
   const std::string help = line.o.help();
-  for (const char* part : {"Tries.", "usage: mezzo try", "numbers:", "--batch B", "Sequences [8]", "--lr,--learning-rate X", "--betas X,Y", "[0.9,0.95]", "[cosine]", "--resume"}) CHECK_MESSAGE(has(help, part), std::string(part));
+  for (const char* part : {"Tries.", "usage: mezzo try", "numbers:", "--batch B", "Sequences [8]", "--lr,--learning-rate X", "--betas X,Y",
+                           "[0.9,0.95]", "[cosine]", "--resume"})
+    CHECK_MESSAGE(has(help, part), std::string(part));
 }
 
 TEST_CASE("every default of a training run survives its own command line") {

@@ -22,7 +22,11 @@ std::size_t count(const std::string& text, std::string_view part) {
 RunRecord made_up(std::string name, double skipped_at) {
   RunRecord r{.name = std::move(name), .about = "<made up>", .steps = {}, .summary = {}, .failure = {}};
   for (std::int64_t i = 1; i <= 600; ++i)
-    r.steps.push_back({.step = i, .loss = 5 / std::sqrt(static_cast<double>(i)), .scale = i < 300 ? 65536.0 : 32768.0, .zero_fraction = 0.25, .val_loss = i % 100 == 0 ? 2.5 : std::nan(""),
+    r.steps.push_back({.step = i,
+                       .loss = 5 / std::sqrt(static_cast<double>(i)),
+                       .scale = i < 300 ? 65536.0 : 32768.0,
+                       .zero_fraction = 0.25,
+                       .val_loss = i % 100 == 0 ? 2.5 : std::nan(""),
                        .applied = static_cast<double>(i) != skipped_at});
   r.summary.step = 600;
   r.summary.skipped = 1;
@@ -69,7 +73,8 @@ TEST_CASE("ticks are round, rising, and inside") {
 
 TEST_CASE("a curve is interrupted where a number is not finite") {
   const double inf = std::numeric_limits<double>::infinity(), nan = std::nan("");
-  const std::string svg = draw(LineChart{.label = "l", .x_title = "x", .y_title = "y", .series = {{.name = "n", .style = 3, .x = {1, 2, 3, 4, 5, 6}, .y = {1, 2, nan, 3, inf, 4}}}});
+  const std::string svg = draw(LineChart{
+      .label = "l", .x_title = "x", .y_title = "y", .series = {{.name = "n", .style = 3, .x = {1, 2, 3, 4, 5, 6}, .y = {1, 2, nan, 3, inf, 4}}}});
   CHECK(count(svg, "nan") == 0);
   CHECK(count(svg, "inf") == 0);
   const auto line = svg.find("class=\"line s3\"");
@@ -90,14 +95,22 @@ TEST_CASE("charts of nothing, of one point, of a constant") {
 }
 
 TEST_CASE("a stairs curve keeps its last step") {
-  const std::string svg = draw(LineChart{.label = "l", .x_title = "x", .y_title = "y", .series = {{.name = "n", .x = {1, 2, 3, 4}, .y = {8, 8, 4, 4}}}, .log2_y = true, .stairs = true});
+  const std::string svg = draw(LineChart{
+      .label = "l", .x_title = "x", .y_title = "y", .series = {{.name = "n", .x = {1, 2, 3, 4}, .y = {8, 8, 4, 4}}}, .log2_y = true, .stairs = true});
   const auto line = svg.find("class=\"line");
   const std::string path = svg.substr(line, svg.find("</path>", line) - line);
   CHECK(count(path, "H") == 2);  // to the change, and to the end
 }
 
 TEST_CASE("the page needs nothing else, escapes text, and has every figure in a table too") {
-  Report r{.title = "A & B", .lede = {"one < two"}, .runs = {made_up("fp32", -1), made_up("fp16", 300)}, .findings = {"found"}, .sample_title = "Sample", .sample = "a<b>\x01", .settings = {{"seed", "1"}}, .machine = machine_facts()};
+  Report r{.title = "A & B",
+           .lede = {"one < two"},
+           .runs = {made_up("fp32", -1), made_up("fp16", 300)},
+           .findings = {"found"},
+           .sample_title = "Sample",
+           .sample = "a<b>\x01",
+           .settings = {{"seed", "1"}},
+           .machine = machine_facts()};
   const std::string html = to_html(r);
   CHECK(unbalanced(html) == "");
   for (const char* outside : {"http:", "https:", "src=", "href=", "url(", "@import", "<script"}) CHECK_MESSAGE(count(html, outside) == 0, outside);
@@ -118,7 +131,8 @@ TEST_CASE("the page needs nothing else, escapes text, and has every figure in a 
 TEST_CASE("without scaling there is no section on it; one run shows its validation points") {
   auto run = made_up("bf16", -1);
   for (auto& s : run.steps) s.scale = 1;
-  const std::string html = to_html({.title = "t", .lede = {}, .runs = {run}, .findings = {}, .sample_title = {}, .sample = {}, .settings = {}, .machine = {}});
+  const std::string html =
+      to_html({.title = "t", .lede = {}, .runs = {run}, .findings = {}, .sample_title = {}, .sample = {}, .settings = {}, .machine = {}});
   CHECK(unbalanced(html) == "");
   CHECK(html.find("<h2>Loss scale</h2>") == html.npos);
   CHECK(count(html, "<circle") == 6 + 1);  // and its swatch
@@ -127,7 +141,8 @@ TEST_CASE("without scaling there is no section on it; one run shows its validati
 TEST_CASE("steps are read back; a torn line and other lines are passed over") {
   const test::Scratch dir;
   test::write(dir / "metrics.jsonl",
-              "{\"step\":1,\"loss\":5.5,\"scale\":65536,\"applied\":false,\"zero_fraction\":0.5}\n[]\nnot json\n{\"step\":2,\"loss\":null,\"scale\":32768,\"applied\":true,\"val_loss\":3.25}\n{\"step\":3,\"lo");
+              "{\"step\":1,\"loss\":5.5,\"scale\":65536,\"applied\":false,\"zero_fraction\":0.5}\n[]\nnot "
+              "json\n{\"step\":2,\"loss\":null,\"scale\":32768,\"applied\":true,\"val_loss\":3.25}\n{\"step\":3,\"lo");
   const auto steps = read_steps(dir.path());
   REQUIRE(steps.size() == 2);
   CHECK(steps[0].loss == 5.5);

@@ -265,7 +265,8 @@ TEST_CASE("threads share the allocator: blocks never overlap, also when freed by
       blocks.back().as<char>()[bytes - 1] = static_cast<char>(id);
       if (blocks.size() > 30) {
         const std::size_t victim = random() % blocks.size();
-        if (check && (blocks[victim].as<char>()[0] != static_cast<char>(id) || blocks[victim].as<char>()[blocks[victim].bytes() - 1] != static_cast<char>(id)))
+        if (check &&
+            (blocks[victim].as<char>()[0] != static_cast<char>(id) || blocks[victim].as<char>()[blocks[victim].bytes() - 1] != static_cast<char>(id)))
           throw std::logic_error("a block was written by another thread");
         std::swap(blocks[victim], blocks.back());
         blocks.pop_back();

@@ -12,7 +12,8 @@
 using namespace mezzo;
 
 TEST_CASE("an Error reads [op] text. Hint: hint") {
-  CHECK_THROWS_WITH_AS(fail("matmul", "got (2, 3) and (4, 5), wanted equal inner dims"), "[matmul] got (2, 3) and (4, 5), wanted equal inner dims.", Error);
+  CHECK_THROWS_WITH_AS(fail("matmul", "got (2, 3) and (4, 5), wanted equal inner dims"), "[matmul] got (2, 3) and (4, 5), wanted equal inner dims.",
+                       Error);
   CHECK_THROWS_WITH_AS(fail("matmul", "got f16 and f32", "use autocast"), "[matmul] got f16 and f32. Hint: use autocast", Error);
 }
 

@@ -36,9 +36,7 @@ TEST_CASE("environment probe" * doctest::skip()) {
   std::string threads;
   try {
     threads = std::to_string(num_threads());
-  } catch (const Error& e) {
-    threads = e.what();
-  }
+  } catch (const Error& e) { threads = e.what(); }
   std::printf("isa=%s threads=%s\n", std::string(name(active_isa())).c_str(), threads.c_str());
 }
 

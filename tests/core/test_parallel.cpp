@@ -28,10 +28,13 @@ using Ranges = std::set<std::pair<std::int64_t, std::int64_t>>;
 Ranges ranges_of(std::int64_t n, std::int64_t grain, std::int64_t align = 1) {
   std::mutex mutex;
   Ranges ranges;
-  parallel_for(n, grain, [&](std::int64_t begin, std::int64_t end) {
-    const std::lock_guard lock(mutex);
-    CHECK(ranges.emplace(begin, end).second);
-  }, align);
+  parallel_for(
+      n, grain,
+      [&](std::int64_t begin, std::int64_t end) {
+        const std::lock_guard lock(mutex);
+        CHECK(ranges.emplace(begin, end).second);
+      },
+      align);
   return ranges;
 }
 
@@ -152,9 +155,7 @@ TEST_CASE("the exception of the first part is rethrown, and the pool works on") 
           if (part == 3 || part == 6 || part == 9) throw std::runtime_error(std::to_string(part));
         });
         FAIL("no exception");
-      } catch (const std::runtime_error& e) {
-        CHECK(std::string(e.what()) == "3");
-      }
+      } catch (const std::runtime_error& e) { CHECK(std::string(e.what()) == "3"); }
     }
     std::atomic<int> sum{0};
     parallel_parts(12, [&](int part) { sum += part; });

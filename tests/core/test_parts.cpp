@@ -40,11 +40,20 @@ TEST_CASE("every moment belongs to the innermost open scope") {
 }
 
 TEST_CASE("nothing is counted before start, after stop, or for another thread") {
-  { const PartScope off(Part::gemm_forward); wait_ms(1); }
+  {
+    const PartScope off(Part::gemm_forward);
+    wait_ms(1);
+  }
   PartClock::start();
-  std::thread([] { const PartScope other(Part::optimizer); wait_ms(1); }).join();
+  std::thread([] {
+    const PartScope other(Part::optimizer);
+    wait_ms(1);
+  }).join();
   const auto first = PartClock::stop();
-  { const PartScope off(Part::gemm_forward); wait_ms(1); }
+  {
+    const PartScope off(Part::gemm_forward);
+    wait_ms(1);
+  }
   const auto second = PartClock::stop();
   CHECK(of(first, Part::gemm_forward) == 0);
   CHECK(of(first, Part::optimizer) == 0);

@@ -62,11 +62,15 @@ TEST_CASE("moments of normal and uniform numbers") {
   double m1 = 0, m2 = 0, m3 = 0, m4 = 0, u1 = 0, u2 = 0, lag = 0, before = 0;
   for (int i = 0; i < n; ++i) {
     const double z = g.normal(), u = g.uniform();
-    m1 += z; m2 += z * z; m3 += z * z * z; m4 += z * z * z * z;
+    m1 += z;
+    m2 += z * z;
+    m3 += z * z * z;
+    m4 += z * z * z * z;
     lag += z * before;
     before = z;
     CHECK((u >= 0 && u < 1));
-    u1 += u; u2 += u * u;
+    u1 += u;
+    u2 += u * u;
   }
   const double root = std::sqrt(static_cast<double>(n));
   CHECK(std::fabs(m1 / n) < 5 / root);

@@ -56,8 +56,7 @@ class Oracle {
   std::vector<double> values_;
 };
 
-template <class T>
-const Oracle& oracle() {
+template <class T> const Oracle& oracle() {
   static const Oracle o = std::is_same_v<T, f16_t> ? Oracle(5, 10) : Oracle(8, 7);
   return o;
 }
@@ -142,7 +141,8 @@ TEST_CASE_TEMPLATE("f64 to 16 bits rounds once", T, f16_t, bf16_t) {
     // Around the middle of two neighbours, closer than f32 can tell: rounding by way of f32 would see a tie.
     const double next = bits + 1 < o.infinity() ? o.value(bits + 1) : 2 * o.value(bits) - o.value(bits - 1);
     const double middle = (o.value(bits) + next) / 2;
-    for (double x : {std::nextafter(middle, 0.0), middle, std::nextafter(middle, 1e300), o.value(bits), std::nextafter(o.value(bits), 1e300)}) check(x);
+    for (double x : {std::nextafter(middle, 0.0), middle, std::nextafter(middle, 1e300), o.value(bits), std::nextafter(o.value(bits), 1e300)})
+      check(x);
   }
   for (double x : {1e300, 5e-324, 1e-60, 0.0, 3.5e38, 3.4028235677973366e38, 0x1p-150, 0x1.8p-150}) check(x);
   CHECK(wrong == 0);
@@ -155,12 +155,12 @@ TEST_CASE("the edges of f16") {
   CHECK(f16_t(65519.99f).bits == 0x7bff);
   CHECK(f16_t(65520.0f).bits == 0x7c00);
   CHECK(f16_t(-65520.0f).bits == 0xfc00);
-  CHECK(f16_t(0x1p-25f).bits == 0);                              // the flush threshold is a tie, to even
-  CHECK(f16_t(std::nextafter(0x1p-25f, 1.0f)).bits == 1);        // anything above is 2^-24
+  CHECK(f16_t(0x1p-25f).bits == 0);                        // the flush threshold is a tie, to even
+  CHECK(f16_t(std::nextafter(0x1p-25f, 1.0f)).bits == 1);  // anything above is 2^-24
   CHECK(f16_t(std::nextafter(0x1p-25f, 0.0f)).bits == 0);
   CHECK(f16_t(-0x1p-26f).bits == 0x8000);
   CHECK(f16_t(0x1p-14f).bits == 0x0400);
-  CHECK(f16_t(std::nextafter(0x1p-14f, 0.0f)).bits == 0x0400);   // rounds up into the normals
+  CHECK(f16_t(std::nextafter(0x1p-14f, 0.0f)).bits == 0x0400);  // rounds up into the normals
   CHECK(static_cast<float>(std::bit_cast<f16_t>(std::uint16_t{1})) == 0x1p-24f);
 }
 

@@ -20,17 +20,24 @@ double number(const Json& j) {
 ReduceOptions reduce_options(const Json& o) { return {.dims = o.value("dims", std::vector<int>{}), .keepdim = o.value("keepdim", false)}; }
 LossOptions loss_options(const Json& o) {
   const auto r = o.value("reduction", std::string("mean"));
-  return {.reduction = r == "none" ? Reduction::none : r == "sum" ? Reduction::sum : Reduction::mean, .ignore_index = o.value("ignore_index", std::int64_t{-100})};
+  return {.reduction = r == "none"  ? Reduction::none
+                       : r == "sum" ? Reduction::sum
+                                    : Reduction::mean,
+          .ignore_index = o.value("ignore_index", std::int64_t{-100})};
 }
 Tensor at(const In& in, std::size_t i) { return i < in.size() ? in[i] : Tensor(); }
 
 using Call = std::function<std::vector<Tensor>(const In&, const Json&)>;
-template <class F> Call one(F f) { return [f](const In& in, const Json& o) { return std::vector<Tensor>{f(in, o)}; }; }
+template <class F> Call one(F f) {
+  return [f](const In& in, const Json& o) { return std::vector<Tensor>{f(in, o)}; };
+}
 
 /// An op of two tensors, or of a tensor and a number on either side.
-#define MIXED(name) one([](const In& in, const Json& o) { \
-    if (!o.contains("number")) return name(in[0], in[1]); \
-    return o.value("number_left", false) ? name(number(o["number"]), in[0]) : name(in[0], number(o["number"])); })
+#define MIXED(name)                                                                                             \
+  one([](const In& in, const Json& o) {                                                                         \
+    if (!o.contains("number")) return name(in[0], in[1]);                                                       \
+    return o.value("number_left", false) ? name(number(o["number"]), in[0]) : name(in[0], number(o["number"])); \
+  })
 #define COMPARED(name) one([](const In& in, const Json& o) { return o.contains("number") ? name(in[0], number(o["number"])) : name(in[0], in[1]); })
 #define PLAIN(name) one([](const In& in, const Json&) { return name(in[0]); })
 #define ALONG(name) one([](const In& in, const Json& o) { return name(in[0], o["dim"].get<int>()); })
@@ -39,22 +46,62 @@ template <class F> Call one(F f) { return [f](const In& in, const Json& o) { ret
 
 const std::map<std::string, Call>& calls() {
   static const std::map<std::string, Call> table{
-      {"add", MIXED(add)}, {"sub", MIXED(sub)}, {"mul", MIXED(mul)}, {"div", MIXED(div)},
-      {"pow", COMPARED(mezzo::pow)}, {"eq", COMPARED(eq)}, {"ne", COMPARED(ne)}, {"lt", COMPARED(lt)}, {"le", COMPARED(le)}, {"gt", COMPARED(gt)}, {"ge", COMPARED(ge)},
-      {"neg", PLAIN(neg)}, {"abs", PLAIN(mezzo::abs)}, {"exp", PLAIN(mezzo::exp)}, {"log", PLAIN(mezzo::log)}, {"sqrt", PLAIN(mezzo::sqrt)}, {"rsqrt", PLAIN(rsqrt)},
-      {"tanh", PLAIN(mezzo::tanh)}, {"sigmoid", PLAIN(sigmoid)}, {"relu", PLAIN(relu)}, {"silu", PLAIN(silu)}, {"softplus", PLAIN(softplus)}, {"sin", PLAIN(mezzo::sin)},
-      {"cos", PLAIN(mezzo::cos)}, {"tril", PLAIN(tril)},
-      {"softmax", ALONG(softmax)}, {"log_softmax", ALONG(log_softmax)}, {"logsumexp", ALONG(logsumexp)}, {"cumsum", ALONG(cumsum)},
-      {"sum", REDUCED(sum)}, {"mean", REDUCED(mean)}, {"prod", REDUCED(prod)}, {"amax", REDUCED(amax)},
-      {"nll_loss", LOSS(nll_loss)}, {"mse_loss", LOSS(mse_loss)}, {"cross_entropy", LOSS(cross_entropy)}, {"binary_cross_entropy_with_logits", LOSS(binary_cross_entropy_with_logits)},
+      {"add", MIXED(add)},
+      {"sub", MIXED(sub)},
+      {"mul", MIXED(mul)},
+      {"div", MIXED(div)},
+      {"pow", COMPARED(mezzo::pow)},
+      {"eq", COMPARED(eq)},
+      {"ne", COMPARED(ne)},
+      {"lt", COMPARED(lt)},
+      {"le", COMPARED(le)},
+      {"gt", COMPARED(gt)},
+      {"ge", COMPARED(ge)},
+      {"neg", PLAIN(neg)},
+      {"abs", PLAIN(mezzo::abs)},
+      {"exp", PLAIN(mezzo::exp)},
+      {"log", PLAIN(mezzo::log)},
+      {"sqrt", PLAIN(mezzo::sqrt)},
+      {"rsqrt", PLAIN(rsqrt)},
+      {"tanh", PLAIN(mezzo::tanh)},
+      {"sigmoid", PLAIN(sigmoid)},
+      {"relu", PLAIN(relu)},
+      {"silu", PLAIN(silu)},
+      {"softplus", PLAIN(softplus)},
+      {"sin", PLAIN(mezzo::sin)},
+      {"cos", PLAIN(mezzo::cos)},
+      {"tril", PLAIN(tril)},
+      {"softmax", ALONG(softmax)},
+      {"log_softmax", ALONG(log_softmax)},
+      {"logsumexp", ALONG(logsumexp)},
+      {"cumsum", ALONG(cumsum)},
+      {"sum", REDUCED(sum)},
+      {"mean", REDUCED(mean)},
+      {"prod", REDUCED(prod)},
+      {"amax", REDUCED(amax)},
+      {"nll_loss", LOSS(nll_loss)},
+      {"mse_loss", LOSS(mse_loss)},
+      {"cross_entropy", LOSS(cross_entropy)},
+      {"binary_cross_entropy_with_logits", LOSS(binary_cross_entropy_with_logits)},
       {"linear_cross_entropy", one([](const In& in, const Json& o) { return linear_cross_entropy(in[0], in[1], in[2], loss_options(o)); })},
       {"gelu", one([](const In& in, const Json& o) { return gelu(in[0], {.tanh = o.value("tanh", false)}); })},
-      {"clamp", one([](const In& in, const Json& o) { return clamp(in[0], {.min = o.value("min", -std::numeric_limits<double>::infinity()), .max = o.value("max", std::numeric_limits<double>::infinity())}); })},
-      {"var", one([](const In& in, const Json& o) { return var(in[0], {.dims = o.value("dims", std::vector<int>{}), .keepdim = o.value("keepdim", false), .correction = o.value("correction", 1.0)}); })},
-      {"norm", one([](const In& in, const Json& o) { return norm(in[0], {.dims = o.value("dims", std::vector<int>{}), .keepdim = o.value("keepdim", false), .p = o.contains("p") ? number(o["p"]) : 2}); })},
-      {"mm", one([](const In& in, const Json&) { return mm(in[0], in[1]); })}, {"bmm", one([](const In& in, const Json&) { return bmm(in[0], in[1]); })},
+      {"clamp", one([](const In& in, const Json& o) {
+         return clamp(in[0], {.min = o.value("min", -std::numeric_limits<double>::infinity()),
+                              .max = o.value("max", std::numeric_limits<double>::infinity())});
+       })},
+      {"var", one([](const In& in, const Json& o) {
+         return var(in[0],
+                    {.dims = o.value("dims", std::vector<int>{}), .keepdim = o.value("keepdim", false), .correction = o.value("correction", 1.0)});
+       })},
+      {"norm", one([](const In& in, const Json& o) {
+         return norm(in[0],
+                     {.dims = o.value("dims", std::vector<int>{}), .keepdim = o.value("keepdim", false), .p = o.contains("p") ? number(o["p"]) : 2});
+       })},
+      {"mm", one([](const In& in, const Json&) { return mm(in[0], in[1]); })},
+      {"bmm", one([](const In& in, const Json&) { return bmm(in[0], in[1]); })},
       {"matmul", one([](const In& in, const Json& o) { return matmul(in[0], o.value("transpose_right", false) ? in[1].transpose(-2, -1) : in[1]); })},
-      {"addmm", one([](const In& in, const Json&) { return addmm(in[0], in[1], in[2]); })}, {"linear", one([](const In& in, const Json&) { return linear(in[0], in[1], at(in, 2)); })},
+      {"addmm", one([](const In& in, const Json&) { return addmm(in[0], in[1], in[2]); })},
+      {"linear", one([](const In& in, const Json&) { return linear(in[0], in[1], at(in, 2)); })},
       {"layer_norm", one([](const In& in, const Json& o) { return layer_norm(in[0], at(in, 1), at(in, 2), {.eps = o["eps"].get<double>()}); })},
       {"rms_norm", one([](const In& in, const Json& o) { return rms_norm(in[0], at(in, 1), {.eps = o["eps"].get<double>()}); })},
       {"embedding", one([](const In& in, const Json&) { return embedding(in[0], in[1]); })},
@@ -63,7 +110,8 @@ const std::map<std::string, Call>& calls() {
       {"gather", one([](const In& in, const Json& o) { return gather(in[0], o["dim"].get<int>(), in[1]); })},
       {"index_select", one([](const In& in, const Json& o) { return index_select(in[0], o["dim"].get<int>(), in[1]); })},
       {"scatter_add", one([](const In& in, const Json& o) { return scatter_add(in[0], o["dim"].get<int>(), in[1], in[2]); })},
-      {"cat", one([](const In& in, const Json& o) { return cat(in, o["dim"].get<int>()); })}, {"stack", one([](const In& in, const Json& o) { return stack(in, o["dim"].get<int>()); })},
+      {"cat", one([](const In& in, const Json& o) { return cat(in, o["dim"].get<int>()); })},
+      {"stack", one([](const In& in, const Json& o) { return stack(in, o["dim"].get<int>()); })},
       {"split", [](const In& in, const Json& o) { return split(in[0], o["size"].get<std::int64_t>(), o["dim"].get<int>()); }},
       {"scaled_dot_product_attention", one([](const In& in, const Json& o) {
          AttentionOptions a{.is_causal = o.value("is_causal", false), .mask = at(in, 3).defined() ? at(in, 3).detach() : Tensor()};
@@ -85,7 +133,10 @@ const std::vector<OpCase>& golden_cases() {
     const Json cases = Json::parse(file.metadata().at("cases"));
     for (const auto& [name, options] : cases.items()) {
       OpCase c{name, options["op"], options, {}, {}, {}, {}};
-      const auto find = [&, n = name](const std::string& part) { const auto it = tensors.find(n + "." + part); return it == tensors.end() ? Tensor() : it->second; };
+      const auto find = [&, n = name](const std::string& part) {
+        const auto it = tensors.find(n + "." + part);
+        return it == tensors.end() ? Tensor() : it->second;
+      };
       for (std::size_t i = 0; find("in" + std::to_string(i)).defined(); ++i) {
         c.in.push_back(find("in" + std::to_string(i)));
         if (const Tensor g = find("grad" + std::to_string(i)); g.defined()) c.grad[i] = g;

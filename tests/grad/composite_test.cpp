@@ -48,13 +48,23 @@ void check(const Fn& f, std::vector<Tensor> in, bool second = true) {
   if (second) compare(autograd::grad({slope(true)}, in, {.allow_unused = true}), [&] { return slope(false).item(); });
 }
 
-Tensor random64(Shape s, std::uint64_t seed) { Generator g(seed); return randn(s, g, {.dtype = f64}); }
+Tensor random64(Shape s, std::uint64_t seed) {
+  Generator g(seed);
+  return randn(s, g, {.dtype = f64});
+}
 
 }  // namespace
 
-TEST_CASE("swiglu") { check([](const auto& v) { return swiglu(v[0], v[1]); }, {random64({2, 3}, 1), random64({2, 3}, 2)}); }
-TEST_CASE("packed_attention, causal") { check([](const auto& v) { return packed_attention(v[0], 2, {.is_causal = true}); }, {random64({2, 3, 12}, 3)}); }
-TEST_CASE("linear_add") { check([](const auto& v) { return linear_add(v[0], v[1], v[2], v[3]); }, {random64({2, 4}, 4), random64({2, 3}, 5), random64({4, 3}, 6), random64({4}, 7)}); }
+TEST_CASE("swiglu") {
+  check([](const auto& v) { return swiglu(v[0], v[1]); }, {random64({2, 3}, 1), random64({2, 3}, 2)});
+}
+TEST_CASE("packed_attention, causal") {
+  check([](const auto& v) { return packed_attention(v[0], 2, {.is_causal = true}); }, {random64({2, 3, 12}, 3)});
+}
+TEST_CASE("linear_add") {
+  check([](const auto& v) { return linear_add(v[0], v[1], v[2], v[3]); },
+        {random64({2, 4}, 4), random64({2, 3}, 5), random64({4, 3}, 6), random64({4}, 7)});
+}
 TEST_CASE("binary_cross_entropy") {
   const Tensor y = tensor({0.2f, 0.9f, 0.5f}, {3}, {.dtype = f64});
   check([y](const auto& v) { return binary_cross_entropy(sigmoid(v[0]), y); }, {random64({3}, 8)});
@@ -67,7 +77,10 @@ TEST_CASE("dropout: backward drops what forward dropped, and keeps the expectati
   const auto a = y.to_vector(), g = x.grad().to_vector();
   CHECK(a == g);  // d(x k)/dx = k, and x is 1
   double mean_value = 0;
-  for (const float v : a) { CHECK((v == 0.0f || std::fabs(v - 4.0f / 3) < 1e-6f)); mean_value += static_cast<double>(v) / 4096; }
+  for (const float v : a) {
+    CHECK((v == 0.0f || std::fabs(v - 4.0f / 3) < 1e-6f));
+    mean_value += static_cast<double>(v) / 4096;
+  }
   CHECK(std::fabs(mean_value - 1) < 4 * std::sqrt(0.25 / 0.75 / 4096));
   CHECK(dropout(x, 0.25, false).impl() == x.impl());
   CHECK_THROWS_AS(dropout(x, 1.0, true), Error);

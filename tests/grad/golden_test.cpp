@@ -104,7 +104,8 @@ TEST_CASE("second derivatives of smooth ops agree with central differences of th
     const OpInfo* info = row(c.op);
     if (!info || info->check != Check::smooth || c.grad.empty()) continue;
     if (c.name.find("tails") != std::string::npos) continue;  // values at the ends of the range: differences say nothing there
-    if (c.name == "norm.max" || c.name == "norm.zero" || c.name == "norm.one" || c.name == "pow.of_zero" || c.name == "pow.inverse") continue;  // kinks and poles
+    if (c.name == "norm.max" || c.name == "norm.zero" || c.name == "norm.one" || c.name == "pow.of_zero" || c.name == "pow.inverse")
+      continue;  // kinks and poles
     CAPTURE(c.name);
     auto in = leaves(c, f64);
     if (!finite(c.out) || !finite(c.in)) continue;
@@ -134,12 +135,18 @@ TEST_CASE("second derivatives of smooth ops agree with central differences of th
         double error = std::numeric_limits<double>::infinity(), expected = 0;
         for (const double h : {1e-4, 1e-5}) {
           const double at = x.data<double>()[e];
-          const auto f = [&](double v) { x.mutable_data<double>()[e] = v; return contracted(first(false)).item(); };
+          const auto f = [&](double v) {
+            x.mutable_data<double>()[e] = v;
+            return contracted(first(false)).item();
+          };
           const double up = f(at + h), down = f(at - h);
           x.mutable_data<double>()[e] = at;
           const double d = (up - down) / (2 * h);
           const double noise = 1e-15 * terms / h;
-          if (const double now = std::max(0.0, std::fabs(got[e] - d) - noise) / std::max(1.0, std::fabs(d)); now < error) { error = now; expected = d; }
+          if (const double now = std::max(0.0, std::fabs(got[e] - d) - noise) / std::max(1.0, std::fabs(d)); now < error) {
+            error = now;
+            expected = d;
+          }
         }
         CAPTURE(e);
         CAPTURE(got[e]);
@@ -160,7 +167,10 @@ TEST_CASE("f32, bf16, f16: outputs and gradients within the format's rounding of
       const auto in = leaves(c, dtype);
       auto exact_in = leaves(c, f64);
       for (std::size_t i = 0; i < in.size(); ++i)
-        if (is_floating(in[i].dtype())) { const autograd::NoGrad off; copy_(exact_in[i], in[i]); }
+        if (is_floating(in[i].dtype())) {
+          const autograd::NoGrad off;
+          copy_(exact_in[i], in[i]);
+        }
       std::vector<Tensor> dy;
       for (const auto& t : c.dy) dy.push_back(t.to(dtype).to(f64));
       const auto exact = run(c, exact_in);
@@ -195,10 +205,26 @@ TEST_CASE("f32, bf16, f16: outputs and gradients within the format's rounding of
 }
 
 TEST_CASE("every differentiable op of the table has a golden case, or is named here with the test that checks it") {
-  const std::set<std::string> elsewhere{
-      "swiglu", "packed_attention", "rope", "dropout", "binary_cross_entropy",  // composite_test.cpp
-      "sum_dim", "mean_dim",                                                     // cases of sum and mean with dims
-      "to", "clone", "contiguous", "reshape", "transpose", "permute", "narrow", "expand", "unsqueeze", "squeeze", "select", "identity", "scale"};  // tests/autograd, tests/amp
+  const std::set<std::string> elsewhere{"swiglu",
+                                        "packed_attention",
+                                        "rope",
+                                        "dropout",
+                                        "binary_cross_entropy",  // composite_test.cpp
+                                        "sum_dim",
+                                        "mean_dim",  // cases of sum and mean with dims
+                                        "to",
+                                        "clone",
+                                        "contiguous",
+                                        "reshape",
+                                        "transpose",
+                                        "permute",
+                                        "narrow",
+                                        "expand",
+                                        "unsqueeze",
+                                        "squeeze",
+                                        "select",
+                                        "identity",
+                                        "scale"};  // tests/autograd, tests/amp
   std::set<std::string> cases;
   for (const auto& c : golden_cases()) cases.insert(c.op);
   for (const auto& r : op_table::kOps) {

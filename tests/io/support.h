@@ -57,8 +57,7 @@ inline void spit(const std::filesystem::path& path, std::string_view contents) {
 }
 
 /// What the Error of `f` says; "no error" if it throws none.
-template <class F>
-std::string error_of(F&& f) {
+template <class F> std::string error_of(F&& f) {
   try {
     f();
   } catch (const Error& e) { return e.what(); }
@@ -67,8 +66,7 @@ std::string error_of(F&& f) {
 inline bool contains(std::string_view text, std::string_view part) { return text.find(part) != text.npos; }
 
 /// Runs f in a child process; returns waitpid's status. f's result is the exit code, an exception is 111.
-template <class F>
-int in_child(F&& f) {
+template <class F> int in_child(F&& f) {
   const pid_t pid = ::fork();
   if (pid == 0) {
     int code = 111;

@@ -17,8 +17,7 @@ using namespace mezzo::test;
 
 namespace {
 
-template <class T>
-T take(std::string_view& in) {
+template <class T> T take(std::string_view& in) {
   REQUIRE(in.size() >= sizeof(T));
   T v;
   std::memcpy(&v, in.data(), sizeof v);

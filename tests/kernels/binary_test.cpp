@@ -21,8 +21,7 @@ constexpr const char* kNames[] = {"add", "sub", "mul", "div", "pow", "maximum", 
 static_assert(std::size(kNames) == static_cast<std::size_t>(Binary::count));
 
 // f(integral_constant, name) for the ops that T has.
-template <class T, class F>
-void for_each_binary(F f) {
+template <class T, class F> void for_each_binary(F f) {
   for (int i = 0; i < static_cast<int>(Binary::count); ++i) {
     with_constant(static_cast<Binary>(i), [&](auto which) {
       if constexpr (!std::is_integral_v<T> || (which != Binary::div && which != Binary::pow)) f(which, kNames[i]);
@@ -33,12 +32,22 @@ void for_each_binary(F f) {
 // The definition: of 16-bit formats and f32 in double, exact but for the last rounding; others in T.
 template <class T> using Exact = std::conditional_t<std::is_integral_v<T>, T, double>;
 template <class T> Exact<T> exact(T x) {
-  if constexpr (std::is_integral_v<T>) return x; else return value(x);
+  if constexpr (std::is_integral_v<T>) return x;
+  else return value(x);
 }
-template <Binary op, class T>
-Exact<T> definition(Exact<T> a, Exact<T> b) {
-  if constexpr (std::is_same_v<T, std::uint8_t>) return static_cast<std::uint8_t>(op == Binary::add ? a + b : op == Binary::sub ? a - b : op == Binary::mul ? a * b : op == Binary::maximum ? std::max(a, b) : std::min(a, b));
-  else if constexpr (std::is_integral_v<T>) return op == Binary::add ? a + b : op == Binary::sub ? a - b : op == Binary::mul ? a * b : op == Binary::maximum ? std::max(a, b) : std::min(a, b);
+template <Binary op, class T> Exact<T> definition(Exact<T> a, Exact<T> b) {
+  if constexpr (std::is_same_v<T, std::uint8_t>)
+    return static_cast<std::uint8_t>(op == Binary::add       ? a + b
+                                     : op == Binary::sub     ? a - b
+                                     : op == Binary::mul     ? a * b
+                                     : op == Binary::maximum ? std::max(a, b)
+                                                             : std::min(a, b));
+  else if constexpr (std::is_integral_v<T>)
+    return op == Binary::add       ? a + b
+           : op == Binary::sub     ? a - b
+           : op == Binary::mul     ? a * b
+           : op == Binary::maximum ? std::max(a, b)
+                                   : std::min(a, b);
   else if constexpr (op == Binary::add) return a + b;
   else if constexpr (op == Binary::sub) return a - b;
   else if constexpr (op == Binary::mul) return a * b;
@@ -48,30 +57,28 @@ Exact<T> definition(Exact<T> a, Exact<T> b) {
 }
 
 // In ulps of T: half for the store; one f32 rounding before it for the 16-bit formats; pow is rounded from f64 lanes.
-template <class T> double bound(Binary op) { return (sizeof(T) == 2 ? 0.5 + 0.5 * ulp<float>(1) / ulp<T>(1) : 0.5) + (op == Binary::pow ? 0.001 : 1e-9); }
+template <class T> double bound(Binary op) {
+  return (sizeof(T) == 2 ? 0.5 + 0.5 * ulp<float>(1) / ulp<T>(1) : 0.5) + (op == Binary::pow ? 0.001 : 1e-9);
+}
 
-template <class T>
-bool right(Binary op, T got, Exact<T> want) {
+template <class T> bool right(Binary op, T got, Exact<T> want) {
   if constexpr (std::is_integral_v<T>) return got == want;
   else return error_in_ulps(got, want) <= bound<T>(op);
 }
 
-template <class T>
-T sample(Normals& normal) {
+template <class T> T sample(Normals& normal) {
   if constexpr (std::is_integral_v<T>) return static_cast<T>(static_cast<std::int64_t>(normal() * 20));
   else return rounded<T>(normal());
 }
 
-template <class T>
-Guarded<T> samples(std::int64_t n, std::int64_t offset, unsigned seed) {
+template <class T> Guarded<T> samples(std::int64_t n, std::int64_t offset, unsigned seed) {
   Normals normal(seed, 3);
   Guarded<T> x(n, offset);
   for (std::int64_t i = 0; i < n; ++i) x[i] = sample<T>(normal);
   return x;
 }
 
-template <class T>
-void check_spaces() {
+template <class T> void check_spaces() {
   RandomSpaces spaces(7, 3);
   for (int round = 0; round < 200; ++round) {
     const Strided s = spaces(round % 3 == 0 ? 150 : 9);
@@ -98,8 +105,7 @@ void check_spaces() {
   }
 }
 
-template <class T>
-void check_lengths_and_numbers() {
+template <class T> void check_lengths_and_numbers() {
   for (const std::int64_t n : lengths({63, 64, 65, 5000})) {
     const Guarded<T> a = samples<T>(n, 1, 1), b = samples<T>(n, 2, 2);
     const double number = 2.7;
@@ -114,11 +120,14 @@ void check_lengths_and_numbers() {
       binary_scalar(cpu_queue(), which, dtype_of<T>, a.data(), number, true, reversed.data(), n);
       binary_scalar(cpu_queue(), which, dtype_of<T>, in_place.data(), number, false, in_place.data(), n);
       // A number meets f32 arithmetic as f32, an integer's truncated.
-      const auto c = static_cast<Exact<T>>(std::is_integral_v<T> ? 2 : std::is_same_v<T, double> ? number : static_cast<double>(static_cast<float>(number)));
+      const auto c = static_cast<Exact<T>>(std::is_integral_v<T>       ? 2
+                                           : std::is_same_v<T, double> ? number
+                                                                       : static_cast<double>(static_cast<float>(number)));
       bool all = true;
       for (std::int64_t i = 0; i < n; ++i) {
         all = all && right<T>(which, y[i], definition<which(), T>(exact(a[i]), exact(b[i])));
-        all = all && right<T>(which, numbered[i], definition<which(), T>(exact(a[i]), c)) && right<T>(which, reversed[i], definition<which(), T>(c, exact(a[i])));
+        all = all && right<T>(which, numbered[i], definition<which(), T>(exact(a[i]), c)) &&
+              right<T>(which, reversed[i], definition<which(), T>(c, exact(a[i])));
       }
       CHECK(all);
       CHECK(std::memcmp(y.data(), first.data(), n * sizeof(T)) == 0);
@@ -129,8 +138,7 @@ void check_lengths_and_numbers() {
   }
 }
 
-template <class T>
-void check_edges() {
+template <class T> void check_edges() {
   std::vector<double> edges = {0.0, 1e-45, 1e-38, 6e-8, 0.5, 1, 1.5, 2, 3, 4, 5, 127, 1e4, 65504, 0x1p23, 0x1p24, 16777217, 1e38, 3.4e38, kInf, kNan};
   for (std::size_t i = 0, n = edges.size(); i < n; ++i) edges.push_back(-edges[i]);
   std::vector<double> left, right_side;

@@ -12,16 +12,18 @@ using namespace mezzo::kernels;
 
 namespace {
 
-template <class T>
-T sample(std::mt19937& engine) {  // few values, so that many are equal; NaN and Inf among the floats
+template <class T> T sample(std::mt19937& engine) {  // few values, so that many are equal; NaN and Inf among the floats
   const int i = std::uniform_int_distribution<int>(0, 7)(engine);
   if constexpr (std::is_same_v<T, bool>) return i % 2 != 0;
   else if constexpr (std::is_integral_v<T>) return static_cast<T>(i - 3);
-  else return rounded<T>(i == 6 ? std::numeric_limits<double>::quiet_NaN() : i == 7 ? std::numeric_limits<double>::infinity() : i == 0 ? -0.0 : (i - 1) * 0.5);
+  else
+    return rounded<T>(i == 6   ? std::numeric_limits<double>::quiet_NaN()
+                      : i == 7 ? std::numeric_limits<double>::infinity()
+                      : i == 0 ? -0.0
+                               : (i - 1) * 0.5);
 }
 
-template <class T>
-Guarded<T> samples(std::int64_t n, std::int64_t offset, std::mt19937& engine) {
+template <class T> Guarded<T> samples(std::int64_t n, std::int64_t offset, std::mt19937& engine) {
   Guarded<T> x(n, offset);
   for (std::int64_t i = 0; i < n; ++i) x[i] = sample<T>(engine);
   return x;
@@ -38,13 +40,12 @@ bool definition(Compare op, auto a, auto b) {
   }
 }
 
-template <class T>
-auto number(T x) {
-  if constexpr (std::is_integral_v<T>) return static_cast<std::int64_t>(x); else return value(x);
+template <class T> auto number(T x) {
+  if constexpr (std::is_integral_v<T>) return static_cast<std::int64_t>(x);
+  else return value(x);
 }
 
-template <class T>
-void check(const Strided& s3, const Strided& s4, std::mt19937& engine, std::int64_t offset) {
+template <class T> void check(const Strided& s3, const Strided& s4, std::mt19937& engine, std::int64_t offset) {
   CAPTURE(text(s4));
   const Guarded<T> a = samples<T>(reach(s3, 1), offset, engine), b = samples<T>(reach(s3, 2), offset + 1, engine);
   for (int i = 0; i < static_cast<int>(Compare::count); ++i) {
@@ -66,8 +67,7 @@ void check(const Strided& s3, const Strided& s4, std::mt19937& engine, std::int6
   CHECK(y.intact());
 }
 
-template <class T>
-void check_all() {
+template <class T> void check_all() {
   std::mt19937 engine(3);
   RandomSpaces three(5, 3), four(6, 4);
   for (int round = 0; round < 80; ++round) check<T>(three(round % 3 == 0 ? 150 : 9, 8000), four(round % 3 == 0 ? 150 : 9, 8000), engine, round % 4);

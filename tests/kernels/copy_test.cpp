@@ -17,14 +17,13 @@ namespace {
 
 constexpr Dtype kDtypes[] = {f32, f16, bf16, f64, i32, i64, u8, boolean};
 
-template <class T>
-long double wide(T x) {  // exact: 64 bits of mantissa
-  if constexpr (std::is_arithmetic_v<T>) return static_cast<long double>(x); else return static_cast<long double>(value(x));
+template <class T> long double wide(T x) {  // exact: 64 bits of mantissa
+  if constexpr (std::is_arithmetic_v<T>) return static_cast<long double>(x);
+  else return static_cast<long double>(value(x));
 }
 
 /// The nearest number of a floating format, ties to even: multiples of the format's spacing at x.
-template <class T>
-long double nearest(long double x) {
+template <class T> long double nearest(long double x) {
   const FormatInfo f = format_info(dtype_of<T>);
   if (std::isnan(x) || std::isinf(x) || x == 0) return x;
   const int exponent = std::max(std::ilogb(x), std::ilogb(f.min_normal));
@@ -34,8 +33,7 @@ long double nearest(long double x) {
 }
 
 /// Whether y is x converted to its dtype.
-template <class To, class From>
-bool right(To y, From x) {
+template <class To, class From> bool right(To y, From x) {
   const long double in = wide(x);
   if constexpr (std::is_same_v<To, bool>) return y == (in != 0);
   else if constexpr (std::is_integral_v<To> && std::is_integral_v<From>) return y == static_cast<To>(x);
@@ -49,30 +47,29 @@ bool right(To y, From x) {
   }
 }
 
-template <class T>
-T sample(std::mt19937_64& engine) {
+template <class T> T sample(std::mt19937_64& engine) {
   const std::uint64_t bits = engine();
   if constexpr (std::is_same_v<T, bool>) return bits % 2 != 0;
   else if constexpr (std::is_integral_v<T>) return static_cast<T>(static_cast<std::int64_t>(bits) >> (engine() % 63));
   else if constexpr (sizeof(T) == 2) return std::bit_cast<T>(static_cast<std::uint16_t>(bits));
-  else if constexpr (std::is_same_v<T, float>) return bits % 2 ? std::bit_cast<float>(static_cast<std::uint32_t>(bits >> 32)) : static_cast<float>(static_cast<int>(bits >> 32) * 0x1p-24);
+  else if constexpr (std::is_same_v<T, float>)
+    return bits % 2 ? std::bit_cast<float>(static_cast<std::uint32_t>(bits >> 32)) : static_cast<float>(static_cast<int>(bits >> 32) * 0x1p-24);
   else {
-    const double near = std::ldexp(1.0 + static_cast<double>(bits >> 52) * 0x1p-12, static_cast<int>(engine() % 300) - 150);  // on and near ties of 16-bit formats
+    const double near =
+        std::ldexp(1.0 + static_cast<double>(bits >> 52) * 0x1p-12, static_cast<int>(engine() % 300) - 150);  // on and near ties of 16-bit formats
     const double nudge = engine() % 3 == 0 ? std::ldexp(near, -40) : 0;
     return bits % 5 == 0 ? std::bit_cast<double>(engine()) : (bits % 2 ? -1 : 1) * (near + nudge);
   }
 }
 
-template <class T>
-Guarded<T> samples(std::int64_t n, std::int64_t offset, std::mt19937_64& engine) {
+template <class T> Guarded<T> samples(std::int64_t n, std::int64_t offset, std::mt19937_64& engine) {
   Guarded<T> x(n, offset);
   for (std::int64_t i = 0; i < n; ++i) x[i] = sample<T>(engine);
   return x;
 }
 
 // f.operator()<From, To>() for every pair.
-template <class F>
-void for_each_pair(F f) {
+template <class F> void for_each_pair(F f) {
   for (const Dtype from : kDtypes) {
     for (const Dtype to : kDtypes) {
       dispatch_all(from, "test", [&]<class From>() { dispatch_all(to, "test", [&]<class To>() { f.template operator()<From, To>(); }); });
@@ -80,8 +77,7 @@ void for_each_pair(F f) {
   }
 }
 
-template <class From, class To>
-void check_copy(const Strided& s, const Guarded<From>& x, std::int64_t offset) {
+template <class From, class To> void check_copy(const Strided& s, const Guarded<From>& x, std::int64_t offset) {
   CAPTURE(text(s));
   Guarded<To> y(reach(s, 0), offset);
   std::memset(y.data(), 1, reach(s, 0) * sizeof(To));
@@ -173,7 +169,8 @@ TEST_CASE("convert: no double rounding from f64 and i64") {
   const std::uint16_t want[] = {0x3c00, 0x3c01, 0x3c00, 0x3c04, 0x7bff, 0x7c00, 0x0000, 0x0001};
   for (int i = 0; i < 8; ++i) CHECK(half[i].bits == want[i]);
   CHECK(brain[3].bits == 0x3f81);
-  const std::int64_t big[] = {(std::int64_t{1} << 62) + (std::int64_t{1} << 54) + 1, -((std::int64_t{1} << 62) + (std::int64_t{1} << 54)), std::numeric_limits<std::int64_t>::min()};
+  const std::int64_t big[] = {(std::int64_t{1} << 62) + (std::int64_t{1} << 54) + 1, -((std::int64_t{1} << 62) + (std::int64_t{1} << 54)),
+                              std::numeric_limits<std::int64_t>::min()};
   convert(cpu_queue(), i64, bf16, big, brain, 3);
   CHECK(brain[0].bits == 0x5e81);  // just above a tie
   CHECK(brain[1].bits == 0xde80);  // a tie
@@ -196,7 +193,8 @@ TEST_CASE("copy: random strides and broadcasts, every pair of dtypes") {
 TEST_CASE("copy: transposed planes of every element size, whole tiles and not") {
   std::mt19937_64 engine(3);
   const auto check = [&]<class From, class To>(From, To) {
-    for (const auto& [rows, columns] : {std::pair<int, int>{8, 8}, {16, 128}, {31, 65}, {64, 64}, {100, 257}, {129, 130}, {7, 300}, {300, 9}, {517, 1100}}) {
+    for (const auto& [rows, columns] :
+         {std::pair<int, int>{8, 8}, {16, 128}, {31, 65}, {64, 64}, {100, 257}, {129, 130}, {7, 300}, {300, 9}, {517, 1100}}) {
       const Strided s = plane(rows, columns);
       check_copy<From, To>(s, samples<From>(reach(s, 1), rows % 3, engine), columns % 3);
     }

@@ -17,17 +17,16 @@ static_assert(kTolerance < 1e-6);
 
 constexpr float kInf = std::numeric_limits<float>::infinity(), kNan = std::numeric_limits<float>::quiet_NaN();
 
-template <class T>
-GradStats run(const Guarded<T>& g, double scale, Dtype round = f32) {
+template <class T> GradStats run(const Guarded<T>& g, double scale, Dtype round = f32) {
   GradStats stats;
   grad_stats(cpu_queue(), dtype_of<T>, g.data(), g.size(), scale, &stats, round);
   return stats;
 }
 
 // Against ref on the elements as they are loaded, scaled in f32.
-template <class T, class Round = T>
-void check_stats(const Guarded<T>& g, float scale, Dtype round = f32) {
-  CAPTURE(g.size()); CAPTURE(scale);
+template <class T, class Round = T> void check_stats(const Guarded<T>& g, float scale, Dtype round = f32) {
+  CAPTURE(g.size());
+  CAPTURE(scale);
   std::vector<float> loaded(g.size());
   for (std::int64_t i = 0; i < g.size(); ++i) loaded[i] = static_cast<float>(value(rounded<Round>(value(g[i]))));
   const GradStats want = ref::grad_stats(loaded.data(), g.size(), scale), got = run(g, value(scale), round);
@@ -38,8 +37,7 @@ void check_stats(const Guarded<T>& g, float scale, Dtype round = f32) {
   else CHECK_FALSE(std::isfinite(got.sum_squares));
 }
 
-template <class T>
-void check_all() {
+template <class T> void check_all() {
   for (const std::int64_t n : lengths({64, 65, 1000, 32768, 32769, 70001})) {
     Guarded<T> g(n, n % 3, Normals(static_cast<unsigned>(n)));
     check_stats(g, 1.0f);

@@ -33,8 +33,7 @@ template <class T> double tiny() { return format_info(dtype_of<T>).min_subnormal
 inline constexpr double kUnit32 = 0x1p-24;
 
 /// n elements that begin `offset` elements after a multiple of 64 bytes, between guard bytes that a kernel must not touch.
-template <class T>
-class Guarded {
+template <class T> class Guarded {
  public:
   explicit Guarded(std::int64_t n, std::int64_t offset = 0) : n_(n), bytes_(kGuard * 2 + (n + offset) * sizeof(T) + 64, kFill) {
     const auto address = reinterpret_cast<std::uintptr_t>(bytes_.data() + kGuard);
@@ -57,7 +56,8 @@ class Guarded {
   /// Nothing was written before the first or after the last element.
   bool intact() const {
     const auto filled = [](unsigned char b) { return b == kFill; };
-    return std::all_of(bytes_.begin(), bytes_.begin() + begin_, filled) && std::all_of(bytes_.begin() + begin_ + n_ * sizeof(T), bytes_.end(), filled);
+    return std::all_of(bytes_.begin(), bytes_.begin() + begin_, filled) &&
+           std::all_of(bytes_.begin() + begin_ + n_ * sizeof(T), bytes_.end(), filled);
   }
 
  private:
@@ -111,8 +111,7 @@ inline std::vector<std::int64_t> lengths(std::initializer_list<std::int64_t> mor
 }
 
 /// The derivative of f at x in the direction of its element i: Im f(x + ih) / h, exact to rounding because nothing is subtracted.
-template <class F>
-double complex_step(std::vector<std::complex<double>> x, std::int64_t i, F f) {
+template <class F> double complex_step(std::vector<std::complex<double>> x, std::int64_t i, F f) {
   constexpr double kStep = 0x1p-300;
   x[i] += std::complex<double>(0, kStep);
   return std::complex<double>(f(x)).imag() / kStep;

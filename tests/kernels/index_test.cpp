@@ -14,18 +14,17 @@ using namespace mezzo::kernels;
 
 namespace {
 
-template <class T>
-Guarded<T> samples(std::int64_t n, std::int64_t offset, unsigned seed) {
+template <class T> Guarded<T> samples(std::int64_t n, std::int64_t offset, unsigned seed) {
   Normals normal(seed, 3);
   Guarded<T> x(n, offset);
   for (std::int64_t i = 0; i < n; ++i) {
-    if constexpr (std::is_integral_v<T>) x[i] = static_cast<T>(static_cast<int>(normal() * 10)); else x[i] = rounded<T>(normal());
+    if constexpr (std::is_integral_v<T>) x[i] = static_cast<T>(static_cast<int>(normal() * 10));
+    else x[i] = rounded<T>(normal());
   }
   return x;
 }
 
-template <class I>
-Guarded<I> indices(std::int64_t n, std::int64_t below, unsigned seed) {
+template <class I> Guarded<I> indices(std::int64_t n, std::int64_t below, unsigned seed) {
   std::mt19937 engine(seed);
   std::uniform_int_distribution<std::int64_t> draw(0, below - 1);
   Guarded<I> index(n, 1);
@@ -33,11 +32,15 @@ Guarded<I> indices(std::int64_t n, std::int64_t below, unsigned seed) {
   return index;
 }
 
-template <class T, class I>
-void check_gather_scatter() {
-  struct Shape { std::int64_t outer, of, n, inner; };
-  for (const Shape& s : {Shape{1, 10, 0, 1}, {1, 1, 7, 1}, {3, 10, 33, 1}, {2, 5, 9, 7}, {2, 50, 3, 100}, {1, 1000, 20000, 1}, {1, 40, 300, 80}, {70, 3, 5, 1}}) {
-    CAPTURE(s.outer); CAPTURE(s.n); CAPTURE(s.inner);
+template <class T, class I> void check_gather_scatter() {
+  struct Shape {
+    std::int64_t outer, of, n, inner;
+  };
+  for (const Shape& s :
+       {Shape{1, 10, 0, 1}, {1, 1, 7, 1}, {3, 10, 33, 1}, {2, 5, 9, 7}, {2, 50, 3, 100}, {1, 1000, 20000, 1}, {1, 40, 300, 80}, {70, 3, 5, 1}}) {
+    CAPTURE(s.outer);
+    CAPTURE(s.n);
+    CAPTURE(s.inner);
     const std::int64_t count = s.outer * s.n * s.inner, size = s.outer * s.of * s.inner;
     const Guarded<T> table = samples<T>(size, 1, 5), src = samples<T>(count, 2, 6);
     const Guarded<I> index = indices<I>(count, s.of, 7);
@@ -70,11 +73,15 @@ void check_gather_scatter() {
   }
 }
 
-template <class From, class To, class I>
-void check_rows() {
-  struct Shape { std::int64_t n, v, c; };
-  for (const Shape& s : {Shape{0, 3, 5}, {1, 1, 1}, {5, 1, 33}, {17, 4, 64}, {300, 65, 100}, {500, 5000, 17}, {700, 50257, 8}, {260, 10, 768}, {40, 9, 257}}) {
-    CAPTURE(s.n); CAPTURE(s.v); CAPTURE(s.c);
+template <class From, class To, class I> void check_rows() {
+  struct Shape {
+    std::int64_t n, v, c;
+  };
+  for (const Shape& s :
+       {Shape{0, 3, 5}, {1, 1, 1}, {5, 1, 33}, {17, 4, 64}, {300, 65, 100}, {500, 5000, 17}, {700, 50257, 8}, {260, 10, 768}, {40, 9, 257}}) {
+    CAPTURE(s.n);
+    CAPTURE(s.v);
+    CAPTURE(s.c);
     const Guarded<I> ids = indices<I>(s.n, s.v, 3);
     const Guarded<From> table = samples<From>(s.v * s.c, 1, 4), dy = samples<From>(s.n * s.c, 2, 5);
     Guarded<To> y(s.n * s.c, 1), want_y(s.n * s.c, 1);

@@ -17,16 +17,18 @@ struct Sizes {
 };
 
 // Targets over the row, some of them ignored.
-template <class I>
-std::vector<I> make_targets(const Sizes& s) {
+template <class I> std::vector<I> make_targets(const Sizes& s) {
   std::vector<I> target(s.rows);
   for (std::int64_t r = 0; r < s.rows; ++r) target[r] = static_cast<I>(r % 5 == 3 ? kIgnore : (r * 7919 + s.v - 1) % s.v);
   return target;
 }
 
-template <class T, class To, class I>
-void check_cross_entropy(const Sizes& s, bool scaled) {
-  CAPTURE(s.rows); CAPTURE(s.v); CAPTURE(s.ld); CAPTURE(s.offset); CAPTURE(scaled);
+template <class T, class To, class I> void check_cross_entropy(const Sizes& s, bool scaled) {
+  CAPTURE(s.rows);
+  CAPTURE(s.v);
+  CAPTURE(s.ld);
+  CAPTURE(s.offset);
+  CAPTURE(scaled);
   const Guarded<T> x(s.rows * s.ld, s.offset, Normals(static_cast<unsigned>(s.v), 3));
   const std::vector<I> target = make_targets<I>(s);
   const std::vector<double> x64 = x.values();
@@ -53,15 +55,16 @@ void check_cross_entropy(const Sizes& s, bool scaled) {
   std::vector<float> scales = scale;
   for (std::size_t r = 0; scaled && r < scales.size(); ++r) scales[r] = 0.01f * static_cast<float>(r) - 0.3f;
   Guarded<To> dx(s.rows * s.ld, s.offset);
-  cross_entropy_backward(cpu_queue(), dtype_of<T>, dtype_of<To>, dtype_of<I>, x.data(), target.data(), lse.data(), scales.data(), scaled ? 1 : 0, dx.data(),
-                         s.rows, s.v, kIgnore, s.ld);
+  cross_entropy_backward(cpu_queue(), dtype_of<T>, dtype_of<To>, dtype_of<I>, x.data(), target.data(), lse.data(), scales.data(), scaled ? 1 : 0,
+                         dx.data(), s.rows, s.v, kIgnore, s.ld);
   std::vector<double> want(s.rows * s.ld, 0), tolerance(s.rows * s.ld, 0);
   for (std::int64_t r = 0; r < s.rows; ++r) {
     if (target[r] == kIgnore) continue;
     const double factor = value(scales[scaled ? r : 0]);
     ref::cross_entropy_backward(x64.data() + r * s.ld, static_cast<std::int64_t>(target[r]), value(lse[r]), factor, want.data() + r * s.ld, s.v);
     for (std::int64_t i = 0; i < s.v; ++i) {
-      const double p = std::exp(x64[r * s.ld + i] - value(lse[r])), hot = i == target[r] ? 1 : 0, distance = std::abs(x64[r * s.ld + i] - value(lse[r]));
+      const double p = std::exp(x64[r * s.ld + i] - value(lse[r])), hot = i == target[r] ? 1 : 0,
+                   distance = std::abs(x64[r * s.ld + i] - value(lse[r]));
       const double exact = std::abs(want[r * s.ld + i]);
       tolerance[r * s.ld + i] = std::abs(factor) * kUnit32 * (p * (distance + 8) + hot) + unit<To>() * exact + 2 * kUnit32 * exact + tiny<To>();
     }
@@ -69,15 +72,14 @@ void check_cross_entropy(const Sizes& s, bool scaled) {
   check_close("dx", dx, want, [&](std::int64_t i) { return tolerance[i]; });
   if constexpr (std::is_same_v<T, To>) {
     Guarded<T> in_place = x;
-    cross_entropy_backward(cpu_queue(), dtype_of<T>, dtype_of<T>, dtype_of<I>, in_place.data(), target.data(), lse.data(), scales.data(), scaled ? 1 : 0,
-                           in_place.data(), s.rows, s.v, kIgnore, s.ld);
+    cross_entropy_backward(cpu_queue(), dtype_of<T>, dtype_of<T>, dtype_of<I>, in_place.data(), target.data(), lse.data(), scales.data(),
+                           scaled ? 1 : 0, in_place.data(), s.rows, s.v, kIgnore, s.ld);
     CHECK(in_place.same_bits(dx));
     CHECK(in_place.intact());
   }
 }
 
-template <class T, class To>
-void check_all() {
+template <class T, class To> void check_all() {
   for (const std::int64_t v : lengths({64, 65, 127, 1000, 5001})) {
     if (v == 0) continue;
     check_cross_entropy<T, To, std::int64_t>({6, v, v, v % 3}, v % 2);
@@ -159,9 +161,8 @@ TEST_CASE("ref: the backward of cross-entropy is the derivative of the forward")
     const auto forward = ref::cross_entropy(x.data(), target, kV);
     ref::cross_entropy_backward(x.data(), target, forward.lse, 0.75, dx.data(), kV);
     for (std::int64_t i = 0; i < kV; ++i) {
-      const double slope = complex_step({x.begin(), x.end()}, i, [&](const std::vector<std::complex<double>>& z) {
-        return 0.75 * ref::cross_entropy(z.data(), target, kV).loss;
-      });
+      const double slope = complex_step(
+          {x.begin(), x.end()}, i, [&](const std::vector<std::complex<double>>& z) { return 0.75 * ref::cross_entropy(z.data(), target, kV).loss; });
       CHECK(dx[i] == doctest::Approx(slope).epsilon(1e-13));
     }
   }

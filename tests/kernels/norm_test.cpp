@@ -19,9 +19,15 @@ struct Case {
   double mean = 0;
 };
 
-template <class T, class W>
-void check_norm(const Case& k) {
-  CAPTURE(k.rms); CAPTURE(k.w); CAPTURE(k.b); CAPTURE(k.rows); CAPTURE(k.c); CAPTURE(k.offset); CAPTURE(k.dres); CAPTURE(k.in_place);
+template <class T, class W> void check_norm(const Case& k) {
+  CAPTURE(k.rms);
+  CAPTURE(k.w);
+  CAPTURE(k.b);
+  CAPTURE(k.rows);
+  CAPTURE(k.c);
+  CAPTURE(k.offset);
+  CAPTURE(k.dres);
+  CAPTURE(k.in_place);
   const std::int64_t n = k.rows * k.c;
   Normals normal(static_cast<unsigned>(13 * k.c + k.rows));
   const Guarded<T> x(n, k.offset, Normals(static_cast<unsigned>(k.c), 1, k.mean)), dy(n, k.offset, normal), dres(n, k.offset, normal);
@@ -97,8 +103,7 @@ void check_norm(const Case& k) {
   CHECK(alone.same_bits(dx));
 }
 
-template <class T>
-void check_all() {
+template <class T> void check_all() {
   for (const bool rms : {false, true}) {
     for (const std::int64_t c : lengths({64, 65, 100, 384, 1600, 5003})) {
       if (c == 0) continue;
@@ -128,12 +133,17 @@ TEST_CASE("layer_norm: a mean a thousand times the deviation does not drown the 
 TEST_CASE("layer_norm: f64 keeps f64 statistics and sums") {
   constexpr std::int64_t kRows = 37, kC = 11;
   Normals normal(9);
-  const auto make = [&](std::int64_t n) { std::vector<double> v(n); for (double& e : v) e = normal(); return v; };
+  const auto make = [&](std::int64_t n) {
+    std::vector<double> v(n);
+    for (double& e : v) e = normal();
+    return v;
+  };
   const std::vector<double> x = make(kRows * kC), dy = make(kRows * kC), w = make(kC), b = make(kC);
-  std::vector<double> y(kRows * kC), dx(kRows * kC), mean(kRows), rstd(kRows), dw(kC), db(kC), want_y(kRows * kC), want_dx(kRows * kC), want_dw(kC), want_db(kC);
+  std::vector<double> y(kRows * kC), dx(kRows * kC), mean(kRows), rstd(kRows), dw(kC), db(kC), want_y(kRows * kC), want_dx(kRows * kC), want_dw(kC),
+      want_db(kC);
   layer_norm(cpu_queue(), false, f64, f64, x.data(), w.data(), b.data(), y.data(), mean.data(), rstd.data(), kRows, kC, kEps);
-  layer_norm_backward(cpu_queue(), false, f64, f64, x.data(), w.data(), mean.data(), rstd.data(), dy.data(), nullptr, dx.data(), dw.data(), db.data(), false,
-                      kRows, kC);
+  layer_norm_backward(cpu_queue(), false, f64, f64, x.data(), w.data(), mean.data(), rstd.data(), dy.data(), nullptr, dx.data(), dw.data(), db.data(),
+                      false, kRows, kC);
   for (std::int64_t r = 0; r < kRows; ++r) {
     const auto stats = ref::layer_norm(false, x.data() + r * kC, w.data(), b.data(), want_y.data() + r * kC, kC, kEps);
     ref::layer_norm_backward<double>(false, x.data() + r * kC, w.data(), stats, dy.data() + r * kC, nullptr, want_dx.data() + r * kC, want_dw.data(),
@@ -158,8 +168,8 @@ TEST_CASE("layer_norm: a NaN or Inf spoils its own row only, in y and dx") {
     x[2 * kC + 36] = bad;
     Guarded<float> y(kRows * kC), dx(kRows * kC), mean(kRows), rstd(kRows), dw(kC), db(kC);
     layer_norm(cpu_queue(), false, f32, f32, x.data(), w.data(), nullptr, y.data(), mean.data(), rstd.data(), kRows, kC, kEps);
-    layer_norm_backward(cpu_queue(), false, f32, f32, x.data(), w.data(), mean.data(), rstd.data(), dy.data(), nullptr, dx.data(), dw.data(), db.data(), false,
-                        kRows, kC);
+    layer_norm_backward(cpu_queue(), false, f32, f32, x.data(), w.data(), mean.data(), rstd.data(), dy.data(), nullptr, dx.data(), dw.data(),
+                        db.data(), false, kRows, kC);
     for (std::int64_t i = 0; i < kRows * kC; ++i) {
       CHECK(std::isnan(y[i]) == (i / kC == 2));
       CHECK(std::isnan(dx[i]) == (i / kC == 2));

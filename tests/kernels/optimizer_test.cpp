@@ -43,8 +43,7 @@ std::vector<Update> rules() {
   return {adamw(7), coupled, plain, low_beta, sgd(0, false, true), no_decay, sgd(0.9, false, true), sgd(0.9, false, false), sgd(0.9, true, false)};
 }
 
-template <class T>
-T half_away(float x) {  // by the definition, on the two neighbours in T
+template <class T> T half_away(float x) {  // by the definition, on the two neighbours in T
   if (!std::isfinite(x)) return T(x);
   const T nearest(x);
   const double got = value(nearest), exact = value(x);
@@ -55,21 +54,28 @@ T half_away(float x) {  // by the definition, on the two neighbours in T
 }
 
 // One parameter's arrays; w_low is the copy of an f32 weight or the weight of a master.
-template <class G, class Low>
-struct Arrays {
+template <class G, class Low> struct Arrays {
   Guarded<float> truth, m, v;
   Guarded<Low> low;
   Guarded<G> g;
   Arrays(std::int64_t n, std::int64_t offset)
-      : truth(n, offset, Normals(1)), m(n, offset, Normals(2, 0.1)), v(n, offset, [normal = Normals(3)]() mutable { return std::abs(normal()) * 1e-2; }),
-        low(n, offset), g(n, offset, Normals(4, 8)) {
+      : truth(n, offset, Normals(1)),
+        m(n, offset, Normals(2, 0.1)),
+        v(n, offset, [normal = Normals(3)]() mutable { return std::abs(normal()) * 1e-2; }),
+        low(n, offset),
+        g(n, offset, Normals(4, 8)) {
     for (std::int64_t i = 0; i < n; i += 11) g[i] = rounded<G>(0), m[i] = 0, v[i] = 0;
   }
 };
 
-template <class G, class Low>
-void check_update(Update u, Store store, std::int64_t n, std::int64_t offset, bool round_g, bool away) {
-  CAPTURE(static_cast<int>(u.rule)); CAPTURE(static_cast<int>(store)); CAPTURE(n); CAPTURE(offset); CAPTURE(round_g); CAPTURE(away); CAPTURE(u.momentum);
+template <class G, class Low> void check_update(Update u, Store store, std::int64_t n, std::int64_t offset, bool round_g, bool away) {
+  CAPTURE(static_cast<int>(u.rule));
+  CAPTURE(static_cast<int>(store));
+  CAPTURE(n);
+  CAPTURE(offset);
+  CAPTURE(round_g);
+  CAPTURE(away);
+  CAPTURE(u.momentum);
   Arrays<G, Low> a(n, offset);
   const Arrays<G, Low> before = a;
   u.store = store, u.n = n, u.low = dtype_of<Low>, u.g = a.g.data(), u.g_dtype = dtype_of<G>, u.round_g = round_g, u.copy_half_away = away;
@@ -109,8 +115,7 @@ void check_update(Update u, Store store, std::int64_t n, std::int64_t offset, bo
   CHECK((a.m.intact() && a.v.intact() && a.low.intact() && a.g.same_bits(before.g)));
 }
 
-template <class G, class Low>
-void check_all(const Update& rule, std::int64_t n, std::int64_t offset) {
+template <class G, class Low> void check_all(const Update& rule, std::int64_t n, std::int64_t offset) {
   for (const Store store : {Store::f32, Store::master}) {
     for (const bool away : {false, true}) {
       check_update<G, Low>(rule, store, n, offset, false, away);
@@ -167,8 +172,7 @@ TEST_CASE("update: f64 weights take an f64 step") {
 namespace {
 
 // Every value of Low, the middle to its neighbour, and the f32 on either side of the middle, through a step that changes nothing.
-template <class Low>
-void check_half_away() {
+template <class Low> void check_half_away() {
   std::vector<float> values{std::numeric_limits<float>::quiet_NaN(), -std::numeric_limits<float>::quiet_NaN(), std::bit_cast<float>(0x7f800001u),
                             std::bit_cast<float>(0x7fffffffu)};
   for (std::uint32_t bits = 0; bits < 0x10000; ++bits) {
@@ -206,7 +210,9 @@ void check_half_away() {
   CHECK(wrong == 0);
   CHECK(wrong_even == 0);
   CHECK(ties > 30000);  // every second middle
-  CHECK(std::equal(values.begin() + 4, values.end(), master.begin() + 4, [](float a, float b) { return std::bit_cast<std::uint32_t>(a) == std::bit_cast<std::uint32_t>(b) || (std::isnan(a) && std::isnan(b)); }));
+  CHECK(std::equal(values.begin() + 4, values.end(), master.begin() + 4, [](float a, float b) {
+    return std::bit_cast<std::uint32_t>(a) == std::bit_cast<std::uint32_t>(b) || (std::isnan(a) && std::isnan(b));
+  }));
 }
 
 }  // namespace
@@ -228,7 +234,8 @@ TEST_CASE("update: steps of PyTorch's optimizers") {
   const auto cases = nlohmann::json::parse(file.metadata().at("cases"));
   for (const auto& [name, options] : cases.items()) {
     for (const std::string param : {"weight", "bias"}) {
-      CAPTURE(name); CAPTURE(param);
+      CAPTURE(name);
+      CAPTURE(param);
       std::vector<float> w = tensor("init." + param);
       const std::vector<float> gradients = tensor("grad." + param), wanted = tensor(name + "." + param);
       const std::size_t n = w.size(), steps = gradients.size() / n;

@@ -26,8 +26,7 @@ double normal_number(std::uint64_t offset, std::int64_t i) {
 
 template <class T> T from_f32(float x) { return static_cast<T>(x); }
 
-template <class T>
-void check_uniform_normal() {
+template <class T> void check_uniform_normal() {
   for (const std::uint64_t offset : kOffsets) {
     for (const std::int64_t n : lengths({1023, 1024, 1025, 40'003})) {
       CAPTURE(n);
@@ -39,7 +38,8 @@ void check_uniform_normal() {
         const T want_u = from_f32<T>(philox::uniform(word(offset, i)));
         const double exact = 0.02 * normal_number(offset, i) + 0.25;
         T want_z;
-        if constexpr (std::is_same_v<T, double>) want_z = exact; else want_z = from_f32<T>(static_cast<float>(exact));
+        if constexpr (std::is_same_v<T, double>) want_z = exact;
+        else want_z = from_f32<T>(static_cast<float>(exact));
         all = all && std::memcmp(&u[i], &want_u, sizeof(T)) == 0 && std::memcmp(&z[i], &want_z, sizeof(T)) == 0;
       }
       CHECK(all);
@@ -48,11 +48,11 @@ void check_uniform_normal() {
   }
 }
 
-template <class T>
-void check_dropout() {
+template <class T> void check_dropout() {
   for (const double p : {0.0, 0.1, 0.5, 0.75, 1 - 0x1p-24, 1.0, 0x1p-24, 0x1.8p-24}) {
     for (const std::int64_t n : lengths({1023, 1024, 1025, 40'003})) {
-      CAPTURE(p); CAPTURE(n);
+      CAPTURE(p);
+      CAPTURE(n);
       const Guarded<T> x(n, n % 3, Normals(static_cast<unsigned>(n)));
       Guarded<T> y(n, n % 4), in_place = x;
       dropout(cpu_queue(), dtype_of<T>, x.data(), y.data(), n, p, kSeed, 77);

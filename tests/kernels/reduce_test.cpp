@@ -15,14 +15,17 @@ using namespace mezzo::kernels;
 
 namespace {
 
-struct Shape { std::int64_t outer, n, inner; };
+struct Shape {
+  std::int64_t outer, n, inner;
+};
 
 // Contiguous runs and columns, shorter and longer than chunks, strips and vectors, narrow and wide.
 std::vector<Shape> shapes() {
   std::vector<Shape> all;
   for (const std::int64_t n : lengths({63, 64, 65, 1000, 4096, 4097, 9000})) all.push_back({3, n, 1});
   for (const std::int64_t inner : {1, 2, 3, 5, 15, 16, 17, 31, 63, 64, 65, 100, 768, 1025}) {
-    for (const std::int64_t n : {0, 1, 2, 3, 4, 5, 7, 70, 300}) all.push_back({inner < 100 ? 2 : 1, inner < 500 ? n : std::min<std::int64_t>(n, 70), inner});
+    for (const std::int64_t n : {0, 1, 2, 3, 4, 5, 7, 70, 300})
+      all.push_back({inner < 100 ? 2 : 1, inner < 500 ? n : std::min<std::int64_t>(n, 70), inner});
   }
   all.push_back({1, 40000, 3});
   all.push_back({1, 100000, 1});
@@ -35,13 +38,13 @@ std::vector<Shape> shapes() {
 // Relative to the sum of sizes. Along a run one lane of the weakest target adds a quarter of a chunk of 4096, then lanes and partial results
 // are joined; along rows 1 in 4 rows is added to the accumulator, of 256 rows or as many as make 65536 elements.
 double sum_bound(const Shape& s) {
-  const double chain = s.inner == 1 ? std::min<std::int64_t>(s.n, 4096) / 4.0 + 10
-                                    : std::min<double>(static_cast<double>(s.n), std::max<double>(256, 65536.0 / static_cast<double>(s.inner))) / 4 + 10;
+  const double chain = s.inner == 1
+                           ? std::min<std::int64_t>(s.n, 4096) / 4.0 + 10
+                           : std::min<double>(static_cast<double>(s.n), std::max<double>(256, 65536.0 / static_cast<double>(s.inner))) / 4 + 10;
   return (chain + 20) * kUnit32;
 }
 
-template <Reduce op>
-double definition(const std::vector<double>& x, const Shape& s, std::int64_t o, std::int64_t i, double* size) {
+template <Reduce op> double definition(const std::vector<double>& x, const Shape& s, std::int64_t o, std::int64_t i, double* size) {
   long double sum = op == Reduce::prod ? 1 : op == Reduce::amax ? -std::numeric_limits<double>::infinity() : 0, magnitude = 0;
   for (std::int64_t k = 0; k < s.n; ++k) {
     const double v = x[static_cast<std::size_t>((o * s.n + k) * s.inner + i)];
@@ -54,10 +57,11 @@ double definition(const std::vector<double>& x, const Shape& s, std::int64_t o, 
   return static_cast<double>(sum);
 }
 
-template <class From, class To>
-void check_reduce() {
+template <class From, class To> void check_reduce() {
   for (const Shape& s : shapes()) {
-    CAPTURE(s.outer); CAPTURE(s.n); CAPTURE(s.inner);
+    CAPTURE(s.outer);
+    CAPTURE(s.n);
+    CAPTURE(s.inner);
     Normals normal(static_cast<unsigned>(s.n * 7 + s.inner), s.n > 50 ? 0.02 : 0.5, 1);  // products stay normal
     const Guarded<From> x(s.outer * s.n * s.inner, s.n % 3, normal);
     const std::vector<double> values = x.values();
@@ -77,7 +81,8 @@ void check_reduce() {
                                     : which == Reduce::amax      ? 2 * kUnit32
                                                                  : sum_bound(s);
             tolerance.push_back(size * scale * f32_part + unit<To>() * std::abs(want.back()) + tiny<To>());
-            if (std::abs(want.back()) > format_info(dtype_of<To>).max * (1 + unit<To>())) want.back() = std::copysign(std::numeric_limits<double>::infinity(), want.back());
+            if (std::abs(want.back()) > format_info(dtype_of<To>).max * (1 + unit<To>()))
+              want.back() = std::copysign(std::numeric_limits<double>::infinity(), want.back());
           }
         }
         check_close("reduce", y, want, [&](std::int64_t i) { return tolerance[static_cast<std::size_t>(i)]; });
@@ -86,8 +91,7 @@ void check_reduce() {
   }
 }
 
-template <class T>
-void check_threads(std::int64_t n, FunctionRef<void(T*)> run) {
+template <class T> void check_threads(std::int64_t n, FunctionRef<void(T*)> run) {
   Guarded<T> first(n);
   const int before = num_threads();
   for (const int threads : {1, 2, 3, 5}) {
@@ -100,10 +104,11 @@ void check_threads(std::int64_t n, FunctionRef<void(T*)> run) {
   set_num_threads(before);
 }
 
-template <class From, class To>
-void check_cumsum() {
-  for (const Shape& s : {Shape{1, 0, 1}, {3, 1, 1}, {3, 7, 1}, {2, 1023, 1}, {2, 1024, 1}, {1, 5000, 1}, {300, 33, 1}, {2, 40, 3}, {1, 17, 1025}, {3, 100, 64}}) {
-    CAPTURE(s.n); CAPTURE(s.inner);
+template <class From, class To> void check_cumsum() {
+  for (const Shape& s :
+       {Shape{1, 0, 1}, {3, 1, 1}, {3, 7, 1}, {2, 1023, 1}, {2, 1024, 1}, {1, 5000, 1}, {300, 33, 1}, {2, 40, 3}, {1, 17, 1025}, {3, 100, 64}}) {
+    CAPTURE(s.n);
+    CAPTURE(s.inner);
     const Guarded<From> x(s.outer * s.n * s.inner, 1, Normals(static_cast<unsigned>(s.n), 1));
     for (const bool reverse : {false, true}) {
       Guarded<To> y(s.outer * s.n * s.inner, 2);
@@ -119,7 +124,9 @@ void check_cumsum() {
           }
         }
       }
-      const double chain = std::is_same_v<From, double> ? static_cast<double>(s.n) * 0x1p-53 : (static_cast<double>(std::min<std::int64_t>(s.n, 1024)) / (s.inner == 1 ? 4 : 1) + 8) * kUnit32;
+      const double chain = std::is_same_v<From, double>
+                               ? static_cast<double>(s.n) * 0x1p-53
+                               : (static_cast<double>(std::min<std::int64_t>(s.n, 1024)) / (s.inner == 1 ? 4 : 1) + 8) * kUnit32;
       check_close("cumsum", y, want, [&](std::int64_t i) { return chain * size[i] + unit<To>() * std::abs(want[i]) + tiny<To>(); });
     }
   }

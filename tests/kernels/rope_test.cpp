@@ -24,9 +24,12 @@ std::vector<float> frequencies(std::int64_t d) {
   return f;
 }
 
-template <class T>
-void check_rope(const Case& k) {
-  CAPTURE(k.rows); CAPTURE(k.t); CAPTURE(k.heads); CAPTURE(k.d); CAPTURE(k.interleaved);
+template <class T> void check_rope(const Case& k) {
+  CAPTURE(k.rows);
+  CAPTURE(k.t);
+  CAPTURE(k.heads);
+  CAPTURE(k.d);
+  CAPTURE(k.interleaved);
   const std::int64_t n = k.rows * k.heads * k.d;
   const std::vector<float> inv_freq = frequencies(k.d);
   const Guarded<T> x(n, 1, Normals(static_cast<unsigned>(k.d)));
@@ -37,7 +40,8 @@ void check_rope(const Case& k) {
   std::vector<double> want(n);
   for (std::int64_t r = 0; r < k.rows; ++r) {
     for (std::int64_t h = r * k.heads; h < (r + 1) * k.heads; ++h) {
-      ref::rope(x64.data() + h * k.d, want.data() + h * k.d, inv_freq.data(), k.positions.empty() ? r % k.t : k.positions[r % k.t], k.d, k.interleaved, k.sign);
+      ref::rope(x64.data() + h * k.d, want.data() + h * k.d, inv_freq.data(), k.positions.empty() ? r % k.t : k.positions[r % k.t], k.d,
+                k.interleaved, k.sign);
     }
   }
   // cos and sin rounded to f32, two products and a sum; |a| + |b| of the pair is at most twice the norm of the head's largest element.

@@ -20,9 +20,11 @@ double exp_error(const std::vector<double>& x) {
   return (*hi - *lo + 8) * kUnit32;
 }
 
-template <class From, class To>
-void check_forward(bool log, std::int64_t rows, std::int64_t c, std::int64_t offset) {
-  CAPTURE(log); CAPTURE(rows); CAPTURE(c); CAPTURE(offset);
+template <class From, class To> void check_forward(bool log, std::int64_t rows, std::int64_t c, std::int64_t offset) {
+  CAPTURE(log);
+  CAPTURE(rows);
+  CAPTURE(c);
+  CAPTURE(offset);
   const Guarded<From> x(rows * c, offset, Normals(static_cast<unsigned>(7 * c + rows), 3));
   Guarded<To> y(rows * c, offset);
   softmax(cpu_queue(), log, dtype_of<From>, dtype_of<To>, x.data(), y.data(), rows, c);
@@ -35,9 +37,11 @@ void check_forward(bool log, std::int64_t rows, std::int64_t c, std::int64_t off
   });
 }
 
-template <class From, class To>
-void check_backward(bool log, std::int64_t rows, std::int64_t c, std::int64_t offset) {
-  CAPTURE(log); CAPTURE(rows); CAPTURE(c); CAPTURE(offset);
+template <class From, class To> void check_backward(bool log, std::int64_t rows, std::int64_t c, std::int64_t offset) {
+  CAPTURE(log);
+  CAPTURE(rows);
+  CAPTURE(c);
+  CAPTURE(offset);
   Normals normal(static_cast<unsigned>(11 * c + rows));
   std::vector<double> x(rows * c), exact(rows * c);
   for (double& v : x) v = normal();
@@ -60,8 +64,7 @@ void check_backward(bool log, std::int64_t rows, std::int64_t c, std::int64_t of
   });
 }
 
-template <class From, class To>
-void check_all() {
+template <class From, class To> void check_all() {
   for (const bool log : {false, true}) {
     for (const std::int64_t c : lengths({64, 65, 127, 1000, 4099})) {
       for (const std::int64_t rows : {1, 3}) {
@@ -111,7 +114,8 @@ TEST_CASE("softmax: f64 is computed in f64") {
 TEST_CASE("softmax: -inf entries are exact zeros; +Inf, NaN and rows of -inf give NaN") {
   for (const std::int64_t c : {3, 16, 17, 40, 2100}) {
     for (const std::int64_t at : {std::int64_t{0}, c / 2, c - 1}) {
-      CAPTURE(c); CAPTURE(at);
+      CAPTURE(c);
+      CAPTURE(at);
       Guarded<float> x(c, 1, Normals(5));
       Guarded<float> y(c, 1), log_y(c, 1);
       const auto run = [&] {

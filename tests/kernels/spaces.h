@@ -18,8 +18,7 @@ namespace mezzo::test {
 using Offsets = std::array<std::int64_t, 4>;
 
 /// f(offsets) for every element, the last dim fastest.
-template <class F>
-void walk(const kernels::Strided& s, F f) {
+template <class F> void walk(const kernels::Strided& s, F f) {
   std::vector<std::int64_t> index(static_cast<std::size_t>(s.dims), 0);
   for (std::int64_t i = 0, n = s.numel(); i < n; ++i) {
     Offsets offsets{};

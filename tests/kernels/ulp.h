@@ -13,16 +13,14 @@
 namespace mezzo::test {
 
 /// The distance between neighbouring numbers of T around x.
-template <class T>
-double ulp(double x) {
+template <class T> double ulp(double x) {
   const FormatInfo f = format_info(dtype_of<T>);
   const double magnitude = std::min(std::abs(x), f.max);
   return magnitude < f.min_normal ? f.min_subnormal : std::ldexp(f.epsilon, std::ilogb(magnitude));
 }
 
 /// |got - want| in ulps of T at want. Inf counts as the number after the largest; NaN only matches NaN, a wanted Inf only itself.
-template <class T>
-double error_in_ulps(T got, double want) {
+template <class T> double error_in_ulps(T got, double want) {
   constexpr double kWrong = std::numeric_limits<double>::infinity();
   const double beyond = format_info(dtype_of<T>).max + ulp<T>(format_info(dtype_of<T>).max);
   double g = value(got);

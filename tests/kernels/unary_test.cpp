@@ -15,18 +15,20 @@ using namespace mezzo::kernels;
 
 namespace {
 
-constexpr const char* kNames[] = {"neg", "abs", "exp", "log", "sqrt", "rsqrt", "tanh", "sigmoid", "relu", "silu", "gelu", "gelu_tanh", "softplus", "sin", "cos"};
+constexpr const char* kNames[] = {"neg",  "abs",  "exp",  "log",       "sqrt",     "rsqrt", "tanh", "sigmoid",
+                                  "relu", "silu", "gelu", "gelu_tanh", "softplus", "sin",   "cos"};
 static_assert(std::size(kNames) == static_cast<std::size_t>(Unary::count));
 
-template <class F>
-void for_each_unary(F f) {
+template <class F> void for_each_unary(F f) {
   for (int i = 0; i < static_cast<int>(Unary::count); ++i) with_constant(static_cast<Unary>(i), [&](auto which) { f(which, kNames[i]); });
 }
 
 // Errors that the f32 arithmetic may make, in ulps: half an ulp for each rounding on the way that is not exact, and the polynomials' part.
 double f32_bound(Unary op, double x) {
   switch (op) {
-    case Unary::neg: case Unary::abs: case Unary::relu: return 0;
+    case Unary::neg:
+    case Unary::abs:
+    case Unary::relu: return 0;
     case Unary::sqrt: return 0.5;
     case Unary::exp: return 1.1;
     case Unary::log: return 1;
@@ -35,7 +37,8 @@ double f32_bound(Unary op, double x) {
     case Unary::sigmoid: return 2.6;
     case Unary::silu: return 3.1;
     case Unary::gelu: return 8;
-    case Unary::gelu_tanh: return 4 + 3 * std::min(110.0, std::abs(ref::kGeluLinear * x + ref::kGeluCubic * x * x * x));  // exp's argument is itself rounded
+    case Unary::gelu_tanh:
+      return 4 + 3 * std::min(110.0, std::abs(ref::kGeluLinear * x + ref::kGeluCubic * x * x * x));  // exp's argument is itself rounded
     case Unary::softplus: return 3;
     default: return 0.501;  // sin, cos: f64 inside
   }
@@ -51,7 +54,7 @@ std::vector<float> f32_sample() {
   std::vector<float> x;
   for (std::uint64_t bits = 0; bits < (std::uint64_t{1} << 32); bits += 40009) x.push_back(std::bit_cast<float>(static_cast<std::uint32_t>(bits)));
   for (int i = 0; i < 200000; ++i) x.push_back(-110 + 220.0f * static_cast<float>(i) / 200000);  // where the exponentials live
-  for (int i = 0; i < 50000; ++i) x.push_back(static_cast<float>(i) * 0x1.921fb6p0f);             // near zeros of sin and cos
+  for (int i = 0; i < 50000; ++i) x.push_back(static_cast<float>(i) * 0x1.921fb6p0f);            // near zeros of sin and cos
   for (std::uint32_t exponent = 0; exponent < 256; ++exponent) {
     for (std::uint32_t mantissa : {0u, 1u, 0x3504f3u, 0x3504f4u, 0x400000u, 0x7fffffu}) {
       for (std::uint32_t sign : {0u, 1u}) x.push_back(std::bit_cast<float>(sign << 31 | exponent << 23 | mantissa));
@@ -61,8 +64,7 @@ std::vector<float> f32_sample() {
 }
 
 // Every value of a 16-bit format, an f32 sample otherwise.
-template <class T>
-Guarded<T> all_values() {
+template <class T> Guarded<T> all_values() {
   if constexpr (sizeof(T) == 2) {
     Guarded<T> x(65536, 1);
     for (int i = 0; i < 65536; ++i) x[i].bits = static_cast<std::uint16_t>(i);
@@ -76,13 +78,11 @@ Guarded<T> all_values() {
 }
 
 // The error in ulps of T that is allowed when f32 arithmetic errs by `f32_ulps`: that, and one rounding.
-template <class T>
-double bound(double want, double f32_ulps) {
+template <class T> double bound(double want, double f32_ulps) {
   return sizeof(T) == 4 ? std::max(f32_ulps, 1e-9) : 0.5 + 1e-9 + f32_ulps * ulp<float>(want) / ulp<T>(want);
 }
 
-template <class T>
-void check_forward() {
+template <class T> void check_forward() {
   const Guarded<T> x = all_values<T>();
   for_each_unary([&](auto which, const char* op) {
     Guarded<T> y(x.size(), 3);
@@ -94,7 +94,8 @@ void check_forward() {
       const double f32_ulps = f32_bound(which, in) + (std::abs(want) < 0x1p-120 ? subnormal_error(which, in) / ulp<float>(want) : 0);
       allowed.look(error == 0 ? 0 : error / bound<T>(want, f32_ulps), in, value(y[i]), want);
     }
-    std::printf("%-4s %-4s %-9s worst %s\n", std::string(name(active_isa())).c_str(), std::string(name(dtype_of<T>)).c_str(), op, ulps.text().c_str());
+    std::printf("%-4s %-4s %-9s worst %s\n", std::string(name(active_isa())).c_str(), std::string(name(dtype_of<T>)).c_str(), op,
+                ulps.text().c_str());
     CHECK_MESSAGE(allowed.error() <= 1, std::string(op), " ", name(dtype_of<T>), ": share of the bound ", allowed.text());
     CHECK(y.intact());
   });
@@ -103,7 +104,9 @@ void check_forward() {
 // Whether a derivative that is taken from the output can meet this output.
 bool possible(Unary op, double s) {
   switch (op) {
-    case Unary::exp: case Unary::rsqrt: case Unary::relu: return !(s < 0);
+    case Unary::exp:
+    case Unary::rsqrt:
+    case Unary::relu: return !(s < 0);
     case Unary::sqrt: return !(s < 0) && !(s > 0x1p64 && std::isfinite(s));
     case Unary::tanh: return !(std::abs(s) > 1);
     case Unary::sigmoid: return !(s < 0) && !(s > 1);
@@ -130,13 +133,13 @@ double slope_bound(Unary op, double s) {
   switch (op) {
     case Unary::gelu: return 12;
     case Unary::gelu_tanh: return 8 + 4 * std::min(110.0, std::abs(ref::kGeluLinear * s + ref::kGeluCubic * s * s * s));
-    case Unary::silu: case Unary::softplus: return 8;
+    case Unary::silu:
+    case Unary::softplus: return 8;
     default: return 4;
   }
 }
 
-template <class T>
-void check_backward() {
+template <class T> void check_backward() {
   const Guarded<T> s = all_values<T>();
   const Guarded<T> dy(s.size(), 2, Normals(5));
   for_each_unary([&](auto which, const char* op) {
@@ -147,7 +150,8 @@ void check_backward() {
       if (!possible(which, value(s[i]))) continue;
       const double in = value(s[i]), slope = value(dy[i]), want = ref::unary_backward<which()>(in, slope);
       const double size = std::max(std::abs(want), slope_size(which, in) * std::abs(slope)) * slope_bound(which, in) * kUnit32;
-      const double far = std::min(std::abs(in), 110.0), near = std::min(far, 20.0), factor = which == Unary::gelu_tanh ? near * (2 + near * near / 4) : far;
+      const double far = std::min(std::abs(in), 110.0), near = std::min(far, 20.0),
+                   factor = which == Unary::gelu_tanh ? near * (2 + near * near / 4) : far;
       const double subnormal = 0x1p-149 * (4 + std::abs(slope) * (4 + factor));  // of intermediate results
       const double tolerance = size + subnormal + (sizeof(T) == 2 ? ulp<T>(want) / 2 : 0);
       const double error = error_in_ulps(dx[i], want);
@@ -159,8 +163,7 @@ void check_backward() {
 }
 
 // Short and misaligned: the same bits as in the middle of a long array, nothing written outside; and in place.
-template <class T>
-void check_tails() {
+template <class T> void check_tails() {
   Normals normal(3, 2);
   const Guarded<T> x(512, 0, normal), dy(512, 0, normal);
   for_each_unary([&](auto which, const char* op) {
@@ -183,8 +186,7 @@ void check_tails() {
   });
 }
 
-template <class T>
-void check_swiglu() {
+template <class T> void check_swiglu() {
   for (const std::int64_t n : lengths({63, 1000, 40001})) {
     Normals normal(static_cast<unsigned>(n) + 1, 3);
     const Guarded<T> gate(n, 1, normal), up(n, 2, normal), dy(n, 3, normal);
@@ -199,11 +201,14 @@ void check_swiglu() {
       want_up.push_back(complex_step({g, u}, 1, [](const auto& v) { return ref::swiglu(v[0], v[1]); }) * d);
     }
     const double f32_part = sizeof(T) == 8 ? 1e-15 : 8 * kUnit32, store = sizeof(T) == 2 ? unit<T>() : 0;
-    const auto relative = [&](const std::vector<double>& want) { return [&, store](std::int64_t i) { return (f32_part + store) * std::abs(want[i]) + tiny<T>() + 1e-40; }; };
+    const auto relative = [&](const std::vector<double>& want) {
+      return [&, store](std::int64_t i) { return (f32_part + store) * std::abs(want[i]) + tiny<T>() + 1e-40; };
+    };
     check_close("swiglu", y, want_y, relative(want_y));
     check_close("swiglu_backward up", dup, want_up, relative(want_up));
     check_close("swiglu_backward gate", dgate, want_gate, [&](std::int64_t i) {
-      return f32_part * slope_size(Unary::silu, value(gate[i])) * std::abs(value(up[i]) * value(dy[i])) + store * std::abs(want_gate[i]) + tiny<T>() + 1e-40;
+      return f32_part * slope_size(Unary::silu, value(gate[i])) * std::abs(value(up[i]) * value(dy[i])) + store * std::abs(want_gate[i]) + tiny<T>() +
+             1e-40;
     });
   }
 }

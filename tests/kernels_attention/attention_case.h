@@ -26,27 +26,20 @@ using kernels::AttentionGrad;
 using kernels::HeadStrides;
 
 inline constexpr double kUnit32 = 0x1p-24;
-template <class T>
-double to_double(T x) {
-  if constexpr (sizeof(T) == 2)
-    return static_cast<double>(static_cast<float>(x));
-  else
-    return static_cast<double>(x);
+template <class T> double to_double(T x) {
+  if constexpr (sizeof(T) == 2) return static_cast<double>(static_cast<float>(x));
+  else return static_cast<double>(x);
 }
-template <class T>
-T from_double(double x) {
-  if constexpr (sizeof(T) == 2)
-    return T(static_cast<float>(x));
-  else
-    return static_cast<T>(x);
+template <class T> T from_double(double x) {
+  if constexpr (sizeof(T) == 2) return T(static_cast<float>(x));
+  else return static_cast<T>(x);
 }
 
 enum class Layout { heads_first /*(B, H, T, D)*/, tokens_first /*(B, T, H, D)*/, packed /*(B, T, 3, H, D), one of the three*/, gaps /*rows apart*/ };
 enum class MaskKind { none, boolean_full, boolean_keys /*(B, 1, 1, Tk)*/, boolean_rows /*(1, H, Tq, 1)*/, additive /*with -inf, (B, H, Tq, Tk)*/ };
 
 /// A (B, H, T, D) operand somewhere in guarded memory: what is not part of it holds the fill byte, before and after.
-template <class T>
-class Heads {
+template <class T> class Heads {
  public:
   HeadStrides strides;
 
@@ -64,8 +57,7 @@ class Heads {
   T& at(std::int64_t b, std::int64_t h, std::int64_t t, std::int64_t c) { return data()[b * strides.b + h * strides.h + t * strides.t + c]; }
   T at(std::int64_t b, std::int64_t h, std::int64_t t, std::int64_t c) const { return data()[b * strides.b + h * strides.h + t * strides.t + c]; }
 
-  template <class F>
-  void each(F f) {  // f(b, h, t, c, element)
+  template <class F> void each(F f) {  // f(b, h, t, c, element)
     for (std::int64_t b = 0; b < b_; ++b)
       for (std::int64_t h = 0; h < h_; ++h)
         for (std::int64_t t = 0; t < t_; ++t)
@@ -111,8 +103,7 @@ struct Case {
   }
 };
 
-template <class T>
-struct Problem {
+template <class T> struct Problem {
   Attention a;
   AttentionGrad g;
   Heads<T> q, k, v, out, dout, dq, dk, dv;
@@ -176,8 +167,7 @@ struct Exact {
 /// The bounds follow the arithmetic: sums of n terms in f32 err by at most about n units of f32 of the sum of magnitudes; a score's error is a
 /// relative error of its probability; P and dS are rounded to bf16 where products are native; the output, which the backward's row sums are
 /// taken of, is rounded to T.
-template <class T>
-Exact exact_of(const Problem<T>& problem) {
+template <class T> Exact exact_of(const Problem<T>& problem) {
   const Attention& a = problem.a;
   Attention plain = a;  // the outputs' layout
   AttentionGrad grads = problem.g;
@@ -269,8 +259,7 @@ class Worst {
   double worst_ = 0;
 };
 
-template <class T>
-double worst_share(Heads<T>& got, const std::vector<double>& want, const std::vector<double>& bound) {
+template <class T> double worst_share(Heads<T>& got, const std::vector<double>& want, const std::vector<double>& bound) {
   Worst worst;
   std::size_t n = 0;
   got.each([&](auto, auto, auto, auto, T& x) {
@@ -281,8 +270,7 @@ double worst_share(Heads<T>& got, const std::vector<double>& want, const std::ve
 }
 
 /// Runs a case forward and backward and checks every element against its bound, and the memory around the operands.
-template <class T>
-void check_case(const Case& c, double* largest = nullptr) {
+template <class T> void check_case(const Case& c, double* largest = nullptr) {
   CAPTURE(name(dtype_of<T>));
   const std::string what = c.name();
   CAPTURE(what);

@@ -8,8 +8,7 @@ namespace {
 
 constexpr float kNan = std::numeric_limits<float>::quiet_NaN(), kInf = std::numeric_limits<float>::infinity();
 
-template <class T>
-bool row_is(Heads<T>& x, std::int64_t b, std::int64_t h, std::int64_t t, bool (*holds)(double)) {
+template <class T> bool row_is(Heads<T>& x, std::int64_t b, std::int64_t h, std::int64_t t, bool (*holds)(double)) {
   bool all = true;
   x.each([&](auto ib, auto ih, auto it, auto, T& e) { all = all && ((ib != b || ih != h || it != t) || holds(to_double(e))); });
   return all;
@@ -27,10 +26,8 @@ TEST_CASE_TEMPLATE("a row whose keys are all hidden gives zeros and zero gradien
     for (std::int64_t i = 0; i < t; ++i)
       for (std::int64_t j = 0; j < t; ++j) {
         const bool keep = i != 5 && i != 69 && j != 3;
-        if (additive)
-          p.additive_mask[static_cast<std::size_t>(i * t + j)] = keep ? 0.5f : -kInf;
-        else
-          p.boolean_mask[static_cast<std::size_t>(i * t + j)] = keep;
+        if (additive) p.additive_mask[static_cast<std::size_t>(i * t + j)] = keep ? 0.5f : -kInf;
+        else p.boolean_mask[static_cast<std::size_t>(i * t + j)] = keep;
       }
     p.forward();
     p.backward();

@@ -53,8 +53,7 @@ const std::vector<Case>& cases() {
   return list;
 }
 
-template <class T>
-void sweep() {
+template <class T> void sweep() {
   double largest = 0;
   for (const Case& c : cases()) check_case<T>(c, &largest);
   MESSAGE(name(dtype_of<T>), " on ", name(active_isa()), ": the largest error is ", largest, " of its bound");

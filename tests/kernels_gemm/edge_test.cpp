@@ -83,9 +83,9 @@ TEST_CASE("NaN and infinity go where they belong") {
       Product<T, C> p(size, {}, Integers(3));
       const Gemm& g = p.g;
       for (std::int64_t i = 0; i < g.m; ++i) p.set_before(i * g.ldc, C(kNan));  // beta is 0: not read
-      p.a[2 * g.lda + 1] = T(kNan);                 // row 2
-      p.a[4 * g.lda + 1] = T(kInf);                 // row 4: signed infinities, and NaN where B is 0
-      p.b[(g.k - 1) * g.ldb + g.n - 1] = T(-kInf);  // the last column
+      p.a[2 * g.lda + 1] = T(kNan);                                             // row 2
+      p.a[4 * g.lda + 1] = T(kInf);                                             // row 4: signed infinities, and NaN where B is 0
+      p.b[(g.k - 1) * g.ldb + g.n - 1] = T(-kInf);                              // the last column
       p.run();
       p.check(true);
       CHECK(std::isnan(value(p.c[2 * g.ldc])));
@@ -139,7 +139,10 @@ TEST_CASE("inside a parallel region, and from several threads at once") {
     };
     parallel_parts(4, [&](int part) { one(static_cast<unsigned>(part)); });
     std::vector<std::thread> threads;
-    for (unsigned i = 0; i < 3; ++i) threads.emplace_back([&one, i] { for (unsigned j = 0; j < 4; ++j) one(4 * i + j); });
+    for (unsigned i = 0; i < 3; ++i)
+      threads.emplace_back([&one, i] {
+        for (unsigned j = 0; j < 4; ++j) one(4 * i + j);
+      });
     for (auto& thread : threads) thread.join();
   });
 }

@@ -10,10 +10,17 @@ using namespace mezzo::kernels;
 
 namespace {
 
-struct Variant { bool trans_a, trans_b; double beta; bool bias, residual; };
-constexpr Variant kVariants[] = {{false, true, 0, true, false}, {false, true, 0, true, true}, {false, false, 0, false, false}, {false, false, 1, false, true},
-                                 {true, false, 0, false, false}, {true, false, 1, false, false}, {false, true, 1, true, true}};
-struct Size { std::int64_t m, n, k; };
+struct Variant {
+  bool trans_a, trans_b;
+  double beta;
+  bool bias, residual;
+};
+constexpr Variant kVariants[] = {{false, true, 0, true, false},  {false, true, 0, true, true},   {false, false, 0, false, false},
+                                 {false, false, 1, false, true}, {true, false, 0, false, false}, {true, false, 1, false, false},
+                                 {false, true, 1, true, true}};
+struct Size {
+  std::int64_t m, n, k;
+};
 constexpr Size kSizes[] = {{96, 64, 80}, {37, 65, 33}, {130, 100, 47}, {1, 64, 256}, {64, 1, 64}, {200, 384, 384}};
 constexpr int kAll = 6 * 7, kPlain = 6 * 3;  // of the variants, three have neither bias nor residual
 
@@ -24,8 +31,7 @@ constexpr bool kOneDnn = true;
 #endif
 
 /// How many of the variants compute(gemm, a, b, c) took; those must be right.
-template <class T, class C, class B = float, class Compute>
-int taken(Compute compute) {
+template <class T, class C, class B = float, class Compute> int taken(Compute compute) {
   int n = 0;
   unsigned seed = 0;
   for (const Size& s : kSizes) {
@@ -74,7 +80,9 @@ TEST_CASE("oneDNN is left alone inside a parallel region") {
   g.m = g.n = g.k = 100;
   Product<float, float> p(g, {}, Integers(1));
   bool took = false;
-  parallel_parts(2, [&](int part) { if (part == 0) took = onednn_sgemm(p.g, p.a.data(), p.b.data(), p.c.data()); });
+  parallel_parts(2, [&](int part) {
+    if (part == 0) took = onednn_sgemm(p.g, p.a.data(), p.b.data(), p.c.data());
+  });
   CHECK(!took);
 }
 

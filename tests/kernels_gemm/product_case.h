@@ -22,21 +22,21 @@ using kernels::Gemm;
 
 /// What a Gemm leaves open: how its operands lie in memory, and which terms it has.
 struct Layout {
-  std::int64_t pad_a = 0, pad_b = 0, pad_c = 0;   // elements between rows
-  std::int64_t offset = 0;                        // elements after a multiple of 64 bytes
-  bool share_a = false, share_b = false;          // batch stride 0
-  std::int64_t gap = 0;                           // elements between the products of a batch
+  std::int64_t pad_a = 0, pad_b = 0, pad_c = 0;  // elements between rows
+  std::int64_t offset = 0;                       // elements after a multiple of 64 bytes
+  bool share_a = false, share_b = false;         // batch stride 0
+  std::int64_t gap = 0;                          // elements between the products of a batch
   bool bias = false, residual = false;
 };
 
 inline std::string describe(const Gemm& g) {
-  return fmt::format("{} to {}: m {} n {} k {} batch {} trans {} {} ld {} {} {} alpha {} beta {} bias {} residual {}", name(g.a), name(g.c), g.m, g.n, g.k,
-                     g.batch, g.trans_a, g.trans_b, g.lda, g.ldb, g.ldc, g.alpha, g.beta, g.bias ? name(g.bias_dtype) : "no", g.residual != nullptr);
+  return fmt::format("{} to {}: m {} n {} k {} batch {} trans {} {} ld {} {} {} alpha {} beta {} bias {} residual {}", name(g.a), name(g.c), g.m, g.n,
+                     g.k, g.batch, g.trans_a, g.trans_b, g.lda, g.ldb, g.ldc, g.alpha, g.beta, g.bias ? name(g.bias_dtype) : "no",
+                     g.residual != nullptr);
 }
 
 /// T: operands, C: output and residual, B: bias.
-template <class T, class C, class B = float>
-class Product {
+template <class T, class C, class B = float> class Product {
  public:
   Gemm g;
   Guarded<T> a, b;
@@ -44,13 +44,14 @@ class Product {
   Guarded<B> bias;
 
   /// `make` gives the elements of all operands, and what stands in C at first, as doubles.
-  template <class Make>
-  Product(const Gemm& given, const Layout& l, Make make)
+  template <class Make> Product(const Gemm& given, const Layout& l, Make make)
       : g(with_strides(given, l)),
         a(extent(g.stride_a, g.trans_a ? g.k : g.m, g.lda, g.trans_a ? g.m : g.k), l.offset, make),
         b(extent(g.stride_b, g.trans_b ? g.n : g.k, g.ldb, g.trans_b ? g.k : g.n), l.offset, make),
-        c(extent(g.stride_c, g.m, g.ldc, g.n), l.offset, make), residual(l.residual ? c.size() : 0, l.offset, make),
-        bias(l.bias ? g.n : 0, l.offset, make), before_(c) {
+        c(extent(g.stride_c, g.m, g.ldc, g.n), l.offset, make),
+        residual(l.residual ? c.size() : 0, l.offset, make),
+        bias(l.bias ? g.n : 0, l.offset, make),
+        before_(c) {
     if (l.bias) g.bias = bias.data(), g.bias_dtype = dtype_of<B>;
     if (l.residual) g.residual = residual.data();
   }
@@ -79,7 +80,8 @@ class Product {
         const double got = value(c[q * g.stride_c + i * g.ldc + j]);
         const bool same = got == value(rounded<C>(want.value)) || (std::isnan(got) && std::isnan(want.value));
         if (same || (!exact && std::abs(got - want.value) <= tolerance(want))) continue;
-        if (wrong++ == 0) first = fmt::format("({}, {}) of product {}: got {}, want {}, tolerance {:.3g}", i, j, q, got, want.value, exact ? 0 : tolerance(want));
+        if (wrong++ == 0)
+          first = fmt::format("({}, {}) of product {}: got {}, want {}, tolerance {:.3g}", i, j, q, got, want.value, exact ? 0 : tolerance(want));
       }
     }
     CHECK_MESSAGE(wrong == 0, wrong, " wrong, first ", first);

@@ -33,8 +33,7 @@ void vary(std::uint32_t n, Gemm& g, Layout& l) {
   l.offset = draw(4);
 }
 
-template <class T, class C, class B>
-void sweep() {
+template <class T, class C, class B> void sweep() {
   std::uint32_t n = 0;
   for (const auto m : kRows) {
     for (const auto cols : kCols) {
@@ -51,15 +50,16 @@ void sweep() {
   }
 }
 
-struct Size { std::int64_t m, n, k; };
+struct Size {
+  std::int64_t m, n, k;
+};
 constexpr Size kModelSizes[] = {
     {3072, 384, 384}, {3072, 1536, 384}, {384, 1536, 3072}, {3072, 384, 1536},  // GPT 6 x 384, B 12, T 256: forward, gradients
     {3072, 65, 384},  {65, 384, 3072},   {256, 2304, 768},                      // its head; GPT-2 124M, B 4, T 64
     {1, 768, 768},    {4, 1000, 512},    {77, 129, 5000},   {16, 16, 20000},    // generation; long sums
 };
 
-template <class T, class C>
-void model_sizes() {
+template <class T, class C> void model_sizes() {
   unsigned seed = 0;
   for (const Size& s : kModelSizes) {
     for (const int variant : {0, 1, 2}) {

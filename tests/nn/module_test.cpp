@@ -35,8 +35,8 @@ std::vector<std::string> names(const std::vector<std::pair<std::string, Tensor>>
 
 TEST_CASE("parameters have their path as name, in order of registration") {
   Outer m;
-  CHECK(names(m.named_parameters()) == std::vector<std::string>{"inner.first.weight", "inner.first.bias", "inner.norm.weight", "inner.norm.bias", "inner.second.weight",
-                                                                "inner.second.bias"});
+  CHECK(names(m.named_parameters()) == std::vector<std::string>{"inner.first.weight", "inner.first.bias", "inner.norm.weight", "inner.norm.bias",
+                                                                "inner.second.weight", "inner.second.bias"});
   CHECK(m.inner->first->weight.name() == "inner.first.weight");
   CHECK(names(m.named_buffers()) == std::vector<std::string>{"inner.steps"});
   CHECK(m.named_modules().size() == 5);

@@ -48,8 +48,7 @@ inline const Tensor& named(const StateDict& state, const std::string& name) {
 inline std::int64_t bytes_of(Memory m) { return memory_report().bytes[static_cast<std::size_t>(m)]; }
 
 /// The message of the Error that f throws.
-template <class F>
-std::string error_of(F&& f) {
+template <class F> std::string error_of(F&& f) {
   try {
     f();
   } catch (const Error& e) { return e.what(); }

@@ -52,10 +52,8 @@ TEST_CASE("a step is the written-out loop: autocast, scale, backward, step, upda
         }
         opt.zero_grad();
         Tensor loss;
-        if (recipe.autocast)
-          loss = amp::autocast(recipe.low, [&] { return model.loss(x, y); });
-        else
-          loss = model.loss(x, y);
+        if (recipe.autocast) loss = amp::autocast(recipe.low, [&] { return model.loss(x, y); });
+        else loss = model.loss(x, y);
         scaler.scale(loss).backward();
         scaler.step(opt, {.clip_norm = 0.5});
         scaler.update();

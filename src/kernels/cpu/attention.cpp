@@ -68,10 +68,8 @@ void finish_block(const ForwardJob& job, const ForwardWork& work, const Queries&
   const std::int64_t rows = at.end - at.begin;
   for (std::int64_t r = 0; r < rows; ++r) {
     if (work.sum[r] != 0) continue;
-    if (sees_nothing(job, at.b, at.h, at.begin + r))
-      factors[r] = 0;
-    else
-      work.lse[r] = factors[r];  // all its scores are -inf: NaN, for the backward too
+    if (sees_nothing(job, at.b, at.h, at.begin + r)) factors[r] = 0;
+    else work.lse[r] = factors[r];  // all its scores are -inf: NaN, for the backward too
   }
   std::copy_n(work.lse, rows, job.lse + (at.b * job.a.h + at.h) * job.a.tq + at.begin);
   store_rows(work.out, job.d_lanes, factors, 1, job.rows_of_out(at));
@@ -116,10 +114,8 @@ Ahead ahead_of(const ForwardJob& job, const Span& span, const Span& after, std::
     look_ahead(ahead, job.unit_rows(job.k, job.a.k, after.unit, from, to));
     look_ahead(ahead, job.unit_rows(job.v, job.a.v, after.unit, from, to));
   }
-  if (block + 1 < span.end)
-    look_ahead(ahead, job.rows_of_q(job.queries({span.unit, block + 1})));
-  else if (after.any())
-    look_ahead(ahead, job.rows_of_q(job.queries({after.unit, after.begin})));
+  if (block + 1 < span.end) look_ahead(ahead, job.rows_of_q(job.queries({span.unit, block + 1})));
+  else if (after.any()) look_ahead(ahead, job.rows_of_q(job.queries({after.unit, after.begin})));
   look_ahead(ahead, job.rows_of_out(job.queries({span.unit, block})));
   return ahead;
 }

@@ -25,10 +25,7 @@ struct BackwardJob : Job {
     return 1 + (end - begin) * (a.tq - first_row(begin));
   }
   /// All rows of a head.
-  template <class P>
-  auto whole_head(P* p, const HeadStrides& s, std::int64_t b, std::int64_t h) const {
-    return head_rows(p, s, b, h, 0, a.tq);
-  }
+  template <class P> auto whole_head(P* p, const HeadStrides& s, std::int64_t b, std::int64_t h) const { return head_rows(p, s, b, h, 0, a.tq); }
 };
 
 struct BackwardWork {

@@ -76,22 +76,17 @@ struct Simd {
 
 // ---- packing ---------------------------------------------------------------------------------------
 
-template <class T>
-const T* row_of(const Rows& x, std::int64_t row) {
-  return static_cast<const T*>(x.p) + row * x.stride;
-}
+template <class T> const T* row_of(const Rows& x, std::int64_t row) { return static_cast<const T*>(x.p) + row * x.stride; }
 
 /// Elements [c, c + lanes) of a row; zeros past d, and for a row past the last.
-template <class D, class T>
-HWY_INLINE hn::Vec<D> load_values(D d, const Rows& x, std::int64_t row, std::int64_t c) {
+template <class D, class T> HWY_INLINE hn::Vec<D> load_values(D d, const Rows& x, std::int64_t row, std::int64_t c) {
   if (row >= x.rows) return hn::Zero(d);
   const T* p = row_of<T>(x, row) + c;
   const std::int64_t left = x.d - c;
   return left >= static_cast<std::int64_t>(hn::MaxLanes(d)) ? LoadF32(d, p) : LoadF32(d, p, static_cast<std::size_t>(left));
 }
 
-template <class T>
-void pack_rows_of(const Rows& x, Unit* to) {
+template <class T> void pack_rows_of(const Rows& x, Unit* to) {
   const Simd::D d;
   for (std::int64_t row = 0; row < x.rows; ++row, to += x.d) {
     std::int64_t c = 0;
@@ -101,8 +96,7 @@ void pack_rows_of(const Rows& x, Unit* to) {
 }
 
 #if HWY_TARGET == HWY_SCALAR
-template <class T>
-void pack_columns_of(const Rows& x, Unit* to) {
+template <class T> void pack_columns_of(const Rows& x, Unit* to) {
   for (std::int64_t row = 0; row < x.rows; ++row) {
     const std::int64_t first = row / kPanel * kPanel, width = x.rows - first < kPanel ? x.rows - first : kPanel;
     for (std::int64_t c = 0; c < x.d; ++c) to[first * x.d + c * width + row % kPanel] = static_cast<float>(row_of<T>(x, row)[c]);
@@ -110,8 +104,7 @@ void pack_columns_of(const Rows& x, Unit* to) {
 }
 #else
 // 4 x 4 elements at a time, on vectors of 16 bytes.
-template <class T>
-void pack_columns_of(const Rows& x, Unit* to) {
+template <class T> void pack_columns_of(const Rows& x, Unit* to) {
   const hn::CappedTag<float, 4> d;
   const hn::RepartitionToWide<decltype(d)> wide;
   const std::int64_t lanes = (x.rows + kLanes - 1) / kLanes * kLanes;
@@ -134,8 +127,7 @@ void pack_columns_of(const Rows& x, Unit* to) {
 }
 #endif
 
-template <class T>
-void pack_panels_of(const Rows& x, Unit* to) {
+template <class T> void pack_panels_of(const Rows& x, Unit* to) {
   const Simd::D d;
   const std::int64_t lanes = (x.d + kLanes - 1) / kLanes * kLanes;
   for (std::int64_t lane = 0; lane < lanes; lane += kLanes) {

@@ -44,8 +44,7 @@ struct Job {
   MutableRows head_rows(void* p, const HeadStrides& s, std::int64_t b, std::int64_t head, std::int64_t begin, std::int64_t end) const {
     return {a.dtype, static_cast<std::byte*>(p) + offset(s, b, head, begin), s.t, end - begin, a.d};
   }
-  template <class P>
-  auto unit_rows(P* p, const HeadStrides& s, std::int64_t unit, std::int64_t begin, std::int64_t end) const {
+  template <class P> auto unit_rows(P* p, const HeadStrides& s, std::int64_t unit, std::int64_t begin, std::int64_t end) const {
     return head_rows(p, s, unit / a.h_kv, unit % a.h_kv, begin, end);
   }
 
@@ -98,8 +97,7 @@ struct Range {
 class Schedule {
  public:
   /// cost(block): of each block of a unit, in scores; at least 1.
-  template <class Cost>
-  Schedule(Queue& queue, const Job& job, std::int64_t blocks, const Cost& cost) : blocks_(blocks) {
+  template <class Cost> Schedule(Queue& queue, const Job& job, std::int64_t blocks, const Cost& cost) : blocks_(blocks) {
     std::int64_t unit_cost = 0;
     for (std::int64_t i = 0; i < blocks; ++i) unit_cost += cost(i);
     parts_ = parts_for(job.units * unit_cost, job.a.d);
@@ -144,8 +142,7 @@ class Carver {
 };
 
 /// A Work, built from (job, carver), for each part of a schedule.
-template <class Work>
-class Workspace {
+template <class Work> class Workspace {
  public:
   Workspace(Queue& queue, const Job& job, int parts) : job_(job) {
     Carver count;
@@ -185,8 +182,7 @@ inline Ahead nothing_ahead(const Job& job) {
   return ahead;
 }
 /// Adds rows to what the products prefetch as they run, the last added first. What would crowd L2 is left to the hardware.
-template <class AnyRows>
-void look_ahead(Ahead& ahead, const AnyRows& x) {
+template <class AnyRows> void look_ahead(Ahead& ahead, const AnyRows& x) {
   if (x.rows == 0 || x.rows * ahead.row_bytes > 64 << 10) return;
   ahead.spans[ahead.count++] = {static_cast<const char*>(x.p), x.stride * static_cast<std::int64_t>(size_of(x.dtype)), x.rows};
 }

@@ -28,8 +28,7 @@ constexpr float kInfinity = std::numeric_limits<float>::infinity();
 
 // ---- stores and sums -------------------------------------------------------------------------------
 
-template <class T>
-void StoreRow(const float* from, float factor, T* to, std::int64_t n) {
+template <class T> void StoreRow(const float* from, float factor, T* to, std::int64_t n) {
   const auto f = hn::Set(d_, factor);
   std::int64_t i = 0;
   for (; i + N <= n; i += N) StoreF32(hn::Mul(hn::LoadU(d_, from + i), f), d_, to + i);
@@ -43,8 +42,7 @@ void StoreRows(const float* from, std::ptrdiff_t ld, const float* factors, float
   });
 }
 
-template <class T>
-float DotRow(const T* a, const T* b, std::int64_t n) {
+template <class T> float DotRow(const T* a, const T* b, std::int64_t n) {
   auto sum = hn::Zero(d_);
   std::int64_t i = 0;
   for (; i + N <= n; i += N) sum = hn::MulAdd(LoadF32(d_, a + i), LoadF32(d_, b + i), sum);
@@ -74,8 +72,7 @@ void FinishRows(const float* top, const float* sum, float* factors, float* lse) 
 // ---- masks -----------------------------------------------------------------------------------------
 
 /// n <= N values of one mask row as bias.
-template <class T>
-HWY_INLINE hn::Vec<D> LoadBias(const T* p, int n) {
+template <class T> HWY_INLINE hn::Vec<D> LoadBias(const T* p, int n) {
   const auto hidden = hn::Set(d_, -kInfinity);
   if constexpr (std::is_same_v<T, float>) {
     const auto x = n == N ? hn::LoadU(d_, p) : LoadF32(d_, p, static_cast<std::size_t>(n));
@@ -90,8 +87,7 @@ HWY_INLINE hn::Vec<D> LoadBias(const T* p, int n) {
   }
 }
 
-template <class T>
-bool FillBiasOf(const MaskPatch& mask, int rows, int keys, float* bias) {
+template <class T> bool FillBiasOf(const MaskPatch& mask, int rows, int keys, float* bias) {
   auto any = hn::FirstN(d_, 0);
   for (int row = 0; row < rows; ++row, bias += kStride) {
     const T* p = static_cast<const T*>(mask.p) + row * mask.stride_row;

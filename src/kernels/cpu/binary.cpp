@@ -17,8 +17,7 @@ HWY_BEFORE_NAMESPACE();
 namespace mezzo::kernels::HWY_NAMESPACE {
 namespace {
 
-template <Binary op>
-struct Operation {
+template <Binary op> struct Operation {
   template <class D, class V> HWY_INLINE V operator()(D d, V a, V b) const {
     if constexpr (op == Binary::add) return hn::Add(a, b);
     else if constexpr (op == Binary::sub) return hn::Sub(a, b);
@@ -32,8 +31,7 @@ struct Operation {
   }
 };
 
-template <Binary op, class T>
-void BinaryLoop(const Span& s) {
+template <Binary op, class T> void BinaryLoop(const Span& s) {
   const T *a = s.as<T>(1), *b = s.as<T>(2);
   if (s.splat == 1) Map(s.n, s.as<T>(0), Operation<op>(), Constant{static_cast<float>(*a)}, Elements<T>{b});
   else if (s.splat == 2) Map(s.n, s.as<T>(0), Operation<op>(), Elements<T>{a}, Constant{static_cast<float>(*b)});
@@ -41,8 +39,7 @@ void BinaryLoop(const Span& s) {
 }
 
 // The number is f32: not rounded to T first.
-template <Binary op, class T>
-void ScalarLoop(const void* x, float value, bool value_first, void* y, std::int64_t n) {
+template <Binary op, class T> void ScalarLoop(const void* x, float value, bool value_first, void* y, std::int64_t n) {
   const Elements<T> elements{static_cast<const T*>(x)};
   if (value_first) Map(n, static_cast<T*>(y), Operation<op>(), Constant{value}, elements);
   else Map(n, static_cast<T*>(y), Operation<op>(), elements, Constant{value});
@@ -51,17 +48,19 @@ void ScalarLoop(const void* x, float value, bool value_first, void* y, std::int6
 using BinarySpan = void (*)(const Span&);
 using ScalarSpan = void (*)(const void* x, float value, bool value_first, void* y, std::int64_t n);
 
-template <class T>
-BinarySpan BinarySpanOf(Binary op) {
+template <class T> BinarySpan BinarySpanOf(Binary op) {
   return with_constant(op, [](auto which) -> BinarySpan { return BinaryLoop<decltype(which)::value, T>; });
 }
-template <class T>
-ScalarSpan ScalarSpanOf(Binary op) {
+template <class T> ScalarSpan ScalarSpanOf(Binary op) {
   return with_constant(op, [](auto which) -> ScalarSpan { return ScalarLoop<decltype(which)::value, T>; });
 }
 
-BinarySpan PickBinary(Binary op, Dtype t) { return t == f32 ? BinarySpanOf<float>(op) : t == f16 ? BinarySpanOf<f16_t>(op) : BinarySpanOf<bf16_t>(op); }
-ScalarSpan PickScalar(Binary op, Dtype t) { return t == f32 ? ScalarSpanOf<float>(op) : t == f16 ? ScalarSpanOf<f16_t>(op) : ScalarSpanOf<bf16_t>(op); }
+BinarySpan PickBinary(Binary op, Dtype t) {
+  return t == f32 ? BinarySpanOf<float>(op) : t == f16 ? BinarySpanOf<f16_t>(op) : BinarySpanOf<bf16_t>(op);
+}
+ScalarSpan PickScalar(Binary op, Dtype t) {
+  return t == f32 ? ScalarSpanOf<float>(op) : t == f16 ? ScalarSpanOf<f16_t>(op) : ScalarSpanOf<bf16_t>(op);
+}
 
 }  // namespace
 }  // namespace mezzo::kernels::HWY_NAMESPACE
@@ -77,8 +76,7 @@ HWY_EXPORT(PickScalar);
 bool vectorised(Dtype t) { return t == f32 || is_16bit(t); }
 
 // f.operator()<op, T>() for the dtypes that ref/ serves: f64 with every op, integers without division and pow.
-template <class F>
-void with_plain(Binary op, Dtype dtype, F&& f) {
+template <class F> void with_plain(Binary op, Dtype dtype, F&& f) {
   with_constant(op, [&](auto which) {
     dispatch_number(dtype, "binary", [&]<class T>() {
       constexpr Binary kOp = decltype(which)::value;
@@ -88,8 +86,7 @@ void with_plain(Binary op, Dtype dtype, F&& f) {
   });
 }
 
-template <Binary op, class T>
-void plain_loop(const Span& s) {
+template <Binary op, class T> void plain_loop(const Span& s) {
   T* y = s.as<T>(0);
   const T *a = s.as<T>(1), *b = s.as<T>(2);
   if (s.splat == 1) {
@@ -116,9 +113,12 @@ void binary_scalar(Queue&, Binary op, Dtype dtype, const void* x, double value, 
   if (vectorised(dtype)) {
     const auto span = HWY_DYNAMIC_DISPATCH(PickScalar)(op, dtype);
     const std::size_t bytes = size_of(dtype);
-    parallel_for(n, kGrain, [&](std::int64_t begin, std::int64_t end) {
-      span(at(x, begin, bytes), static_cast<float>(value), value_first, at(y, begin, bytes), end - begin);
-    }, kAlign);
+    parallel_for(
+        n, kGrain,
+        [&](std::int64_t begin, std::int64_t end) {
+          span(at(x, begin, bytes), static_cast<float>(value), value_first, at(y, begin, bytes), end - begin);
+        },
+        kAlign);
     return;
   }
   with_plain(op, dtype, [&]<Binary which, class T>() {

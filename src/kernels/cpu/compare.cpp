@@ -15,8 +15,7 @@ HWY_BEFORE_NAMESPACE();
 namespace mezzo::kernels::HWY_NAMESPACE {
 namespace {
 
-template <Compare op, class V>
-HWY_INLINE auto Compared(V a, V b) {
+template <Compare op, class V> HWY_INLINE auto Compared(V a, V b) {
   if constexpr (op == Compare::eq) return hn::Eq(a, b);
   else if constexpr (op == Compare::ne) return hn::Not(hn::Eq(a, b));  // Highway 1.0.3's Ne is ordered on AVX-512: NaN would equal NaN
   else if constexpr (op == Compare::lt) return hn::Lt(a, b);
@@ -25,8 +24,7 @@ HWY_INLINE auto Compared(V a, V b) {
   else return hn::Ge(a, b);
 }
 
-template <Compare op, class A, class B>
-HWY_INLINE void CompareInto(std::uint8_t* y, std::int64_t n, A a, B b) {
+template <Compare op, class A, class B> HWY_INLINE void CompareInto(std::uint8_t* y, std::int64_t n, A a, B b) {
   const hn::ScalableTag<float> d;
   const hn::RebindToSigned<decltype(d)> di;
   const hn::Rebind<std::uint8_t, decltype(d)> d8;
@@ -42,8 +40,7 @@ HWY_INLINE void CompareInto(std::uint8_t* y, std::int64_t n, A a, B b) {
   for (std::int64_t k = 0; i < n; ++i, ++k) y[i] = static_cast<std::uint8_t>(tail[k]);
 }
 
-template <Compare op, class T>
-void CompareLoop(const Span& s) {
+template <Compare op, class T> void CompareLoop(const Span& s) {
   const T *a = s.as<T>(1), *b = s.as<T>(2);
   auto* y = s.as<std::uint8_t>(0);
   if (s.splat == 1) CompareInto<op>(y, s.n, Constant{static_cast<float>(*a)}, Elements<T>{b});
@@ -53,11 +50,12 @@ void CompareLoop(const Span& s) {
 
 using SpanLoop = void (*)(const Span&);
 
-template <class T>
-SpanLoop CompareSpanOf(Compare op) {
+template <class T> SpanLoop CompareSpanOf(Compare op) {
   return with_constant(op, [](auto which) -> SpanLoop { return CompareLoop<decltype(which)::value, T>; });
 }
-SpanLoop PickCompare(Compare op, Dtype t) { return t == f32 ? CompareSpanOf<float>(op) : t == f16 ? CompareSpanOf<f16_t>(op) : CompareSpanOf<bf16_t>(op); }
+SpanLoop PickCompare(Compare op, Dtype t) {
+  return t == f32 ? CompareSpanOf<float>(op) : t == f16 ? CompareSpanOf<f16_t>(op) : CompareSpanOf<bf16_t>(op);
+}
 
 // ---- select ----------------------------------------------------------------------------------------
 
@@ -73,8 +71,7 @@ template <class U> struct SameBits {
   U operator[](std::int64_t) const { return value; }
 };
 
-template <class D>
-HWY_INLINE auto MaskFromBytes(D d, const std::uint8_t* condition) {
+template <class D> HWY_INLINE auto MaskFromBytes(D d, const std::uint8_t* condition) {
   using U = hn::TFromD<D>;
   const hn::Rebind<std::uint8_t, D> d8;
   const auto bytes = hn::LoadU(d8, condition);
@@ -87,8 +84,7 @@ HWY_INLINE auto MaskFromBytes(D d, const std::uint8_t* condition) {
   }
 }
 
-template <class U, class A, class B>
-HWY_INLINE void SelectInto(U* y, const std::uint8_t* condition, std::int64_t n, A a, B b) {
+template <class U, class A, class B> HWY_INLINE void SelectInto(U* y, const std::uint8_t* condition, std::int64_t n, A a, B b) {
   const hn::ScalableTag<U> d;
   const auto lanes = static_cast<std::int64_t>(hn::Lanes(d));
   std::int64_t i = 0;
@@ -96,8 +92,7 @@ HWY_INLINE void SelectInto(U* y, const std::uint8_t* condition, std::int64_t n, 
   for (; i < n; ++i) y[i] = condition[i] ? a[i] : b[i];
 }
 
-template <class U>
-void SelectLoop(const Span& s) {
+template <class U> void SelectLoop(const Span& s) {
   U* y = s.as<U>(0);
   const auto* condition = s.as<std::uint8_t>(1);
   const U *a = s.as<U>(2), *b = s.as<U>(3);
@@ -127,8 +122,7 @@ namespace {
 HWY_EXPORT(PickCompare);
 HWY_EXPORT(PickSelect);
 
-template <Compare op, class T>
-void plain_loop(const Span& s) {
+template <Compare op, class T> void plain_loop(const Span& s) {
   auto* y = s.as<std::uint8_t>(0);
   const T *a = s.as<T>(1), *b = s.as<T>(2);
   const std::int64_t step_a = s.splat != 1, step_b = s.splat != 2;

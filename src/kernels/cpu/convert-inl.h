@@ -29,8 +29,7 @@ namespace hn = hwy::HWY_NAMESPACE;
 // ---- bits to f32 and back, in registers -----------------------------------------------------------
 
 /// bf16 bits (in u32 lanes) of f32 lanes. Highway's own DemoteTo truncates.
-template <class D, class V = hn::VFromD<D>>
-HWY_INLINE hn::VFromD<hn::RebindToUnsigned<D>> Bf16FromF32(D, V v) {
+template <class D, class V = hn::VFromD<D>> HWY_INLINE hn::VFromD<hn::RebindToUnsigned<D>> Bf16FromF32(D, V v) {
   const hn::RebindToUnsigned<D> du;
   const auto u = hn::BitCast(du, v);
   const auto high = hn::ShiftRight<16>(u);
@@ -39,12 +38,10 @@ HWY_INLINE hn::VFromD<hn::RebindToUnsigned<D>> Bf16FromF32(D, V v) {
   return hn::IfThenElse(hn::RebindMask(du, hn::IsNaN(v)), hn::Or(high, hn::Set(du, 0x40u)), rounded);
 }
 
-template <class D, class VU>
-HWY_INLINE hn::VFromD<D> F32FromBf16(D d, VU bits) { return hn::BitCast(d, hn::ShiftLeft<16>(bits)); }
+template <class D, class VU> HWY_INLINE hn::VFromD<D> F32FromBf16(D d, VU bits) { return hn::BitCast(d, hn::ShiftLeft<16>(bits)); }
 
 #if !MEZZO_HAS_F16C
-template <class D, class V = hn::VFromD<D>>
-HWY_INLINE hn::VFromD<hn::RebindToUnsigned<D>> F16FromF32(D d, V v) {
+template <class D, class V = hn::VFromD<D>> HWY_INLINE hn::VFromD<hn::RebindToUnsigned<D>> F16FromF32(D d, V v) {
   const hn::RebindToUnsigned<D> du;
   const auto u = hn::BitCast(du, v);
   const auto sign = hn::And(u, hn::Set(du, 0x80000000u));
@@ -63,8 +60,7 @@ HWY_INLINE hn::VFromD<hn::RebindToUnsigned<D>> F16FromF32(D d, V v) {
   return hn::Or(r, hn::ShiftRight<16>(sign));
 }
 
-template <class D, class VU>
-HWY_INLINE hn::VFromD<D> F32FromF16(D d, VU bits) {
+template <class D, class VU> HWY_INLINE hn::VFromD<D> F32FromF16(D d, VU bits) {
   const hn::RebindToUnsigned<D> du;
   const auto magnitude = hn::And(bits, hn::Set(du, 0x7fffu));
   const auto sign = hn::ShiftLeft<16>(hn::Xor(bits, magnitude));
@@ -77,8 +73,7 @@ HWY_INLINE hn::VFromD<D> F32FromF16(D d, VU bits) {
 #endif
 
 /// u16 lanes that hold the bits of T (f16_t or bf16_t), as f32.
-template <class T, class D, class V16>
-HWY_INLINE hn::VFromD<D> FromBits16(D d, V16 bits) {
+template <class T, class D, class V16> HWY_INLINE hn::VFromD<D> FromBits16(D d, V16 bits) {
   const hn::RebindToUnsigned<D> du;
   if constexpr (std::is_same_v<T, bf16_t>) {
     return F32FromBf16(d, hn::PromoteTo(du, bits));
@@ -92,8 +87,7 @@ HWY_INLINE hn::VFromD<D> FromBits16(D d, V16 bits) {
 }
 
 /// f32 lanes rounded to T (f16_t or bf16_t), as its bits in u16 lanes.
-template <class T, class D, class V = hn::VFromD<D>>
-HWY_INLINE hn::VFromD<hn::Rebind<std::uint16_t, D>> ToBits16(D d, V v) {
+template <class T, class D, class V = hn::VFromD<D>> HWY_INLINE hn::VFromD<hn::Rebind<std::uint16_t, D>> ToBits16(D d, V v) {
   const hn::Rebind<std::uint16_t, D> d16;
   const hn::RebindToSigned<D> di;
   if constexpr (std::is_same_v<T, bf16_t>) {
@@ -109,8 +103,7 @@ HWY_INLINE hn::VFromD<hn::Rebind<std::uint16_t, D>> ToBits16(D d, V v) {
 
 // ---- memory ----------------------------------------------------------------------------------------
 
-template <class D, class T>
-HWY_INLINE hn::VFromD<D> LoadF32(D d, const T* HWY_RESTRICT p) {
+template <class D, class T> HWY_INLINE hn::VFromD<D> LoadF32(D d, const T* HWY_RESTRICT p) {
   if constexpr (std::is_same_v<T, float>) {
     return hn::LoadU(d, p);
   } else {
@@ -118,8 +111,7 @@ HWY_INLINE hn::VFromD<D> LoadF32(D d, const T* HWY_RESTRICT p) {
   }
 }
 
-template <class D, class T>
-HWY_INLINE void StoreF32(hn::VFromD<D> v, D d, T* HWY_RESTRICT p) {
+template <class D, class T> HWY_INLINE void StoreF32(hn::VFromD<D> v, D d, T* HWY_RESTRICT p) {
   if constexpr (std::is_same_v<T, float>) {
     hn::StoreU(v, d, p);
   } else {
@@ -128,8 +120,7 @@ HWY_INLINE void StoreF32(hn::VFromD<D> v, D d, T* HWY_RESTRICT p) {
 }
 
 /// The first n < Lanes(d) elements; the other lanes are zero.
-template <class D, class T>
-HWY_INLINE hn::VFromD<D> LoadF32(D d, const T* HWY_RESTRICT p, std::size_t n) {
+template <class D, class T> HWY_INLINE hn::VFromD<D> LoadF32(D d, const T* HWY_RESTRICT p, std::size_t n) {
   if constexpr (std::is_same_v<T, float> && HWY_TARGET <= HWY_AVX2) {
     return hn::MaskedLoad(hn::FirstN(d, n), d, p);
   } else if constexpr (HWY_TARGET <= HWY_AVX3) {
@@ -143,8 +134,7 @@ HWY_INLINE hn::VFromD<D> LoadF32(D d, const T* HWY_RESTRICT p, std::size_t n) {
   }
 }
 
-template <class D, class T>
-HWY_INLINE void StoreF32(hn::VFromD<D> v, D d, T* HWY_RESTRICT p, std::size_t n) {
+template <class D, class T> HWY_INLINE void StoreF32(hn::VFromD<D> v, D d, T* HWY_RESTRICT p, std::size_t n) {
   if constexpr (std::is_same_v<T, float> && HWY_TARGET <= HWY_AVX2) {
     hn::BlendedStore(v, hn::FirstN(d, n), d, p);
   } else if constexpr (HWY_TARGET <= HWY_AVX3) {

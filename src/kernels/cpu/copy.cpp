@@ -22,18 +22,21 @@ struct Same {
   template <class D, class V> HWY_INLINE V operator()(D, V x) const { return x; }
 };
 
-template <class From, class To>
-void ConvertLoop(const void* x, void* y, std::int64_t n) { Map(n, static_cast<To*>(y), Same(), Elements<From>{static_cast<const From*>(x)}); }
+template <class From, class To> void ConvertLoop(const void* x, void* y, std::int64_t n) {
+  Map(n, static_cast<To*>(y), Same(), Elements<From>{static_cast<const From*>(x)});
+}
 
-template <class From>
-Conversion ConvertFrom(Dtype to) { return to == f32 ? ConvertLoop<From, float> : to == f16 ? ConvertLoop<From, f16_t> : ConvertLoop<From, bf16_t>; }
-Conversion PickConvert(Dtype from, Dtype to) { return from == f32 ? ConvertFrom<float>(to) : from == f16 ? ConvertFrom<f16_t>(to) : ConvertFrom<bf16_t>(to); }
+template <class From> Conversion ConvertFrom(Dtype to) {
+  return to == f32 ? ConvertLoop<From, float> : to == f16 ? ConvertLoop<From, f16_t> : ConvertLoop<From, bf16_t>;
+}
+Conversion PickConvert(Dtype from, Dtype to) {
+  return from == f32 ? ConvertFrom<float>(to) : from == f16 ? ConvertFrom<f16_t>(to) : ConvertFrom<bf16_t>(to);
+}
 
 // ---- transposed tiles ------------------------------------------------------------------------------
 
 // y[c * y_ld + r] = x[r * x_ld + c] for r < rows, c < columns, of elements of U.
-template <class U>
-void TransposeTile(const void* x_p, std::int64_t x_ld, void* y_p, std::int64_t y_ld, std::int64_t rows, std::int64_t columns) {
+template <class U> void TransposeTile(const void* x_p, std::int64_t x_ld, void* y_p, std::int64_t y_ld, std::int64_t rows, std::int64_t columns) {
   const U* x = static_cast<const U*>(x_p);
   U* y = static_cast<U*>(y_p);
   std::int64_t whole_rows = 0, whole_columns = 0;
@@ -84,11 +87,9 @@ namespace {
 HWY_EXPORT(PickConvert);
 HWY_EXPORT(PickTranspose);
 
-template <class T>
-void move_loop(const void* x, void* y, std::int64_t n) { std::memcpy(y, x, static_cast<std::size_t>(n) * sizeof(T)); }
+template <class T> void move_loop(const void* x, void* y, std::int64_t n) { std::memcpy(y, x, static_cast<std::size_t>(n) * sizeof(T)); }
 
-template <class From, class To>
-void cast_loop(const void* x, void* y, std::int64_t n) {
+template <class From, class To> void cast_loop(const void* x, void* y, std::int64_t n) {
   for (std::int64_t i = 0; i < n; ++i) static_cast<To*>(y)[i] = ref::cast<To>(static_cast<const From*>(x)[i]);
 }
 
@@ -122,7 +123,7 @@ void fill_elements(void* y, std::int64_t n, const void* element, std::size_t byt
 
 // A copy whose innermost dim in y is not the one in x: between the two, tiles of a plane.
 struct Transposition {
-  Strided outer;                     // the other dims; operands y, x
+  Strided outer;                       // the other dims; operands y, x
   std::int64_t rows = 0, columns = 0;  // x is (rows, columns) with contiguous columns, y (columns, rows) with contiguous rows
   std::int64_t x_ld = 0, y_ld = 0;
 };
@@ -196,7 +197,8 @@ void copy(Queue& queue, Dtype from, Dtype to, const void* x, void* y, const Stri
 void convert(Queue&, Dtype from, Dtype to, const void* x, void* y, std::int64_t n) {
   const std::size_t x_bytes = size_of(from), y_bytes = size_of(to);
   const Conversion span = conversion(from, to);
-  parallel_for(n, kGrain, [&](std::int64_t begin, std::int64_t end) { span(at(x, begin, x_bytes), at(y, begin, y_bytes), end - begin); }, kAlign);
+  parallel_for(
+      n, kGrain, [&](std::int64_t begin, std::int64_t end) { span(at(x, begin, x_bytes), at(y, begin, y_bytes), end - begin); }, kAlign);
 }
 
 void fill(Queue&, Dtype dtype, double value, void* y, const Strided& space) {

@@ -21,8 +21,7 @@ struct Sum {
   template <class D, class V> HWY_INLINE V operator()(D, V a, V b) const { return hn::Add(a, b); }
 };
 
-template <class T>
-void AddRow(const void* x, void* sums_p, std::int64_t n) {
+template <class T> void AddRow(const void* x, void* sums_p, std::int64_t n) {
   auto* sums = static_cast<float*>(sums_p);
   Map(n, sums, Sum(), Elements<float>{sums}, Elements<T>{static_cast<const T*>(x)});
 }
@@ -42,17 +41,19 @@ HWY_EXPORT(PickRowSum);
 
 using RowSum = void (*)(const void* x, void* sums, std::int64_t n);
 
-template <class From, class To>
-void add_row_plain(const void* x, void* sums, std::int64_t n) {
+template <class From, class To> void add_row_plain(const void* x, void* sums, std::int64_t n) {
   for (std::int64_t i = 0; i < n; ++i) static_cast<To*>(sums)[i] += ref::cast<To>(static_cast<const From*>(x)[i]);
 }
 
 RowSum row_sum(Dtype from, Dtype to) {
   if (to == f32 && from != f64) return HWY_DYNAMIC_DISPATCH(PickRowSum)(from);
-  return dispatch_float(from, "scatter_add_rows", [&]<class From>() -> RowSum { return to == f64 ? add_row_plain<From, double> : add_row_plain<From, float>; });
+  return dispatch_float(from, "scatter_add_rows",
+                        [&]<class From>() -> RowSum { return to == f64 ? add_row_plain<From, double> : add_row_plain<From, float>; });
 }
 
-struct Entry { std::uint32_t id, position; };
+struct Entry {
+  std::uint32_t id, position;
+};
 
 // Stable radix sort by id, ids below v: 11 bits a pass. The result is in `entries` or in `other`.
 Entry* sort_by_id(Entry* entries, Entry* other, std::int64_t n, std::int64_t v) {
@@ -83,8 +84,8 @@ void gather_rows(Queue&, Dtype from, Dtype to, Dtype ids_dtype, const void* tabl
 
 // Positions sorted by id make runs of one id each, in rising order. A thread adds the runs that begin in its range, for a strip of columns:
 // a row of sums has one writer and a fixed order, and a very frequent id is shared by as many threads as there are strips.
-void scatter_add_rows(Queue& queue, Dtype from, Dtype to, Dtype ids_dtype, const void* dy, const void* ids, void* sums, std::int64_t n, std::int64_t v, std::int64_t c,
-                      std::int64_t skip) {
+void scatter_add_rows(Queue& queue, Dtype from, Dtype to, Dtype ids_dtype, const void* dy, const void* ids, void* sums, std::int64_t n,
+                      std::int64_t v, std::int64_t c, std::int64_t skip) {
   constexpr std::int64_t kStrip = 256;
   if (n == 0 || c == 0) return;
   MEZZO_CHECK(n <= std::int64_t{UINT32_MAX} && v <= std::int64_t{UINT32_MAX});
@@ -110,7 +111,8 @@ void scatter_add_rows(Queue& queue, Dtype from, Dtype to, Dtype ids_dtype, const
     for (std::int64_t strip = begin / count; strip * count < end; ++strip) {
       const std::int64_t column = strip * kStrip, columns = std::min(kStrip, c - column);
       const std::int64_t first = run_begin(std::max<std::int64_t>(0, begin - strip * count)), last = run_begin(std::min(count, end - strip * count));
-      for (std::int64_t i = first; i < last; ++i) add(at(dy, sorted[i].position * c + column, dy_bytes), at(sums, sorted[i].id * c + column, sum_bytes), columns);
+      for (std::int64_t i = first; i < last; ++i)
+        add(at(dy, sorted[i].position * c + column, dy_bytes), at(sums, sorted[i].id * c + column, sum_bytes), columns);
     }
   });
 }

@@ -23,8 +23,7 @@ namespace mezzo::kernels::HWY_NAMESPACE {
 using Wide = hn::ScalableTag<double>;
 using Narrow = hn::Rebind<float, Wide>;
 
-template <class T, class Round>
-void AddExactly(Gradient<T, Round> gradient, std::size_t n, GradStats& stats) {
+template <class T, class Round> void AddExactly(Gradient<T, Round> gradient, std::size_t n, GradStats& stats) {
   const Narrow d;
   const Wide wide;
   auto squares = hn::Zero(wide);
@@ -44,8 +43,7 @@ struct StatSums {
   hn::Vec<hn::ScalableTag<float>> squares, zeros;  // zeros are counted in f32: exact, a run is far below 2^24
 };
 
-template <class T, class Round>
-GradStats GradStatsOf(Gradient<T, Round> gradient, std::size_t n) {
+template <class T, class Round> GradStats GradStatsOf(Gradient<T, Round> gradient, std::size_t n) {
   const hn::ScalableTag<float> d;
   const auto zero = hn::Zero(d), one = hn::Set(d, 1.0f);
   // Eight additions in each of Fold's accumulators, two that join them and at most four that join 16 lanes: at most 14 roundings, less than
@@ -64,7 +62,9 @@ GradStats GradStatsOf(Gradient<T, Round> gradient, std::size_t n) {
           const auto x = access.Keep(d, part.Scale(d, g), zero);
           return StatSums{hn::MulAdd(x, x, acc.squares), hn::Add(acc.zeros, access.Keep(d, hn::IfThenElseZero(hn::Eq(g, zero), one), zero))};
         },
-        [](StatSums a, StatSums b) MEZZO_BODY { return StatSums{hn::Add(a.squares, b.squares), hn::Add(a.zeros, b.zeros)}; });
+        [](StatSums a, StatSums b) MEZZO_BODY {
+          return StatSums{hn::Add(a.squares, b.squares), hn::Add(a.zeros, b.zeros)};
+        });
     const float squares = hn::GetLane(hn::SumOfLanes(d, sums.squares));
     const auto zeros = static_cast<std::size_t>(hn::GetLane(hn::SumOfLanes(d, sums.zeros)));
     stats.zero += static_cast<std::int64_t>(zeros);
@@ -82,8 +82,7 @@ void GradStatsBlock(Dtype dtype, Dtype round, const void* g, std::int64_t n, ref
   });
 }
 
-template <class T>
-void ScaleOf(T* g, std::size_t n, ref::ScaleFactors scale) {
+template <class T> void ScaleOf(T* g, std::size_t n, ref::ScaleFactors scale) {
   const hn::ScalableTag<float> d;
   const Gradient<T, T> gradient{g, scale};
   ForEachVector(d, n, [&](std::size_t i, auto access) MEZZO_BODY { access.Store(gradient.Scale(d, gradient.Load(d, i, access)), d, g + i); });
@@ -126,13 +125,16 @@ void grad_stats(Queue& queue, Dtype dtype, const void* g, std::int64_t n, double
 
 void scale_inplace(Queue&, Dtype dtype, void* g, std::int64_t n, double scale) {
   constexpr std::int64_t kGrain = 32768, kAlign = 64;
-  parallel_for(n, kGrain, [&](std::int64_t begin, std::int64_t end) {
-    if (dtype == f64) {
-      for (std::int64_t i = begin; i < end; ++i) static_cast<double*>(g)[i] *= scale;
-    } else {
-      HWY_DYNAMIC_DISPATCH(ScaleRange)(dtype, row_of(g, dtype, begin, 1), end - begin, ref::ScaleFactors(scale));
-    }
-  }, kAlign);
+  parallel_for(
+      n, kGrain,
+      [&](std::int64_t begin, std::int64_t end) {
+        if (dtype == f64) {
+          for (std::int64_t i = begin; i < end; ++i) static_cast<double*>(g)[i] *= scale;
+        } else {
+          HWY_DYNAMIC_DISPATCH(ScaleRange)(dtype, row_of(g, dtype, begin, 1), end - begin, ref::ScaleFactors(scale));
+        }
+      },
+      kAlign);
 }
 
 }  // namespace mezzo::kernels

@@ -11,8 +11,7 @@ namespace mezzo::kernels {
 namespace {
 
 // f(U()): an integer with the bits of an element.
-template <class F>
-void with_bits(Dtype dtype, F&& f) {
+template <class F> void with_bits(Dtype dtype, F&& f) {
   switch (size_of(dtype)) {
     case 1: return f(std::uint8_t());
     case 2: return f(std::uint16_t());
@@ -38,25 +37,29 @@ void scatter_add_into(const T* src, const I* index, A* y, std::int64_t outer, st
   }
   const std::int64_t grain = n * inner * outer < kGrain ? to_n : 1;
   parallel_for(to_n, grain, [&](std::int64_t first, std::int64_t last) {
-    for (std::int64_t o = 0; o < outer; ++o) ref::scatter_add(src + o * n * inner, index + o * n * inner, y + o * to_n * inner, n, inner, 0, inner, first, last);
+    for (std::int64_t o = 0; o < outer; ++o)
+      ref::scatter_add(src + o * n * inner, index + o * n * inner, y + o * to_n * inner, n, inner, 0, inner, first, last);
   });
 }
 
 }  // namespace
 
-void gather(Queue&, Dtype dtype, Dtype index_dtype, const void* x, const void* index, void* y, std::int64_t outer, std::int64_t from_n, std::int64_t n,
-            std::int64_t inner) {
+void gather(Queue&, Dtype dtype, Dtype index_dtype, const void* x, const void* index, void* y, std::int64_t outer, std::int64_t from_n,
+            std::int64_t n, std::int64_t inner) {
   with_bits(dtype, [&]<class U>(U) {
     dispatch_index(index_dtype, "gather", [&]<class I>() {
-      parallel_for(outer * n * inner, kGrain, [&](std::int64_t begin, std::int64_t end) {
-        ref::gather(static_cast<const U*>(x), static_cast<const I*>(index), static_cast<U*>(y), from_n, n, inner, begin, end);
-      }, kAlign);
+      parallel_for(
+          outer * n * inner, kGrain,
+          [&](std::int64_t begin, std::int64_t end) {
+            ref::gather(static_cast<const U*>(x), static_cast<const I*>(index), static_cast<U*>(y), from_n, n, inner, begin, end);
+          },
+          kAlign);
     });
   });
 }
 
-void scatter_add(Queue& queue, Dtype dtype, Dtype index_dtype, const void* src, const void* index, void* y, std::int64_t outer, std::int64_t to_n, std::int64_t n,
-                 std::int64_t inner) {
+void scatter_add(Queue& queue, Dtype dtype, Dtype index_dtype, const void* src, const void* index, void* y, std::int64_t outer, std::int64_t to_n,
+                 std::int64_t n, std::int64_t inner) {
   const std::int64_t results = outer * to_n * inner;
   Block workspace;
   void* sums = y;

@@ -25,7 +25,8 @@ void move_elements(const Strided& space, Odometer where, int operand, std::byte*
     const std::int64_t run = std::min(n, where.left());
     auto* p = reinterpret_cast<Cell<bytes>*>(base) + where.offset(operand);
     for (std::int64_t i = 0; i < run; ++i) {
-      if constexpr (gather) cells[i] = p[i * stride]; else p[i * stride] = cells[i];
+      if constexpr (gather) cells[i] = p[i * stride];
+      else p[i * stride] = cells[i];
     }
     cells += run;
     n -= run;
@@ -52,8 +53,7 @@ bool constant(const Strided& s, int operand) {
 }
 
 // The one operand that a span may hold as a single element, if `is_single` says so of any.
-template <class F>
-int single_operand(const Strided& s, F is_single) {
+template <class F> int single_operand(const Strided& s, F is_single) {
   for (int k = 1; k < s.operands; ++k) {
     if (is_single(k)) return k;
   }
@@ -90,7 +90,8 @@ Strided collapse(const Strided& given) {
       }
       return true;
     }();
-    if (merges) s.size[s.dims - 1] *= given.size[d]; else s.size[s.dims++] = given.size[d];
+    if (merges) s.size[s.dims - 1] *= given.size[d];
+    else s.size[s.dims++] = given.size[d];
     for (int k = 0; k < s.operands; ++k) s.stride[k][s.dims - 1] = given.stride[k][d];
   }
   if (s.dims == 0) {
@@ -135,39 +136,45 @@ void for_each_span(const Strided& given, std::array<std::size_t, 4> bytes, std::
 
   const int row_splat = single_operand(s, [&](int k) { return s.stride[k][last] == 0 && s.size[last] != 1; });
   if (rows_are_spans(s, row_splat)) {
-    parallel_for(n, kGrain, [&](std::int64_t begin, std::int64_t end) {
-      Odometer where(s, begin);
-      for (std::int64_t i = begin; i < end;) {
-        Span span{.splat = row_splat, .n = std::min(end - i, where.left())};
-        for (int k = 0; k < s.operands; ++k) span.p[k] = at(base[k], where.offset(k), bytes[k]);
-        body(span);
-        where.advance(span.n);
-        i += span.n;
-      }
-    }, kAlign);
+    parallel_for(
+        n, kGrain,
+        [&](std::int64_t begin, std::int64_t end) {
+          Odometer where(s, begin);
+          for (std::int64_t i = begin; i < end;) {
+            Span span{.splat = row_splat, .n = std::min(end - i, where.left())};
+            for (int k = 0; k < s.operands; ++k) span.p[k] = at(base[k], where.offset(k), bytes[k]);
+            body(span);
+            where.advance(span.n);
+            i += span.n;
+          }
+        },
+        kAlign);
     return;
   }
 
   std::array<bool, 4> direct{};
   const int splat = single_operand(s, [&](int k) { return constant(s, k); });
   for (int k = 0; k < s.operands; ++k) direct[k] = contiguous(s, k);
-  parallel_for(n, kGrain, [&](std::int64_t begin, std::int64_t end) {
-    alignas(kAlignment) std::byte buffer[4][kStage * 8];
-    Odometer where(s, begin);
-    for (std::int64_t i = begin; i < end;) {
-      Span span{.splat = splat, .n = std::min(end - i, kStage)};
-      for (int k = 0; k < s.operands; ++k) {
-        if (k == splat) span.p[k] = base[k];
-        else if (direct[k]) span.p[k] = at(base[k], i, bytes[k]);
-        else span.p[k] = buffer[k];
-        if (k > 0 && span.p[k] == buffer[k]) move_elements<true>(bytes[k], s, where, k, base[k], buffer[k], span.n);
-      }
-      body(span);
-      if (span.p[0] == buffer[0]) move_elements<false>(bytes[0], s, where, 0, base[0], buffer[0], span.n);
-      i += span.n;
-      if (i < end) where = Odometer(s, i);
-    }
-  }, kAlign);
+  parallel_for(
+      n, kGrain,
+      [&](std::int64_t begin, std::int64_t end) {
+        alignas(kAlignment) std::byte buffer[4][kStage * 8];
+        Odometer where(s, begin);
+        for (std::int64_t i = begin; i < end;) {
+          Span span{.splat = splat, .n = std::min(end - i, kStage)};
+          for (int k = 0; k < s.operands; ++k) {
+            if (k == splat) span.p[k] = base[k];
+            else if (direct[k]) span.p[k] = at(base[k], i, bytes[k]);
+            else span.p[k] = buffer[k];
+            if (k > 0 && span.p[k] == buffer[k]) move_elements<true>(bytes[k], s, where, k, base[k], buffer[k], span.n);
+          }
+          body(span);
+          if (span.p[0] == buffer[0]) move_elements<false>(bytes[0], s, where, 0, base[0], buffer[0], span.n);
+          i += span.n;
+          if (i < end) where = Odometer(s, i);
+        }
+      },
+      kAlign);
 }
 
 }  // namespace mezzo::kernels

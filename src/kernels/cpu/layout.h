@@ -16,7 +16,9 @@ inline constexpr std::int64_t kGrain = 16384, kAlign = 64;
 
 /// The element `i` of an array whose elements have `bytes` bytes.
 inline void* at(void* p, std::int64_t i, std::size_t bytes) { return static_cast<std::byte*>(p) + i * static_cast<std::int64_t>(bytes); }
-inline const void* at(const void* p, std::int64_t i, std::size_t bytes) { return static_cast<const std::byte*>(p) + i * static_cast<std::int64_t>(bytes); }
+inline const void* at(const void* p, std::int64_t i, std::size_t bytes) {
+  return static_cast<const std::byte*>(p) + i * static_cast<std::int64_t>(bytes);
+}
 
 /// The same index space with the fewest dims: sizes of 1 dropped, dims ordered by operand 0's strides (the innermost is the smallest) and
 /// merged where every operand allows. At least one dim.

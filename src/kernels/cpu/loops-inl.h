@@ -15,11 +15,12 @@ namespace mezzo::kernels::HWY_NAMESPACE {
 namespace hn = hwy::HWY_NAMESPACE;
 
 /// An operand of Map: elements of T ...
-template <class T>
-struct Elements {
+template <class T> struct Elements {
   const T* p;
   template <class D> HWY_INLINE hn::VFromD<D> load(D d, std::int64_t i) const { return LoadF32(d, p + i); }
-  template <class D> HWY_INLINE hn::VFromD<D> load(D d, std::int64_t i, std::int64_t n) const { return LoadF32(d, p + i, static_cast<std::size_t>(n)); }
+  template <class D> HWY_INLINE hn::VFromD<D> load(D d, std::int64_t i, std::int64_t n) const {
+    return LoadF32(d, p + i, static_cast<std::size_t>(n));
+  }
 };
 /// ... or one number.
 struct Constant {
@@ -28,8 +29,7 @@ struct Constant {
 };
 
 /// y[i] = f(d, x[i]...), i < n: f32 vectors between loads and a store that convert. y may be one of the x.
-template <class T, class F, class... X>
-HWY_INLINE void Map(std::int64_t n, T* y, F f, X... x) {
+template <class T, class F, class... X> HWY_INLINE void Map(std::int64_t n, T* y, F f, X... x) {
   const hn::ScalableTag<float> d;
   const auto lanes = static_cast<std::int64_t>(hn::Lanes(d));
   std::int64_t i = 0;

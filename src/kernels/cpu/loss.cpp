@@ -16,8 +16,7 @@
 HWY_BEFORE_NAMESPACE();
 namespace mezzo::kernels::HWY_NAMESPACE {
 
-template <class T>
-ref::CrossEntropy<float> CrossEntropyRow(const T* x, std::int64_t target, std::size_t v) {
+template <class T> ref::CrossEntropy<float> CrossEntropyRow(const T* x, std::int64_t target, std::size_t v) {
   const hn::ScalableTag<float> d;
   const float max = RowMax(d, x, v);
   const float log_sum = LogOf(SumExp(d, x, max, v));
@@ -25,21 +24,21 @@ ref::CrossEntropy<float> CrossEntropyRow(const T* x, std::int64_t target, std::s
 }
 
 // Rows [begin, end); logits (rows, ld).
-void CrossEntropyRows(Dtype dtype, Dtype target_dtype, const void* logits, const void* target, float* loss, float* lse, std::int64_t begin, std::int64_t end,
-                      std::int64_t v, std::int64_t ld, std::int64_t ignore_index) {
+void CrossEntropyRows(Dtype dtype, Dtype target_dtype, const void* logits, const void* target, float* loss, float* lse, std::int64_t begin,
+                      std::int64_t end, std::int64_t v, std::int64_t ld, std::int64_t ignore_index) {
   dispatch_low_or_f32(dtype, "cross_entropy", [&]<class T>() {
     for (std::int64_t r = begin; r < end; ++r) {
       const std::int64_t wanted = index_at(target_dtype, target, r);
       const bool ignored = wanted == ignore_index;
-      const auto row = ignored && !lse ? ref::CrossEntropy<float>{} : CrossEntropyRow(static_cast<const T*>(logits) + r * ld, ignored ? 0 : wanted, v);
+      const auto row =
+          ignored && !lse ? ref::CrossEntropy<float>{} : CrossEntropyRow(static_cast<const T*>(logits) + r * ld, ignored ? 0 : wanted, v);
       loss[r] = ignored ? 0.0f : row.loss;
       if (lse) lse[r] = row.lse;
     }
   });
 }
 
-template <class T, class To>
-void CrossEntropyBackwardRow(const T* x, std::int64_t target, float lse, float scale, To* dx, std::size_t v) {
+template <class T, class To> void CrossEntropyBackwardRow(const T* x, std::int64_t target, float lse, float scale, To* dx, std::size_t v) {
   const hn::ScalableTag<float> d;
   const auto shift = hn::Set(d, lse), factor = hn::Set(d, scale);
   const float of_target = static_cast<float>(x[target]);  // before dx, which may be x, is written
@@ -79,8 +78,8 @@ void cross_entropy(Queue&, Dtype dtype, Dtype target_dtype, const void* logits, 
   if (ld == 0) ld = v;
   parallel_for(rows, row_grain(v), [&](std::int64_t begin, std::int64_t end) {
     if (dtype != f64) {
-      return HWY_DYNAMIC_DISPATCH(CrossEntropyRows)(dtype, target_dtype, logits, target, static_cast<float*>(loss), static_cast<float*>(lse), begin, end, v,
-                                                    ld, ignore_index);
+      return HWY_DYNAMIC_DISPATCH(CrossEntropyRows)(dtype, target_dtype, logits, target, static_cast<float*>(loss), static_cast<float*>(lse), begin,
+                                                    end, v, ld, ignore_index);
     }
     for (std::int64_t r = begin; r < end; ++r) {
       const std::int64_t wanted = index_at(target_dtype, target, r);
@@ -92,8 +91,9 @@ void cross_entropy(Queue&, Dtype dtype, Dtype target_dtype, const void* logits, 
   });
 }
 
-void cross_entropy_backward(Queue&, Dtype dtype, Dtype to, Dtype target_dtype, const void* logits, const void* target, const void* lse, const void* scale,
-                            std::int64_t scale_stride, void* dx, std::int64_t rows, std::int64_t v, std::int64_t ignore_index, std::int64_t ld) {
+void cross_entropy_backward(Queue&, Dtype dtype, Dtype to, Dtype target_dtype, const void* logits, const void* target, const void* lse,
+                            const void* scale, std::int64_t scale_stride, void* dx, std::int64_t rows, std::int64_t v, std::int64_t ignore_index,
+                            std::int64_t ld) {
   if (ld == 0) ld = v;
   MEZZO_CHECK((dtype == f64) == (to == f64));
   parallel_for(rows, row_grain(ld), [&](std::int64_t begin, std::int64_t end) {

@@ -18,8 +18,7 @@ namespace mezzo::kernels::HWY_NAMESPACE {
 namespace hn = hwy::HWY_NAMESPACE;
 
 /// f(d64, x...) on f64 lanes of f32 vectors, rounded back.
-template <class D, class F, class... V>
-HWY_INLINE hn::VFromD<D> InF64(D d, F f, V... x) {
+template <class D, class F, class... V> HWY_INLINE hn::VFromD<D> InF64(D d, F f, V... x) {
 #if HWY_TARGET == HWY_SCALAR
   const hn::Rebind<double, D> d64;
   return hn::Set(d, static_cast<float>(hn::GetLane(f(d64, hn::PromoteTo(d64, x)...))));  // Highway's one-lane DemoteTo gives FLT_MAX for Inf
@@ -35,8 +34,7 @@ HWY_INLINE hn::VFromD<D> InF64(D d, F f, V... x) {
 // ---- sin and cos -----------------------------------------------------------------------------------
 
 /// sin(x + quarter pi / 2) of f64 lanes, |x| < 2^25, to f32's precision.
-template <class D, class V>
-HWY_INLINE V SinOfQuarter(D d, V x, std::uint64_t quarter) {
+template <class D, class V> HWY_INLINE V SinOfQuarter(D d, V x, std::uint64_t quarter) {
   const hn::RebindToUnsigned<D> du;
   const V magic = hn::Set(d, 0x1.8p52);
   const V shifted = hn::MulAdd(x, hn::Set(d, 0x1.45f306dc9c883p-1), magic);  // 2 / pi
@@ -46,8 +44,9 @@ HWY_INLINE V SinOfQuarter(D d, V x, std::uint64_t quarter) {
   const auto q = hn::Add(hn::BitCast(du, shifted), hn::Set(du, quarter));
   const V z = hn::Mul(r, r);
   const V sine = hn::Mul(r, Polynomial(d, z, 1.0, -0x1.5555554c8dbd7p-3, 0x1.11110875cac6dp-7, -0x1.a00f835d68166p-13, 0x1.6cd20cc515bc9p-19));
-  const V cosine = hn::MulAdd(hn::Mul(z, z), Polynomial(d, z, 0x1.5555554f2f21p-5, -0x1.6c16b876b5849p-10, 0x1.a011095d2a845p-16, -0x1.242613413a6cp-22),
-                              hn::MulAdd(z, hn::Set(d, -0.5), hn::Set(d, 1.0)));
+  const V cosine =
+      hn::MulAdd(hn::Mul(z, z), Polynomial(d, z, 0x1.5555554f2f21p-5, -0x1.6c16b876b5849p-10, 0x1.a011095d2a845p-16, -0x1.242613413a6cp-22),
+                 hn::MulAdd(z, hn::Set(d, -0.5), hn::Set(d, 1.0)));
   const auto odd = hn::Ne(hn::And(q, hn::Set(du, 1u)), hn::Zero(du));
   const V y = hn::IfThenElse(hn::RebindMask(d, odd), cosine, sine);
   return hn::Xor(y, hn::BitCast(d, hn::ShiftLeft<62>(hn::And(q, hn::Set(du, 2u)))));
@@ -59,8 +58,7 @@ struct SinOf {
 };
 
 /// sin(x + quarter pi / 2) for any f32. Inf gives NaN.
-template <class D, class V>
-HWY_NOINLINE V SinCos(D d, V x, std::uint64_t quarter) {
+template <class D, class V> HWY_NOINLINE V SinCos(D d, V x, std::uint64_t quarter) {
   if (HWY_LIKELY(hn::AllFalse(d, hn::Ge(hn::Abs(x), hn::Set(d, kLargeAngle))))) return InF64(d, SinOf{quarter}, x);
   // Huge angles, where rounding pi / 2 to f64 would show: the same function of the remainder.
   HWY_ALIGN float lanes[hn::MaxLanes(d)];
@@ -78,8 +76,7 @@ template <class D, class V> HWY_INLINE V Cos(D d, V x) { return SinCos(d, x, 1);
 // ---- pow -------------------------------------------------------------------------------------------
 
 /// ln x of positive f64 lanes that came from f32, to a relative 2^-44; 0 gives -Inf, Inf gives Inf.
-template <class D, class V>
-HWY_INLINE V LogF64(D d, V x) {
+template <class D, class V> HWY_INLINE V LogF64(D d, V x) {
   const hn::RebindToUnsigned<D> du;
   const auto sqrt_half = hn::Set(du, 0x3fe6a09e667f3bcdull);
   const auto bits = hn::Sub(hn::BitCast(du, x), sqrt_half);
@@ -95,8 +92,7 @@ HWY_INLINE V LogF64(D d, V x) {
 }
 
 /// exp x of f64 lanes, to a relative 2^-39 within f32's range, 0 and Inf (as f32) beyond it.
-template <class D, class V>
-HWY_INLINE V ExpF64(D d, V x) {
+template <class D, class V> HWY_INLINE V ExpF64(D d, V x) {
   const hn::RebindToUnsigned<D> du;
   const V magic = hn::Set(d, 0x1.8p52), low = hn::Set(d, -110.0), high = hn::Set(d, 95.0);
   const V t = hn::IfThenElse(hn::Gt(x, high), high, hn::IfThenElse(hn::Lt(x, low), low, x));
@@ -114,8 +110,7 @@ struct PowOfPositive {
 };
 
 /// a^b, with C's special cases (C11 F.10.4.4).
-template <class D, class V>
-HWY_NOINLINE V Pow(D d, V a, V b) {
+template <class D, class V> HWY_NOINLINE V Pow(D d, V a, V b) {
   const V one = hn::Set(d, 1.0f), zero = hn::Zero(d), magnitude = hn::Abs(a), exponent = hn::Abs(b);
   V y = InF64(d, PowOfPositive(), magnitude, b);
   // Of |b| >= 2^24 all are even integers, below that 2^23 is where fractions end.

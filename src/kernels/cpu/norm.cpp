@@ -16,8 +16,7 @@
 HWY_BEFORE_NAMESPACE();
 namespace mezzo::kernels::HWY_NAMESPACE {
 
-template <class T>
-ref::NormStats<float> NormStatsOf(bool rms, const T* x, std::size_t c, double eps) {
+template <class T> ref::NormStats<float> NormStatsOf(bool rms, const T* x, std::size_t c, double eps) {
   const hn::ScalableTag<float> d;
   const double n = static_cast<double>(c);
   const float mean = rms ? 0.0f : static_cast<float>(Sum(d, c, [&](std::size_t i, auto access) MEZZO_BODY { return access.Load(d, x + i); }) / n);
@@ -29,8 +28,7 @@ ref::NormStats<float> NormStatsOf(bool rms, const T* x, std::size_t c, double ep
   return {mean, static_cast<float>(1.0 / std::sqrt(squares / n + eps))};
 }
 
-template <class T>
-ref::NormStats<float> NormRow(bool rms, const T* x, const float* w, const float* b, T* y, std::size_t c, double eps) {
+template <class T> ref::NormStats<float> NormRow(bool rms, const T* x, const float* w, const float* b, T* y, std::size_t c, double eps) {
   const hn::ScalableTag<float> d;
   const auto stats = NormStatsOf(rms, x, c, eps);
   const auto mean = hn::Set(d, stats.mean), rstd = hn::Set(d, stats.rstd);
@@ -42,8 +40,8 @@ ref::NormStats<float> NormRow(bool rms, const T* x, const float* w, const float*
 }
 
 // Rows [0, rows); w and b (c, f32); mean and rstd (rows) may be null.
-void NormRows(bool rms, Dtype dtype, const void* x, const float* w, const float* b, void* y, float* mean, float* rstd, std::int64_t rows, std::int64_t c,
-              double eps) {
+void NormRows(bool rms, Dtype dtype, const void* x, const float* w, const float* b, void* y, float* mean, float* rstd, std::int64_t rows,
+              std::int64_t c, double eps) {
   dispatch_low_or_f32(dtype, "layer_norm", [&]<class T>() {
     for (std::int64_t r = 0; r < rows; ++r) {
       const auto stats = NormRow(rms, static_cast<const T*>(x) + r * c, w, b, static_cast<T*>(y) + r * c, c, eps);
@@ -58,8 +56,7 @@ struct NormBackwardRow {
   float mean, rstd, mean_dxhat, mean_dxhat_xhat;
 };
 
-template <class T>
-NormBackwardRow NormBackwardStats(const T* x, const float* w, float mean, float rstd, const T* dy, std::size_t c) {
+template <class T> NormBackwardRow NormBackwardStats(const T* x, const float* w, float mean, float rstd, const T* dy, std::size_t c) {
   const hn::ScalableTag<float> d;
   using V = hn::VFromD<decltype(d)>;
   const auto center = hn::Set(d, mean);
@@ -72,9 +69,8 @@ NormBackwardRow NormBackwardStats(const T* x, const float* w, float mean, float 
 }
 
 // kRows rows at once, so that dw and db (c) pass through the registers once for all of them.
-template <int kRows, bool kWeights, class T>
-void NormBackwardGroup(bool rms, const T* x, const float* w, const float* mean, const float* rstd, const T* dy, const T* dres, T* dx, float* dw,
-                       float* db, std::size_t c) {
+template <int kRows, bool kWeights, class T> void NormBackwardGroup(bool rms, const T* x, const float* w, const float* mean, const float* rstd,
+                                                                    const T* dy, const T* dres, T* dx, float* dw, float* db, std::size_t c) {
   const hn::ScalableTag<float> d;
   NormBackwardRow row[kRows];
   for (int k = 0; k < kRows; ++k) {
@@ -103,12 +99,12 @@ void NormBackwardGroup(bool rms, const T* x, const float* w, const float* mean, 
   });
 }
 
-template <bool kWeights, class T>
-void NormBackwardAll(bool rms, const T* x, const float* w, const float* mean, const float* rstd, const T* dy, const T* dres, T* dx, float* dw, float* db,
-                     std::int64_t rows, std::int64_t c) {
+template <bool kWeights, class T> void NormBackwardAll(bool rms, const T* x, const float* w, const float* mean, const float* rstd, const T* dy,
+                                                       const T* dres, T* dx, float* dw, float* db, std::int64_t rows, std::int64_t c) {
   constexpr int kGroup = 4;
   const auto run = [&]<int kRows>(std::int64_t r) {
-    NormBackwardGroup<kRows, kWeights>(rms, x + r * c, w, mean ? mean + r : nullptr, rstd + r, dy + r * c, dres ? dres + r * c : nullptr, dx + r * c, dw, db, c);
+    NormBackwardGroup<kRows, kWeights>(rms, x + r * c, w, mean ? mean + r : nullptr, rstd + r, dy + r * c, dres ? dres + r * c : nullptr, dx + r * c,
+                                       dw, db, c);
   };
   std::int64_t r = 0;
   for (; r + kGroup <= rows; r += kGroup) run.template operator()<kGroup>(r);
@@ -134,8 +130,7 @@ HWY_EXPORT(NormBackwardRows);
 namespace {
 
 // Weights (c) as A; `absent` where there are none.
-template <class A>
-class Weights {
+template <class A> class Weights {
  public:
   Weights(Queue& queue, Dtype dtype, const void* w, std::int64_t c, A absent) : p_(static_cast<const A*>(w)) {
     if (w && dtype == dtype_of<A>) return;
@@ -160,22 +155,24 @@ std::int64_t chunk_rows(std::int64_t rows) {
 }
 
 // out (c) = (accumulate ? out : 0) + the sum of part k at parts + k * stride.
-template <class A>
-void sum_parts(const A* parts, std::int64_t count, std::int64_t stride, A* out, bool accumulate, std::int64_t c) {
-  parallel_for(c, 4096, [&](std::int64_t begin, std::int64_t end) {
-    if (!accumulate) std::fill(out + begin, out + end, A(0));
-    for (std::int64_t k = 0; k < count; ++k) {
-      const A* part = parts + k * stride;
-      for (std::int64_t i = begin; i < end; ++i) out[i] += part[i];
-    }
-  }, 16);
+template <class A> void sum_parts(const A* parts, std::int64_t count, std::int64_t stride, A* out, bool accumulate, std::int64_t c) {
+  parallel_for(
+      c, 4096,
+      [&](std::int64_t begin, std::int64_t end) {
+        if (!accumulate) std::fill(out + begin, out + end, A(0));
+        for (std::int64_t k = 0; k < count; ++k) {
+          const A* part = parts + k * stride;
+          for (std::int64_t i = begin; i < end; ++i) out[i] += part[i];
+        }
+      },
+      16);
 }
 
 // Runs run(begin, end, dw, db) over the chunks of rows, and adds their dw and db (c) to the caller's.
-template <class A, class Run>
-void by_chunks(Queue& queue, std::int64_t rows, std::int64_t c, A* dw, A* db, bool accumulate, Run run) {
+template <class A, class Run> void by_chunks(Queue& queue, std::int64_t rows, std::int64_t c, A* dw, A* db, bool accumulate, Run run) {
   if (!dw && !db) {
-    return parallel_for(rows, row_grain(c), [&](std::int64_t begin, std::int64_t end) { run(begin, end, static_cast<A*>(nullptr), static_cast<A*>(nullptr)); });
+    return parallel_for(rows, row_grain(c),
+                        [&](std::int64_t begin, std::int64_t end) { run(begin, end, static_cast<A*>(nullptr), static_cast<A*>(nullptr)); });
   }
   const std::int64_t step = chunk_rows(rows), chunks = (rows + step - 1) / step;
   const Block block = queue.scratch(chunks * 2 * c * sizeof(A));
@@ -200,7 +197,8 @@ void layer_norm(Queue& queue, bool rms, Dtype dtype, Dtype weights, const void* 
     const Weights<double> wide_w(queue, weights, w, c, 1.0), wide_b(queue, weights, b, c, 0.0);
     return parallel_for(rows, row_grain(c), [&](std::int64_t begin, std::int64_t end) {
       for (std::int64_t r = begin; r < end; ++r) {
-        const auto stats = ref::layer_norm(rms, static_cast<const double*>(x) + r * c, wide_w.get(), wide_b.get(), static_cast<double*>(y) + r * c, c, eps);
+        const auto stats =
+            ref::layer_norm(rms, static_cast<const double*>(x) + r * c, wide_w.get(), wide_b.get(), static_cast<double*>(y) + r * c, c, eps);
         if (mean) static_cast<double*>(mean)[r] = stats.mean;
         if (rstd) static_cast<double*>(rstd)[r] = stats.rstd;
       }
@@ -232,8 +230,8 @@ void layer_norm_backward(Queue& queue, bool rms, Dtype dtype, Dtype weights, con
   const auto run = [&](std::int64_t begin, std::int64_t end, float* dw_part, float* db_part) {
     HWY_DYNAMIC_DISPATCH(NormBackwardRows)
     (rms, dtype, row_of(x, dtype, begin, c), wide_w.get(), static_cast<const float*>(row_of(mean, f32, begin, 1)),
-     static_cast<const float*>(row_of(rstd, f32, begin, 1)), row_of(dy, dtype, begin, c), row_of(dres, dtype, begin, c), row_of(dx, dtype, begin, c), dw_part,
-     db_part, end - begin, c);
+     static_cast<const float*>(row_of(rstd, f32, begin, 1)), row_of(dy, dtype, begin, c), row_of(dres, dtype, begin, c), row_of(dx, dtype, begin, c),
+     dw_part, db_part, end - begin, c);
   };
   by_chunks(queue, rows, c, static_cast<float*>(dw), static_cast<float*>(db), accumulate, run);
 }

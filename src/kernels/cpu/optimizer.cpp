@@ -24,8 +24,7 @@ struct AdamRule {
   float *m, *v;
   AdamRule(const Update& u, std::int64_t begin) : k(u), m(static_cast<float*>(u.m) + begin), v(static_cast<float*>(u.v) + begin) {}
 
-  template <class D, class V, class Access>
-  HWY_INLINE V Step(D d, std::size_t i, V w, V g, Access access) const {
+  template <class D, class V, class Access> HWY_INLINE V Step(D d, std::size_t i, V w, V g, Access access) const {
     w = hn::Mul(w, hn::Set(d, k.decay));
     if (k.l2 != 0) g = hn::Add(g, hn::Mul(w, hn::Set(d, k.l2)));
     const V m0 = access.Load(d, m + i);
@@ -38,14 +37,12 @@ struct AdamRule {
   }
 };
 
-template <bool kMomentum>
-struct SgdRule {
+template <bool kMomentum> struct SgdRule {
   ref::Sgd<float> k;
   float* m;
   SgdRule(const Update& u, std::int64_t begin) : k(u), m(kMomentum ? static_cast<float*>(u.m) + begin : nullptr) {}
 
-  template <class D, class V, class Access>
-  HWY_INLINE V Step(D d, std::size_t i, V w, V g, Access access) const {
+  template <class D, class V, class Access> HWY_INLINE V Step(D d, std::size_t i, V w, V g, Access access) const {
     if (k.l2 != 0) g = hn::Add(g, hn::Mul(w, hn::Set(d, k.l2)));
     if constexpr (kMomentum) {
       const V momentum = hn::Set(d, k.momentum);
@@ -60,18 +57,14 @@ struct SgdRule {
 // ---- stores: where the truth is ------------------------------------------------------------------
 
 /// The f32 weights are the truth; their cached cast, if there is one, follows.
-template <class LowT>
-struct F32Store {
+template <class LowT> struct F32Store {
   using Low = LowT;
   float* w;
   Low* copy;
-  F32Store(const Update& u, std::int64_t begin)
-      : w(static_cast<float*>(u.w) + begin), copy(u.copy ? static_cast<Low*>(u.copy) + begin : nullptr) {}
+  F32Store(const Update& u, std::int64_t begin) : w(static_cast<float*>(u.w) + begin), copy(u.copy ? static_cast<Low*>(u.copy) + begin : nullptr) {}
 
-  template <class D, class Access>
-  HWY_INLINE hn::VFromD<D> Load(D d, std::size_t i, Access access) const { return access.Load(d, w + i); }
-  template <class D, class V, class Access>
-  HWY_INLINE void Commit(D d, std::size_t i, V v, Access access) const {
+  template <class D, class Access> HWY_INLINE hn::VFromD<D> Load(D d, std::size_t i, Access access) const { return access.Load(d, w + i); }
+  template <class D, class V, class Access> HWY_INLINE void Commit(D d, std::size_t i, V v, Access access) const {
     access.Store(v, d, w + i);
     if (copy) access.Store(v, d, copy + i);
   }
@@ -79,25 +72,21 @@ struct F32Store {
 
 /// v changed so that rounding it to nearest even to a format at least two bits shorter rounds v half away from zero: with its last bit set no
 /// number is a tie any more, former ties lie above the middle, and nothing else changes sides. Of a bf16 that is (bits + 0x8000) >> 16.
-template <class D, class V>
-HWY_INLINE V BreakTies(D d, V v) {
+template <class D, class V> HWY_INLINE V BreakTies(D d, V v) {
   const hn::RebindToUnsigned<D> du;
   return hn::IfThenElse(hn::IsInf(v), v, hn::BitCast(d, hn::Or(hn::BitCast(du, v), hn::Set(du, 1u))));
 }
 
 /// An f32 master is the truth; the weights are its 16-bit copy.
-template <class LowT>
-struct MasterStore {
+template <class LowT> struct MasterStore {
   using Low = LowT;
   float* master;
   Low* w;
   bool half_away;
   MasterStore(const Update& u, std::int64_t begin) : master(u.master + begin), w(static_cast<Low*>(u.w) + begin), half_away(u.copy_half_away) {}
 
-  template <class D, class Access>
-  HWY_INLINE hn::VFromD<D> Load(D d, std::size_t i, Access access) const { return access.Load(d, master + i); }
-  template <class D, class V, class Access>
-  HWY_INLINE void Commit(D d, std::size_t i, V v, Access access) const {
+  template <class D, class Access> HWY_INLINE hn::VFromD<D> Load(D d, std::size_t i, Access access) const { return access.Load(d, master + i); }
+  template <class D, class V, class Access> HWY_INLINE void Commit(D d, std::size_t i, V v, Access access) const {
     access.Store(v, d, master + i);
     access.Store(half_away ? BreakTies(d, v) : v, d, w + i);
   }
@@ -105,8 +94,7 @@ struct MasterStore {
 
 // ---- the pass ------------------------------------------------------------------------------------
 
-template <class RuleT, class StoreT, class G, class Round>
-void Pass(const Update& u, std::int64_t begin, std::int64_t end) {
+template <class RuleT, class StoreT, class G, class Round> void Pass(const Update& u, std::int64_t begin, std::int64_t end) {
   const hn::ScalableTag<float> d;
   const Gradient<G, Round> gradient{static_cast<const G*>(u.g) + begin, ref::ScaleFactors(u.g_scale)};
   const RuleT rule(u, begin);
@@ -117,14 +105,12 @@ void Pass(const Update& u, std::int64_t begin, std::int64_t end) {
   });
 }
 
-template <class RuleT, class StoreT>
-void PassOverGradient(const Update& u, std::int64_t begin, std::int64_t end) {
+template <class RuleT, class StoreT> void PassOverGradient(const Update& u, std::int64_t begin, std::int64_t end) {
   if (u.g_dtype == f32 && u.round_g) return Pass<RuleT, StoreT, float, typename StoreT::Low>(u, begin, end);
   dispatch_low_or_f32(u.g_dtype, "update", [&]<class G>() { Pass<RuleT, StoreT, G, G>(u, begin, end); });
 }
 
-template <class RuleT>
-void PassOverStore(const Update& u, std::int64_t begin, std::int64_t end) {
+template <class RuleT> void PassOverStore(const Update& u, std::int64_t begin, std::int64_t end) {
   dispatch_16bit(u.low, "update", [&]<class Low>() {
     switch (u.store) {
       case Store::f32: return PassOverGradient<RuleT, F32Store<Low>>(u, begin, end);
@@ -172,10 +158,13 @@ void update(Queue&, const Update& u) {
   MEZZO_CHECK(u.store != Store::master || u.master);
   MEZZO_CHECK(u.g_dtype != f64 || (u.store == Store::f32 && !u.copy));
   constexpr std::int64_t kGrain = 16384, kAlign = 64;  // a cache line of the narrowest array belongs to one thread
-  parallel_for(u.n, kGrain, [&](std::int64_t begin, std::int64_t end) {
-    if (u.g_dtype == f64) update_f64(u, begin, end);
-    else HWY_DYNAMIC_DISPATCH(UpdateRange)(u, begin, end);
-  }, kAlign);
+  parallel_for(
+      u.n, kGrain,
+      [&](std::int64_t begin, std::int64_t end) {
+        if (u.g_dtype == f64) update_f64(u, begin, end);
+        else HWY_DYNAMIC_DISPATCH(UpdateRange)(u, begin, end);
+      },
+      kAlign);
 }
 
 }  // namespace mezzo::kernels

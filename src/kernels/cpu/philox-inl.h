@@ -17,23 +17,20 @@ namespace mezzo::kernels::HWY_NAMESPACE {
 namespace hn = hwy::HWY_NAMESPACE;
 
 /// The 64-bit product of the lower halves of u64 lanes.
-template <class V>
-HWY_INLINE V MulLower32(V a, V b) {
+template <class V> HWY_INLINE V MulLower32(V a, V b) {
 #if HWY_TARGET == HWY_SCALAR
   return V((a.raw & 0xffffffffu) * (b.raw & 0xffffffffu));
 #else
-  const hn::Repartition<std::uint32_t, hn::DFromV<V>> d32;
+  const hn::Repartition<std::uint32_t, hn::DFromV<V> > d32;
   return hn::MulEven(hn::BitCast(d32, a), hn::BitCast(d32, b));
 #endif
 }
 
 /// Philox4x32 on u64 lanes: a counter a lane, each of its four words in the lower half of one. Upper halves are left as they come.
-template <class V>
-struct PhiloxState {
+template <class V> struct PhiloxState {
   V c0, c1, c2, c3;
 
-  template <class D>
-  HWY_INLINE void round(D d, std::uint32_t k0, std::uint32_t k1) {
+  template <class D> HWY_INLINE void round(D d, std::uint32_t k0, std::uint32_t k1) {
     const V p0 = MulLower32(hn::Set(d, std::uint64_t{0xD2511F53u}), c0), p1 = MulLower32(hn::Set(d, std::uint64_t{0xCD9E8D57u}), c2);
     c0 = hn::Xor(hn::Xor(hn::ShiftRight<32>(p1), c1), hn::Set(d, std::uint64_t{k0}));
     c1 = p1;
@@ -42,8 +39,7 @@ struct PhiloxState {
   }
 
   /// The words in order, counter after counter.
-  template <class D>
-  HWY_INLINE void store(D d, std::uint64_t* words) const {
+  template <class D> HWY_INLINE void store(D d, std::uint64_t* words) const {
     const V lower = hn::Set(d, std::uint64_t{0xffffffffu});
     hn::StoreInterleaved2(hn::Or(hn::And(c0, lower), hn::ShiftLeft<32>(c1)), hn::Or(hn::And(c2, lower), hn::ShiftLeft<32>(c3)), d, words);
   }
@@ -60,7 +56,8 @@ inline void PhiloxWords(std::uint64_t key, std::uint64_t counter, std::uint64_t*
   const auto lanes = static_cast<std::int64_t>(hn::Lanes(d));
   const V zero = hn::Zero(d), iota = hn::Iota(d, 0);
   for (std::int64_t i = 0; i < blocks; i += 2 * lanes, words += 4 * lanes) {
-    const V first = hn::Add(hn::Set(d, counter + static_cast<std::uint64_t>(i)), iota), second = hn::Add(first, hn::Set(d, static_cast<std::uint64_t>(lanes)));
+    const V first = hn::Add(hn::Set(d, counter + static_cast<std::uint64_t>(i)), iota),
+            second = hn::Add(first, hn::Set(d, static_cast<std::uint64_t>(lanes)));
     PhiloxState<V> a{first, hn::ShiftRight<32>(first), zero, zero}, b{second, hn::ShiftRight<32>(second), zero, zero};
     std::uint32_t k0 = static_cast<std::uint32_t>(key), k1 = static_cast<std::uint32_t>(key >> 32);
     for (int round = 0; round < 10; ++round, k0 += 0x9E3779B9u, k1 += 0xBB67AE85u) {
@@ -73,16 +70,14 @@ inline void PhiloxWords(std::uint64_t key, std::uint64_t counter, std::uint64_t*
 }
 
 /// c[0] + x (c[1] + x (...)) as core/philox.cpp evaluates it: products and sums rounded apart.
-template <std::size_t N, class D, class V>
-HWY_INLINE V UnfusedPolynomial(D d, const std::array<double, N>& c, V x) {
+template <std::size_t N, class D, class V> HWY_INLINE V UnfusedPolynomial(D d, const std::array<double, N>& c, V x) {
   V y = hn::Set(d, c[N - 1]);
   for (std::size_t i = N - 1; i-- > 0;) y = hn::Add(hn::Mul(y, x), hn::Set(d, c[i]));
   return y;
 }
 
 /// philox::normal_pair of pairs of words (the first in the lower half of a u64 lane), operation by operation.
-template <class D, class VU>
-HWY_INLINE void NormalPairs(D d, VU pair, hn::VFromD<D>& out_x, hn::VFromD<D>& out_y) {
+template <class D, class VU> HWY_INLINE void NormalPairs(D d, VU pair, hn::VFromD<D>& out_x, hn::VFromD<D>& out_y) {
   using V = hn::VFromD<D>;
   const hn::RebindToUnsigned<D> du;
   const V two52 = hn::Set(d, 0x1p52);

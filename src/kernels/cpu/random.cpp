@@ -49,16 +49,14 @@ struct Words {
   const std::uint32_t* data() const { return reinterpret_cast<const std::uint32_t*>(pair); }
 };
 
-template <class T>
-void UniformLoop(void* y, std::int64_t n, std::uint64_t seed, std::uint64_t counter) {
+template <class T> void UniformLoop(void* y, std::int64_t n, std::uint64_t seed, std::uint64_t counter) {
   for (std::int64_t i = 0; i < n; i += kStage, counter += kStage / 4) {
     const Words words(seed, counter);
     Map(std::min(kStage, n - i), static_cast<T*>(y) + i, Same(), Uniforms{words.data()});
   }
 }
 
-template <class T>
-void DropoutLoop(const void* x, void* y, std::int64_t n, float threshold, float scale, std::uint64_t seed, std::uint64_t counter) {
+template <class T> void DropoutLoop(const void* x, void* y, std::int64_t n, float threshold, float scale, std::uint64_t seed, std::uint64_t counter) {
   for (std::int64_t i = 0; i < n; i += kStage, counter += kStage / 4) {
     const Words words(seed, counter);
     Map(std::min(kStage, n - i), static_cast<T*>(y) + i, Drop{threshold, scale}, Elements<T>{static_cast<const T*>(x) + i}, Uniforms{words.data()});
@@ -102,9 +100,12 @@ constexpr std::int64_t kStage = 1024;
 
 // body(first, count, counter) on pieces of at most kStage elements; `counter` is that of element `first`.
 void for_each_stage(std::int64_t n, std::uint64_t offset, FunctionRef<void(std::int64_t, std::int64_t, std::uint64_t)> body) {
-  parallel_for(n, kGrain, [&](std::int64_t begin, std::int64_t end) {
-    for (std::int64_t i = begin; i < end; i += kStage) body(i, std::min(kStage, end - i), offset + static_cast<std::uint64_t>(i / 4));
-  }, kAlign);
+  parallel_for(
+      n, kGrain,
+      [&](std::int64_t begin, std::int64_t end) {
+        for (std::int64_t i = begin; i < end; i += kStage) body(i, std::min(kStage, end - i), offset + static_cast<std::uint64_t>(i / 4));
+      },
+      kAlign);
 }
 
 // Below it a uniform number u is dropped: u < p is u < threshold, because u is a multiple of 2^-24.
@@ -125,9 +126,10 @@ void uniform(Queue&, Dtype dtype, void* y, std::int64_t n, std::uint64_t seed, s
   }
   const auto span = HWY_DYNAMIC_DISPATCH(PickUniform)(dtype);
   const std::size_t bytes = size_of(dtype);
-  parallel_for(n, kGrain, [&](std::int64_t begin, std::int64_t end) {
-    span(at(y, begin, bytes), end - begin, seed, offset + static_cast<std::uint64_t>(begin / 4));
-  }, kAlign);
+  parallel_for(
+      n, kGrain,
+      [&](std::int64_t begin, std::int64_t end) { span(at(y, begin, bytes), end - begin, seed, offset + static_cast<std::uint64_t>(begin / 4)); },
+      kAlign);
 }
 
 void normal(Queue&, Dtype dtype, void* y, std::int64_t n, double mean, double std, std::uint64_t seed, std::uint64_t offset) {
@@ -160,10 +162,13 @@ void dropout(Queue&, Dtype dtype, const void* x, void* y, std::int64_t n, double
   }
   const auto span = HWY_DYNAMIC_DISPATCH(PickDropout)(dtype);
   const std::size_t bytes = size_of(dtype);
-  parallel_for(n, kGrain, [&](std::int64_t begin, std::int64_t end) {
-    span(at(x, begin, bytes), at(y, begin, bytes), end - begin, static_cast<float>(threshold(p)), static_cast<float>(scale), seed,
-         offset + static_cast<std::uint64_t>(begin / 4));
-  }, kAlign);
+  parallel_for(
+      n, kGrain,
+      [&](std::int64_t begin, std::int64_t end) {
+        span(at(x, begin, bytes), at(y, begin, bytes), end - begin, static_cast<float>(threshold(p)), static_cast<float>(scale), seed,
+             offset + static_cast<std::uint64_t>(begin / 4));
+      },
+      kAlign);
 }
 
 }  // namespace mezzo::kernels

@@ -22,23 +22,20 @@ HWY_BEFORE_NAMESPACE();
 namespace mezzo::kernels::HWY_NAMESPACE {
 namespace {
 
-template <Reduce op, class V>
-HWY_INLINE V Combine(V a, V b) {
+template <Reduce op, class V> HWY_INLINE V Combine(V a, V b) {
   if constexpr (op == Reduce::amax) return hn::IfThenElse(hn::Or(hn::Gt(a, b), hn::IsNaN(a)), a, b);  // NaN if either is
   else if constexpr (op == Reduce::prod) return hn::Mul(a, b);
   else return hn::Add(a, b);
 }
 
-template <Reduce op, class V>
-HWY_INLINE V Term(V x) {
+template <Reduce op, class V> HWY_INLINE V Term(V x) {
   if constexpr (op == Reduce::sum_abs) return hn::Abs(x);
   else if constexpr (op == Reduce::sum_squares) return hn::Mul(x, x);
   else return x;
 }
 
 /// n contiguous elements to one number.
-template <Reduce op, class T>
-float ReduceRun(const void* x_p, std::int64_t n) {
+template <Reduce op, class T> float ReduceRun(const void* x_p, std::int64_t n) {
   const hn::ScalableTag<float> d;
   using V = hn::VFromD<decltype(d)>;
   const T* x = static_cast<const T*>(x_p);
@@ -66,16 +63,15 @@ float ReduceRun(const void* x_p, std::int64_t n) {
 }
 
 // Column vectors of 1 or 4 rows of x as one; `left`: nothing, or the number of columns left.
-template <Reduce op, int kRows, class D, class T, class... Left>
-HWY_INLINE hn::VFromD<D> JoinRows(D d, const T* x, std::int64_t ld, Left... left) {
+template <Reduce op, int kRows, class D, class T, class... Left> HWY_INLINE hn::VFromD<D> JoinRows(D d, const T* x, std::int64_t ld, Left... left) {
   const auto v0 = Term<op>(LoadF32(d, x, left...));
   if constexpr (kRows == 1) return v0;
-  const auto v1 = Term<op>(LoadF32(d, x + ld, left...)), v2 = Term<op>(LoadF32(d, x + 2 * ld, left...)), v3 = Term<op>(LoadF32(d, x + 3 * ld, left...));
+  const auto v1 = Term<op>(LoadF32(d, x + ld, left...)), v2 = Term<op>(LoadF32(d, x + 2 * ld, left...)),
+             v3 = Term<op>(LoadF32(d, x + 3 * ld, left...));
   return Combine<op>(Combine<op>(v0, v1), Combine<op>(v2, v3));
 }
 
-template <Reduce op, int kRows, class T>
-HWY_INLINE void AddRows(const T* x, std::int64_t ld, std::int64_t columns, float* out) {
+template <Reduce op, int kRows, class T> HWY_INLINE void AddRows(const T* x, std::int64_t ld, std::int64_t columns, float* out) {
   const hn::ScalableTag<float> d;
   const auto lanes = static_cast<std::int64_t>(hn::Lanes(d));
   std::int64_t c = 0;
@@ -86,16 +82,14 @@ HWY_INLINE void AddRows(const T* x, std::int64_t ld, std::int64_t columns, float
 }
 
 /// out[c] = out[c] combined with the rows of x (rows, columns), ld elements apart.
-template <Reduce op, class T>
-void ReduceRows(const void* x_p, std::int64_t ld, std::int64_t rows, std::int64_t columns, float* out) {
+template <Reduce op, class T> void ReduceRows(const void* x_p, std::int64_t ld, std::int64_t rows, std::int64_t columns, float* out) {
   const T* x = static_cast<const T*>(x_p);
   std::int64_t r = 0;
   for (; r + 4 <= rows; r += 4) AddRows<op, 4>(x + r * ld, ld, columns, out);
   for (; r < rows; ++r) AddRows<op, 1>(x + r * ld, ld, columns, out);
 }
 
-template <class T>
-Reducer ReducerOf(Reduce op) {
+template <class T> Reducer ReducerOf(Reduce op) {
   return with_constant(op, [](auto which) { return Reducer{ReduceRun<decltype(which)::value, T>, ReduceRows<decltype(which)::value, T>}; });
 }
 Reducer PickReducer(Reduce op, Dtype t) { return t == f32 ? ReducerOf<float>(op) : t == f16 ? ReducerOf<f16_t>(op) : ReducerOf<bf16_t>(op); }
@@ -125,7 +119,8 @@ float nothing(Reduce op) {
 }
 
 // (rows, columns) of few columns: whole vectors of several rows each, then these rows one by one.
-void reduce_narrow(const Reducer& reducer, const Reducer& join, float none, const void* x, std::size_t bytes, std::int64_t rows, std::int64_t columns, float* out) {
+void reduce_narrow(const Reducer& reducer, const Reducer& join, float none, const void* x, std::size_t bytes, std::int64_t rows, std::int64_t columns,
+                   float* out) {
   constexpr std::int64_t kWide = 512;
   float wide[kWide];
   const std::int64_t folded = kWide / columns, whole = rows / folded;
@@ -186,14 +181,16 @@ void reduce_plain(const T* x, Result* y, std::int64_t outer, std::int64_t n, std
   parallel_for(outer * inner, std::max<std::int64_t>(1, kGrain / std::max<std::int64_t>(1, n)), [&](std::int64_t begin, std::int64_t end) {
     for (std::int64_t i = begin; i < end; ++i) {
       const auto sum = ref::reduce<op, ref::Accumulator<T>>(x + i / inner * n * inner + i % inner, n, inner);
-      if constexpr (std::is_integral_v<Result>) y[i] = sum; else y[i] = static_cast<Result>(sum) * scale;
+      if constexpr (std::is_integral_v<Result>) y[i] = sum;
+      else y[i] = static_cast<Result>(sum) * scale;
     }
   });
 }
 
 }  // namespace
 
-void reduce(Queue& queue, Reduce op, Dtype from, Dtype to, const void* x, void* y, std::int64_t outer, std::int64_t n, std::int64_t inner, double scale) {
+void reduce(Queue& queue, Reduce op, Dtype from, Dtype to, const void* x, void* y, std::int64_t outer, std::int64_t n, std::int64_t inner,
+            double scale) {
   const std::int64_t results = outer * inner;
   if (results == 0) return;
   const Dtype sum_dtype = from == f32 || is_16bit(from) ? f32 : from == f64 || scale != 1 ? f64 : i64;
@@ -214,7 +211,8 @@ void reduce(Queue& queue, Reduce op, Dtype from, Dtype to, const void* x, void* 
         if constexpr (std::is_integral_v<T>) {
           if (sum_dtype == i64) return reduce_plain<kOp>(from_x, static_cast<std::int64_t*>(sums), outer, n, inner, scale);
         }
-        if constexpr (std::is_same_v<T, double> || std::is_integral_v<T>) reduce_plain<kOp>(from_x, static_cast<double*>(sums), outer, n, inner, scale);
+        if constexpr (std::is_same_v<T, double> || std::is_integral_v<T>)
+          reduce_plain<kOp>(from_x, static_cast<double*>(sums), outer, n, inner, scale);
       });
     });
   }

@@ -28,7 +28,7 @@ inline Angle reduce_angle(float x) {
     return shift == 0 ? kTwoOverPi[word] : kTwoOverPi[word] << shift | kTwoOverPi[word + 1] >> (64 - shift);
   };
   __extension__ using Wide = unsigned __int128;
-  const std::uint64_t high = mantissa * digits(exponent - 2);  // modulo 2^64
+  const std::uint64_t high = mantissa * digits(exponent - 2);                                                          // modulo 2^64
   const auto quarters = high + static_cast<std::uint64_t>(static_cast<Wide>(mantissa) * digits(exponent + 62) >> 64);  // 62 digits behind the point
   const std::uint64_t nearest = (quarters + (std::uint64_t{1} << 61)) >> 62;
   const double remainder = static_cast<double>(static_cast<std::int64_t>(quarters - (nearest << 62))) * (0x1p-62 * 0x1.921fb54442d18p0);

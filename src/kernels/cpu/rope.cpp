@@ -31,10 +31,11 @@ HWY_INLINE SinCos SinCosOf(hn::Vec<Wide> angle) {
   auto r = hn::Sub(angle, hn::Mul(quarter_turns, hn::Set(d, 0x1.921fb544p0)));             // of 31 bits: exact for 4 million turns
   r = hn::Sub(r, hn::Mul(quarter_turns, hn::Set(d, 0x1.0b4611a626331p-34)));
   const auto z = hn::Mul(r, r);
-  const auto sin = hn::MulAdd(hn::Mul(r, z),
-                              Polynomial(d, z, -0x1.5555554c8dbd7p-3, 0x1.11110875cac6dp-7, -0x1.a00f835d68166p-13, 0x1.6cd20cc515bc9p-19), r);
-  const auto cos = hn::MulAdd(hn::Mul(z, z), Polynomial(d, z, 0x1.5555554f2f210p-5, -0x1.6c16b876b5849p-10, 0x1.a011095d2a845p-16, -0x1.242613413a6c0p-22),
-                              hn::NegMulAdd(hn::Set(d, 0.5), z, hn::Set(d, 1.0)));
+  const auto sin =
+      hn::MulAdd(hn::Mul(r, z), Polynomial(d, z, -0x1.5555554c8dbd7p-3, 0x1.11110875cac6dp-7, -0x1.a00f835d68166p-13, 0x1.6cd20cc515bc9p-19), r);
+  const auto cos =
+      hn::MulAdd(hn::Mul(z, z), Polynomial(d, z, 0x1.5555554f2f210p-5, -0x1.6c16b876b5849p-10, 0x1.a011095d2a845p-16, -0x1.242613413a6c0p-22),
+                 hn::NegMulAdd(hn::Set(d, 0.5), z, hn::Set(d, 1.0)));
   const auto quarter = hn::Set(d, 0.25);
   const auto quadrant = hn::Sub(quarter_turns, hn::Mul(hn::Floor(hn::Mul(quarter_turns, quarter)), hn::Set(d, 4.0)));  // 0, 1, 2 or 3
   const auto one = hn::Set(d, 1.0), two = hn::Set(d, 2.0), three = hn::Set(d, 3.0);
@@ -64,8 +65,7 @@ void FillAngles(const float* inv_freq, std::size_t half, double position, double
   }
 }
 
-template <class T>
-void RotateHalves(const T* x, T* y, const float* cos, const float* sin, std::size_t half) {
+template <class T> void RotateHalves(const T* x, T* y, const float* cos, const float* sin, std::size_t half) {
   const hn::ScalableTag<float> d;
   ForEachVector(d, half, [&](std::size_t i, auto access) MEZZO_BODY {
     const auto a = access.Load(d, x + i), b = access.Load(d, x + half + i), c = access.Load(d, cos + i), s = access.Load(d, sin + i);
@@ -74,8 +74,7 @@ void RotateHalves(const T* x, T* y, const float* cos, const float* sin, std::siz
   });
 }
 
-template <class T>
-void RotateInterleaved(const T* x, T* y, const float* cos, const float* sin, std::size_t n) {
+template <class T> void RotateInterleaved(const T* x, T* y, const float* cos, const float* sin, std::size_t n) {
 #if HWY_TARGET == HWY_SCALAR  // one lane: no neighbour to swap with
   for (std::size_t i = 0; i < n; i += 2) {
     const float a = static_cast<float>(x[i]), b = static_cast<float>(x[i + 1]);
@@ -124,22 +123,24 @@ void rope(Queue& queue, Dtype dtype, const void* x, void* y, const float* inv_fr
   if (d == 0 || heads == 0) return;
   // By position, not by row: the angles of one are computed once for the whole batch.
   const std::int64_t count = std::min(t, rows);
-  parallel_for(count, row_grain(heads * d * std::max<std::int64_t>(1, rows / std::max<std::int64_t>(1, t))), [&](std::int64_t begin, std::int64_t end) {
-    if (dtype == f64) {
-      for (std::int64_t r = begin; r < end; ++r) {
-        for (std::int64_t row = r; row < rows; row += t) {
-          for (std::int64_t h = row * heads; h < (row + 1) * heads; ++h) {
-            ref::rope(static_cast<const double*>(x) + h * d, static_cast<double*>(y) + h * d, inv_freq, positions ? positions[r] : r, d, interleaved, sign);
-          }
-        }
-      }
-      return;
-    }
-    const std::int64_t table = (d + 31) / 32 * 32;  // whole vectors are written
-    const Block angles = queue.scratch(2 * table * sizeof(float));
-    HWY_DYNAMIC_DISPATCH(RopePositions)
-    (dtype, x, y, inv_freq, positions, rows, t, heads, d, interleaved, sign, angles.as<float>(), table, begin, end);
-  });
+  parallel_for(count, row_grain(heads * d * std::max<std::int64_t>(1, rows / std::max<std::int64_t>(1, t))),
+               [&](std::int64_t begin, std::int64_t end) {
+                 if (dtype == f64) {
+                   for (std::int64_t r = begin; r < end; ++r) {
+                     for (std::int64_t row = r; row < rows; row += t) {
+                       for (std::int64_t h = row * heads; h < (row + 1) * heads; ++h) {
+                         ref::rope(static_cast<const double*>(x) + h * d, static_cast<double*>(y) + h * d, inv_freq, positions ? positions[r] : r, d,
+                                   interleaved, sign);
+                       }
+                     }
+                   }
+                   return;
+                 }
+                 const std::int64_t table = (d + 31) / 32 * 32;  // whole vectors are written
+                 const Block angles = queue.scratch(2 * table * sizeof(float));
+                 HWY_DYNAMIC_DISPATCH(RopePositions)
+                 (dtype, x, y, inv_freq, positions, rows, t, heads, d, interleaved, sign, angles.as<float>(), table, begin, end);
+               });
 }
 
 }  // namespace mezzo::kernels

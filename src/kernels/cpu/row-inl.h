@@ -40,8 +40,7 @@ struct Tail {
 };
 
 /// body(i, access) for every vector that begins at i in [0, n).
-template <class D, class Body>
-HWY_INLINE void ForEachVector(D d, std::size_t n, Body body) {
+template <class D, class Body> HWY_INLINE void ForEachVector(D d, std::size_t n, Body body) {
   const std::size_t lanes = hn::Lanes(d);
   std::size_t i = 0;
   for (; i + lanes <= n; i += lanes) body(i, Whole{});
@@ -49,8 +48,7 @@ HWY_INLINE void ForEachVector(D d, std::size_t n, Body body) {
 }
 
 /// acc = step(acc, i, access) for every vector of [0, n), in four accumulators that hide the latency of a step; then join(a, b).
-template <class D, class A, class Step, class Join>
-HWY_INLINE A Fold(D d, std::size_t n, A init, Step step, Join join) {
+template <class D, class A, class Step, class Join> HWY_INLINE A Fold(D d, std::size_t n, A init, Step step, Join join) {
   const std::size_t lanes = hn::Lanes(d);
   A a0 = init, a1 = init, a2 = init, a3 = init;  // named: GCC spills an array
   std::size_t i = 0;
@@ -69,8 +67,7 @@ HWY_INLINE A Fold(D d, std::size_t n, A init, Step step, Join join) {
 inline constexpr std::size_t kSumBlock = 2048;
 
 /// Sum over [0, n) of the lanes of term(i, access).
-template <class D, class Term>
-HWY_INLINE double Sum(D d, std::size_t n, Term term) {
+template <class D, class Term> HWY_INLINE double Sum(D d, std::size_t n, Term term) {
   using V = hn::VFromD<D>;
   double total = 0;
   for (std::size_t begin = 0; begin < n; begin += kSumBlock) {
@@ -84,12 +81,8 @@ HWY_INLINE double Sum(D d, std::size_t n, Term term) {
 }
 
 /// Two sums over one pass: term returns both vectors.
-template <class V>
-struct Two {
-  V first, second;
-};
-template <class D, class Term>
-HWY_INLINE Two<double> SumTwo(D d, std::size_t n, Term term) {
+template <class V> struct Two { V first, second; };
+template <class D, class Term> HWY_INLINE Two<double> SumTwo(D d, std::size_t n, Term term) {
   using V = hn::VFromD<D>;
   Two<double> total{0, 0};
   for (std::size_t begin = 0; begin < n; begin += kSumBlock) {
@@ -99,7 +92,9 @@ HWY_INLINE Two<double> SumTwo(D d, std::size_t n, Term term) {
           const Two<V> t = term(begin + i, access);
           return Two<V>{hn::Add(acc.first, access.Keep(d, t.first, hn::Zero(d))), hn::Add(acc.second, access.Keep(d, t.second, hn::Zero(d)))};
         },
-        [](Two<V> a, Two<V> b) MEZZO_BODY { return Two<V>{hn::Add(a.first, b.first), hn::Add(a.second, b.second)}; });
+        [](Two<V> a, Two<V> b) MEZZO_BODY {
+          return Two<V>{hn::Add(a.first, b.first), hn::Add(a.second, b.second)};
+        });
     total.first += static_cast<double>(hn::GetLane(hn::SumOfLanes(d, sum.first)));
     total.second += static_cast<double>(hn::GetLane(hn::SumOfLanes(d, sum.second)));
   }

@@ -25,17 +25,19 @@ struct Same {
 };
 
 /// Columns: sums (columns) += x, y = sums.
-template <class From, class To>
-void ScanRow(const void* x, void* y, float* sums, std::int64_t columns) {
+template <class From, class To> void ScanRow(const void* x, void* y, float* sums, std::int64_t columns) {
   Map(columns, sums, Sum(), Elements<float>{sums}, Elements<From>{static_cast<const From*>(x)});
   Map(columns, static_cast<To*>(y), Same(), Elements<float>{sums});
 }
 
 using RowScan = void (*)(const void* x, void* y, float* sums, std::int64_t columns);
 
-template <class From>
-RowScan RowScanFrom(Dtype to) { return to == f32 ? ScanRow<From, float> : to == f16 ? ScanRow<From, f16_t> : ScanRow<From, bf16_t>; }
-RowScan PickRowScan(Dtype from, Dtype to) { return from == f32 ? RowScanFrom<float>(to) : from == f16 ? RowScanFrom<f16_t>(to) : RowScanFrom<bf16_t>(to); }
+template <class From> RowScan RowScanFrom(Dtype to) {
+  return to == f32 ? ScanRow<From, float> : to == f16 ? ScanRow<From, f16_t> : ScanRow<From, bf16_t>;
+}
+RowScan PickRowScan(Dtype from, Dtype to) {
+  return from == f32 ? RowScanFrom<float>(to) : from == f16 ? RowScanFrom<f16_t>(to) : RowScanFrom<bf16_t>(to);
+}
 
 }  // namespace
 }  // namespace mezzo::kernels::HWY_NAMESPACE
@@ -96,17 +98,19 @@ void cumsum_f32(Dtype from, Dtype to, const void* x, void* y, std::int64_t outer
   }
   const auto scan_row = HWY_DYNAMIC_DISPATCH(PickRowScan)(from, to);
   const std::int64_t strips = (inner + kStrip - 1) / kStrip;
-  parallel_for(outer * strips, std::max<std::int64_t>(1, kGrain / std::max<std::int64_t>(1, n * std::min(inner, kStrip))), [&](std::int64_t begin, std::int64_t end) {
-    alignas(kAlignment) float sums[kStrip];
-    for (std::int64_t i = begin; i < end; ++i) {
-      const std::int64_t column = i % strips * kStrip, columns = std::min(kStrip, inner - column), first = i / strips * n * inner + column;
-      std::fill_n(sums, columns, 0.0f);
-      for (std::int64_t k = 0; k < n; ++k) {
-        const std::int64_t row = first + (reverse ? n - 1 - k : k) * inner;
-        scan_row(at(x, row, x_bytes), at(y, row, y_bytes), sums, columns);
-      }
-    }
-  });
+  parallel_for(outer * strips, std::max<std::int64_t>(1, kGrain / std::max<std::int64_t>(1, n * std::min(inner, kStrip))),
+               [&](std::int64_t begin, std::int64_t end) {
+                 alignas(kAlignment) float sums[kStrip];
+                 for (std::int64_t i = begin; i < end; ++i) {
+                   const std::int64_t column = i % strips * kStrip, columns = std::min(kStrip, inner - column),
+                                      first = i / strips * n * inner + column;
+                   std::fill_n(sums, columns, 0.0f);
+                   for (std::int64_t k = 0; k < n; ++k) {
+                     const std::int64_t row = first + (reverse ? n - 1 - k : k) * inner;
+                     scan_row(at(x, row, x_bytes), at(y, row, y_bytes), sums, columns);
+                   }
+                 }
+               });
 }
 
 }  // namespace

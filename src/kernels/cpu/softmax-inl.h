@@ -19,8 +19,7 @@ namespace hn = hwy::HWY_NAMESPACE;
 
 /// exp(x) for x <= 0 (or barely above): as Exp, but below exp(-87), near the smallest normal number, it is 0, which halves the work.
 /// NaN stays NaN.
-template <class D, class V>
-HWY_INLINE V ExpBelowZero(D d, V x) {
+template <class D, class V> HWY_INLINE V ExpBelowZero(D d, V x) {
   const hn::RebindToSigned<D> di;
   const V magic = hn::Set(d, 0x1.8p23f);
   const V shifted = hn::MulAdd(x, hn::Set(d, 0x1.715476p0f), magic);  // its low bits: n, of x = n ln 2 + r
@@ -32,8 +31,7 @@ HWY_INLINE V ExpBelowZero(D d, V x) {
 }
 
 /// Largest of x (n). A NaN may be passed over here: the sum of exponentials shows it.
-template <class D, class T>
-HWY_INLINE float RowMax(D d, const T* x, std::size_t n) {
+template <class D, class T> HWY_INLINE float RowMax(D d, const T* x, std::size_t n) {
   using V = hn::VFromD<D>;
   const V lowest = hn::Set(d, -std::numeric_limits<float>::infinity());
   const V max = Fold(
@@ -43,8 +41,7 @@ HWY_INLINE float RowMax(D d, const T* x, std::size_t n) {
 }
 
 /// sum of exp(x - max) over x (n); each vector of exponentials is handed to keep(i, e, access).
-template <class D, class T, class KeepExp>
-HWY_INLINE float SumExp(D d, const T* x, float max, std::size_t n, KeepExp keep) {
+template <class D, class T, class KeepExp> HWY_INLINE float SumExp(D d, const T* x, float max, std::size_t n, KeepExp keep) {
   using V = hn::VFromD<D>;
   const V shift = hn::Set(d, max);
   return static_cast<float>(Sum(d, n, [&](std::size_t i, auto access) MEZZO_BODY {
@@ -54,8 +51,7 @@ HWY_INLINE float SumExp(D d, const T* x, float max, std::size_t n, KeepExp keep)
   }));
 }
 
-template <class D, class T>
-HWY_INLINE float SumExp(D d, const T* x, float max, std::size_t n) {
+template <class D, class T> HWY_INLINE float SumExp(D d, const T* x, float max, std::size_t n) {
   return SumExp(d, x, max, n, [](std::size_t, auto, auto) MEZZO_BODY {});
 }
 

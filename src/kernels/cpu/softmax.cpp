@@ -15,20 +15,16 @@ HWY_BEFORE_NAMESPACE();
 namespace mezzo::kernels::HWY_NAMESPACE {
 
 // `exponentials` (c, f32) keeps the numerators until their sum is known; y itself where it is f32.
-template <class From, class To>
-void SoftmaxRow(const From* x, To* y, std::size_t c, float* exponentials) {
+template <class From, class To> void SoftmaxRow(const From* x, To* y, std::size_t c, float* exponentials) {
   const hn::ScalableTag<float> d;
   if constexpr (std::is_same_v<To, float>) exponentials = y;
   const float max = RowMax(d, x, c);
   const float sum = SumExp(d, x, max, c, [&](std::size_t i, auto e, auto access) MEZZO_BODY { access.Store(e, d, exponentials + i); });
   const auto factor = hn::Set(d, 1.0f / sum);
-  ForEachVector(d, c, [&](std::size_t i, auto access) MEZZO_BODY {
-    access.Store(hn::Mul(access.Load(d, exponentials + i), factor), d, y + i);
-  });
+  ForEachVector(d, c, [&](std::size_t i, auto access) MEZZO_BODY { access.Store(hn::Mul(access.Load(d, exponentials + i), factor), d, y + i); });
 }
 
-template <class From, class To>
-void LogSoftmaxRow(const From* x, To* y, std::size_t c) {
+template <class From, class To> void LogSoftmaxRow(const From* x, To* y, std::size_t c) {
   const hn::ScalableTag<float> d;
   const float max = RowMax(d, x, c);
   const auto shift = hn::Set(d, max), log_sum = hn::Set(d, LogOf(SumExp(d, x, max, c)));
@@ -37,8 +33,7 @@ void LogSoftmaxRow(const From* x, To* y, std::size_t c) {
   });
 }
 
-template <class From, class To>
-void SoftmaxBackwardRow(bool log, const From* y, const From* dy, To* dx, std::size_t c) {
+template <class From, class To> void SoftmaxBackwardRow(bool log, const From* y, const From* dy, To* dx, std::size_t c) {
   const hn::ScalableTag<float> d;
   if (log) {
     const auto sum = hn::Set(d, static_cast<float>(Sum(d, c, [&](std::size_t i, auto access) MEZZO_BODY { return access.Load(d, dy + i); })));
@@ -46,9 +41,9 @@ void SoftmaxBackwardRow(bool log, const From* y, const From* dy, To* dx, std::si
       access.Store(hn::NegMulAdd(ExpBelowZero(d, access.Load(d, y + i)), sum, access.Load(d, dy + i)), d, dx + i);
     });
   } else {
-    const auto sum = hn::Set(d, static_cast<float>(Sum(d, c, [&](std::size_t i, auto access) MEZZO_BODY {
-                               return hn::Mul(access.Load(d, y + i), access.Load(d, dy + i));
-                             })));
+    const auto sum = hn::Set(
+        d,
+        static_cast<float>(Sum(d, c, [&](std::size_t i, auto access) MEZZO_BODY { return hn::Mul(access.Load(d, y + i), access.Load(d, dy + i)); })));
     ForEachVector(d, c, [&](std::size_t i, auto access) MEZZO_BODY {
       access.Store(hn::Mul(access.Load(d, y + i), hn::Sub(access.Load(d, dy + i), sum)), d, dx + i);
     });
@@ -107,7 +102,8 @@ void softmax_backward(Queue&, bool log, Dtype from, Dtype to, const void* y, con
     MEZZO_CHECK(to == f64);
     return parallel_for(rows, row_grain(c), [&](std::int64_t begin, std::int64_t end) {
       for (std::int64_t r = begin; r < end; ++r) {
-        ref::softmax_backward(log, static_cast<const double*>(y) + r * c, static_cast<const double*>(dy) + r * c, static_cast<double*>(dx) + r * c, c);
+        ref::softmax_backward(log, static_cast<const double*>(y) + r * c, static_cast<const double*>(dy) + r * c, static_cast<double*>(dx) + r * c,
+                              c);
       }
     });
   }

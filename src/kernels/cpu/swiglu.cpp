@@ -19,21 +19,18 @@ struct SiluTimes {
   template <class D, class V> HWY_INLINE V operator()(D d, V gate, V up) const { return hn::Mul(Silu(d, gate), up); }
 };
 
-template <class T>
-void SwigluLoop(const void* gate, const void* up, void* y, std::int64_t n) {
+template <class T> void SwigluLoop(const void* gate, const void* up, void* y, std::int64_t n) {
   Map(n, static_cast<T*>(y), SiluTimes(), Elements<T>{static_cast<const T*>(gate)}, Elements<T>{static_cast<const T*>(up)});
 }
 
 // dgate = dy up silu'(gate), dup = dy silu(gate), of one sigmoid.
-template <class D, class V>
-HWY_INLINE void SwigluGradient(D d, V gate, V up, V dy, V& dgate, V& dup) {
+template <class D, class V> HWY_INLINE void SwigluGradient(D d, V gate, V up, V dy, V& dgate, V& dup) {
   const auto p = LogisticOf(d, gate);
   dgate = hn::Mul(hn::Mul(dy, up), SiluSlope(d, gate, p));
   dup = hn::Mul(dy, hn::Mul(gate, p.s));
 }
 
-template <class T>
-void SwigluBackwardLoop(const void* gate_p, const void* up_p, const void* dy_p, void* dgate_p, void* dup_p, std::int64_t n) {
+template <class T> void SwigluBackwardLoop(const void* gate_p, const void* up_p, const void* dy_p, void* dgate_p, void* dup_p, std::int64_t n) {
   const hn::ScalableTag<float> d;
   using V = hn::VFromD<decltype(d)>;
   const auto *gate = static_cast<const T*>(gate_p), *up = static_cast<const T*>(up_p), *dy = static_cast<const T*>(dy_p);
@@ -59,7 +56,9 @@ using SwigluSpan = void (*)(const void*, const void*, void*, std::int64_t);
 SwigluSpan PickSwiglu(Dtype t) { return t == f32 ? SwigluLoop<float> : t == f16 ? SwigluLoop<f16_t> : SwigluLoop<bf16_t>; }
 
 using SwigluBackwardSpan = void (*)(const void*, const void*, const void*, void*, void*, std::int64_t);
-SwigluBackwardSpan PickSwigluBackward(Dtype t) { return t == f32 ? SwigluBackwardLoop<float> : t == f16 ? SwigluBackwardLoop<f16_t> : SwigluBackwardLoop<bf16_t>; }
+SwigluBackwardSpan PickSwigluBackward(Dtype t) {
+  return t == f32 ? SwigluBackwardLoop<float> : t == f16 ? SwigluBackwardLoop<f16_t> : SwigluBackwardLoop<bf16_t>;
+}
 
 }  // namespace
 }  // namespace mezzo::kernels::HWY_NAMESPACE
@@ -84,7 +83,9 @@ void swiglu(Queue&, Dtype dtype, const void* gate, const void* up, void* y, std:
   }
   const auto span = HWY_DYNAMIC_DISPATCH(PickSwiglu)(dtype);
   const std::size_t bytes = size_of(dtype);
-  parallel_for(n, kGrain, [&](std::int64_t begin, std::int64_t end) { span(at(gate, begin, bytes), at(up, begin, bytes), at(y, begin, bytes), end - begin); }, kAlign);
+  parallel_for(
+      n, kGrain, [&](std::int64_t begin, std::int64_t end) { span(at(gate, begin, bytes), at(up, begin, bytes), at(y, begin, bytes), end - begin); },
+      kAlign);
 }
 
 void swiglu_backward(Queue&, Dtype dtype, const void* gate, const void* up, const void* dy, void* dgate, void* dup, std::int64_t n) {
@@ -101,9 +102,12 @@ void swiglu_backward(Queue&, Dtype dtype, const void* gate, const void* up, cons
   }
   const auto span = HWY_DYNAMIC_DISPATCH(PickSwigluBackward)(dtype);
   const std::size_t bytes = size_of(dtype);
-  parallel_for(n, kGrain, [&](std::int64_t begin, std::int64_t end) {
-    span(at(gate, begin, bytes), at(up, begin, bytes), at(dy, begin, bytes), at(dgate, begin, bytes), at(dup, begin, bytes), end - begin);
-  }, kAlign);
+  parallel_for(
+      n, kGrain,
+      [&](std::int64_t begin, std::int64_t end) {
+        span(at(gate, begin, bytes), at(up, begin, bytes), at(dy, begin, bytes), at(dgate, begin, bytes), at(dup, begin, bytes), end - begin);
+      },
+      kAlign);
 }
 
 }  // namespace mezzo::kernels

@@ -15,18 +15,17 @@ HWY_BEFORE_NAMESPACE();
 namespace mezzo::kernels::HWY_NAMESPACE {
 namespace {
 
-template <Unary op>
-struct Function {
+template <Unary op> struct Function {
   template <class D, class V> HWY_INLINE V operator()(D d, V x) const { return Evaluate<op>(d, x); }
 };
 
-template <Unary op, class T>
-void UnaryLoop(const void* x, void* y, std::int64_t n) { Map(n, static_cast<T*>(y), Function<op>(), Elements<T>{static_cast<const T*>(x)}); }
+template <Unary op, class T> void UnaryLoop(const void* x, void* y, std::int64_t n) {
+  Map(n, static_cast<T*>(y), Function<op>(), Elements<T>{static_cast<const T*>(x)});
+}
 
 using UnarySpan = void (*)(const void* x, void* y, std::int64_t n);
 
-template <class T>
-UnarySpan UnarySpanOf(Unary op) {
+template <class T> UnarySpan UnarySpanOf(Unary op) {
   return with_constant(op, [](auto which) -> UnarySpan { return UnaryLoop<decltype(which)::value, T>; });
 }
 
@@ -57,7 +56,8 @@ void unary(Queue&, Unary op, Dtype dtype, const void* x, void* y, std::int64_t n
   }
   const auto span = HWY_DYNAMIC_DISPATCH(PickUnary)(op, dtype);
   const std::size_t bytes = size_of(dtype);
-  parallel_for(n, kGrain, [&](std::int64_t begin, std::int64_t end) { span(at(x, begin, bytes), at(y, begin, bytes), end - begin); }, kAlign);
+  parallel_for(
+      n, kGrain, [&](std::int64_t begin, std::int64_t end) { span(at(x, begin, bytes), at(y, begin, bytes), end - begin); }, kAlign);
 }
 
 }  // namespace mezzo::kernels

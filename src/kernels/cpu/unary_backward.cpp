@@ -15,20 +15,17 @@ HWY_BEFORE_NAMESPACE();
 namespace mezzo::kernels::HWY_NAMESPACE {
 namespace {
 
-template <Unary op>
-struct Derivative {
+template <Unary op> struct Derivative {
   template <class D, class V> HWY_INLINE V operator()(D d, V s, V dy) const { return Differentiate<op>(d, s, dy); }
 };
 
-template <Unary op, class T>
-void BackwardLoop(const void* s, const void* dy, void* dx, std::int64_t n) {
+template <Unary op, class T> void BackwardLoop(const void* s, const void* dy, void* dx, std::int64_t n) {
   Map(n, static_cast<T*>(dx), Derivative<op>(), Elements<T>{static_cast<const T*>(s)}, Elements<T>{static_cast<const T*>(dy)});
 }
 
 using BackwardSpan = void (*)(const void* s, const void* dy, void* dx, std::int64_t n);
 
-template <class T>
-BackwardSpan BackwardSpanOf(Unary op) {
+template <class T> BackwardSpan BackwardSpanOf(Unary op) {
   return with_constant(op, [](auto which) -> BackwardSpan { return BackwardLoop<decltype(which)::value, T>; });
 }
 
@@ -50,7 +47,12 @@ HWY_EXPORT(PickBackward);
 
 bool derivative_from_output(Unary op) {
   switch (op) {
-    case Unary::exp: case Unary::sqrt: case Unary::rsqrt: case Unary::tanh: case Unary::sigmoid: case Unary::relu: return true;
+    case Unary::exp:
+    case Unary::sqrt:
+    case Unary::rsqrt:
+    case Unary::tanh:
+    case Unary::sigmoid:
+    case Unary::relu: return true;
     default: return false;
   }
 }
@@ -69,9 +71,9 @@ void unary_backward(Queue& queue, Unary op, Dtype dtype, const void* s, const vo
   }
   const auto span = HWY_DYNAMIC_DISPATCH(PickBackward)(op, dtype);
   const std::size_t bytes = size_of(dtype);
-  parallel_for(n, kGrain, [&](std::int64_t begin, std::int64_t end) {
-    span(at(s, begin, bytes), at(dy, begin, bytes), at(dx, begin, bytes), end - begin);
-  }, kAlign);
+  parallel_for(
+      n, kGrain, [&](std::int64_t begin, std::int64_t end) { span(at(s, begin, bytes), at(dy, begin, bytes), at(dx, begin, bytes), end - begin); },
+      kAlign);
 }
 
 }  // namespace mezzo::kernels

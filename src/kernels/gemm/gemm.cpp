@@ -23,7 +23,9 @@ constexpr double kSmallFlops = 2e5, kWholeFlops = 6e7;
 double flops(const Gemm& g) { return 2.0 * static_cast<double>(g.m) * static_cast<double>(g.n) * static_cast<double>(g.k); }
 
 /// The leading dimension of a single row says nothing.
-void settle(std::int64_t rows, std::int64_t cols, std::int64_t& ld) { if (rows <= 1) ld = std::max<std::int64_t>({ld, cols, 1}); }
+void settle(std::int64_t rows, std::int64_t cols, std::int64_t& ld) {
+  if (rows <= 1) ld = std::max<std::int64_t>({ld, cols, 1});
+}
 
 void check(const Gemm& g) {
   MEZZO_CHECK(is_floating(g.a) && g.a == g.b && (g.c == g.a || (g.c == f32 && is_16bit(g.a))));
@@ -65,7 +67,9 @@ void gemm(Queue& queue, const Gemm& given, const void* a, const void* b, void* c
   if (g.alpha == 0) g.k = 0;  // as in BLAS, A and B are not looked at
 
   const auto product = [&](std::int64_t i, auto&& compute) {
-    const auto at = [i](const void* p, std::int64_t stride, Dtype t) { return static_cast<const std::byte*>(p) + i * stride * static_cast<std::int64_t>(size_of(t)); };
+    const auto at = [i](const void* p, std::int64_t stride, Dtype t) {
+      return static_cast<const std::byte*>(p) + i * stride * static_cast<std::int64_t>(size_of(t));
+    };
     Gemm p = g;
     if (p.residual) p.residual = at(p.residual, g.stride_c, g.c);
     compute(p, at(a, g.stride_a, g.a), at(b, g.stride_b, g.b), const_cast<std::byte*>(at(c, g.stride_c, g.c)));
@@ -74,12 +78,15 @@ void gemm(Queue& queue, const Gemm& given, const void* a, const void* b, void* c
   if (g.batch > 1 && threads * 2 <= g.batch && flops(g) < kWholeFlops) {
     const auto grain = static_cast<std::int64_t>(kSmallFlops / std::max(flops(g), 1.0)) + 1;
     parallel_for(g.batch, grain, [&](std::int64_t begin, std::int64_t end) {
-      for (std::int64_t i = begin; i < end; ++i) product(i, [&](const Gemm& p, const void* pa, const void* pb, void* pc) { one(queue, 1, p, pa, pb, pc); });
+      for (std::int64_t i = begin; i < end; ++i)
+        product(i, [&](const Gemm& p, const void* pa, const void* pb, void* pc) { one(queue, 1, p, pa, pb, pc); });
     });
     return;
   }
   for (std::int64_t i = 0; i < g.batch; ++i) {
-    product(i, [&](const Gemm& p, const void* pa, const void* pb, void* pc) { if (!by_onednn(queue, p, pa, pb, pc)) one(queue, threads, p, pa, pb, pc); });
+    product(i, [&](const Gemm& p, const void* pa, const void* pb, void* pc) {
+      if (!by_onednn(queue, p, pa, pb, pc)) one(queue, threads, p, pa, pb, pc);
+    });
   }
 }
 

@@ -68,8 +68,15 @@ struct Key {
   bool trans_a, trans_b, bias, residual, accumulate;
 
   explicit Key(const Gemm& g)
-      : sizes{g.m, g.n, g.k, g.lda, g.ldb, g.ldc}, threads(num_threads()), c(g.c), bias_dtype(g.bias ? g.bias_dtype : f32), trans_a(g.trans_a),
-        trans_b(g.trans_b), bias(g.bias != nullptr), residual(g.residual != nullptr), accumulate(g.beta != 0) {}
+      : sizes{g.m, g.n, g.k, g.lda, g.ldb, g.ldc},
+        threads(num_threads()),
+        c(g.c),
+        bias_dtype(g.bias ? g.bias_dtype : f32),
+        trans_a(g.trans_a),
+        trans_b(g.trans_b),
+        bias(g.bias != nullptr),
+        residual(g.residual != nullptr),
+        accumulate(g.beta != 0) {}
   friend bool operator==(const Key&, const Key&) = default;
 };
 
@@ -136,7 +143,8 @@ class Matmul {
     const Block scratch = queue.scratch(scratch_bytes_);
     const std::array<const void*, kMost> pointers = g.bias ? std::array<const void*, kMost>{a, b, c, scratch.as<void>(), g.bias, g.residual}
                                                            : std::array<const void*, kMost>{a, b, c, scratch.as<void>(), g.residual, nullptr};
-    for (int i = 0; i < count_; ++i) check(dnnl_memory_set_data_handle_v2(arguments_[i].memory, const_cast<void*>(pointers[i]), nullptr), "set_data_handle");
+    for (int i = 0; i < count_; ++i)
+      check(dnnl_memory_set_data_handle_v2(arguments_[i].memory, const_cast<void*>(pointers[i]), nullptr), "set_data_handle");
     check(dnnl_primitive_execute(primitive_.get(), stream.get(), count_, arguments_.data()), "execute");
   }
 

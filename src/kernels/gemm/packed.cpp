@@ -15,13 +15,12 @@
 namespace mezzo::kernels {
 namespace {
 
-constexpr std::int64_t kSlice = 2048;            // of k: longer sums are cut, so that a block of A has rows enough
-constexpr std::int64_t kSharedBytes = 8 << 20;   // packed B: a part of the last cache
+constexpr std::int64_t kSlice = 2048;           // of k: longer sums are cut, so that a block of A has rows enough
+constexpr std::int64_t kSharedBytes = 8 << 20;  // packed B: a part of the last cache
 
 std::int64_t ceil_div(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
 
-template <class P>
-P* at(P* p, std::int64_t elements, Dtype t) {
+template <class P> P* at(P* p, std::int64_t elements, Dtype t) {
   using Byte = std::conditional_t<std::is_const_v<P>, const std::byte, std::byte>;
   return static_cast<Byte*>(p) + elements * static_cast<std::int64_t>(size_of(t));
 }
@@ -32,7 +31,9 @@ Operand advanced(Operand o, std::int64_t i, std::int64_t p) {
 }
 
 /// Threads as a grid over panels of rows and of columns: the least work for the busiest, then the least packing of A.
-struct Grid { int rows = 1, cols = 1; };
+struct Grid {
+  int rows = 1, cols = 1;
+};
 Grid grid(int threads, std::int64_t row_panels, std::int64_t col_panels) {
   Grid best;
   std::int64_t least = row_panels * col_panels;
@@ -89,11 +90,11 @@ struct Slice {
 
 /// How one product is cut.
 struct Plan {
-  std::int64_t slice;                    // elements of k in a slice
-  std::int64_t a_panel, b_panel;         // bytes of a panel of a slice
-  std::int64_t row_panels, col_panels;   // of the product
-  std::int64_t block, chunk;             // panels of A that a thread packs together; panels of B that stand ready together
-  bool partial;                          // the sums of all slices but the last stay f32, apart from C
+  std::int64_t slice;                   // elements of k in a slice
+  std::int64_t a_panel, b_panel;        // bytes of a panel of a slice
+  std::int64_t row_panels, col_panels;  // of the product
+  std::int64_t block, chunk;            // panels of A that a thread packs together; panels of B that stand ready together
+  bool partial;                         // the sums of all slices but the last stay f32, apart from C
 
   Plan(const Tiles& tiles, const Gemm& g, int threads) {
     const std::int64_t slices = std::max<std::int64_t>(ceil_div(g.k, kSlice), 1), units = ceil_div(ceil_div(g.k, slices), tiles.unit);

@@ -45,8 +45,7 @@ constexpr std::int64_t kStrip = 64;  // steps of k for all panels before the nex
 
 #if HWY_TARGET != HWY_SCALAR
 /// Units along k from x on: converted, or (pairs) as they are.
-template <bool kPairs, class Dv, class T>
-HWY_INLINE hn::Vec<Dv> load_units(Dv d, const T* x) {
+template <bool kPairs, class Dv, class T> HWY_INLINE hn::Vec<Dv> load_units(Dv d, const T* x) {
   if constexpr (kPairs) {
     return hn::BitCast(d, hn::LoadU(hn::Repartition<std::uint16_t, Dv>(), &x->bits));
   } else {
@@ -55,8 +54,7 @@ HWY_INLINE hn::Vec<Dv> load_units(Dv d, const T* x) {
 }
 
 /// The 128-bit blocks of v, four rows of `out` apart.
-template <class Dv>
-HWY_INLINE void store_blocks(Dv d, hn::Vec<Dv> v, float* out, std::size_t width) {
+template <class Dv> HWY_INLINE void store_blocks(Dv d, hn::Vec<Dv> v, float* out, std::size_t width) {
   if constexpr (hn::MaxLanes(Dv()) == 4) {
     hn::StoreU(v, d, out);
   } else {
@@ -82,8 +80,7 @@ HWY_INLINE void transpose(Dv d, const T* const (&r)[4], std::int64_t offset, flo
 #endif
 
 /// One unit along k; a `last` pair has a first element only.
-template <bool kPairs, class T>
-HWY_INLINE float load_unit(const T* x, bool last) {
+template <bool kPairs, class T> HWY_INLINE float load_unit(const T* x, bool last) {
   if constexpr (kPairs) {
     return std::bit_cast<float>(x[0].bits | (last ? 0u : static_cast<std::uint32_t>(x[1].bits) << 16));
   } else {
@@ -152,12 +149,14 @@ void pack(const Operand& o, std::int64_t count, std::int64_t k, std::int64_t beg
   const T* x = static_cast<const T*>(o.x);
   const std::int64_t panel = (k + kUnit - 1) / kUnit * kW;  // floats
   if (o.k_contiguous) {
-    for (std::int64_t q = begin; q < end; ++q) pack_transposed<kPairs, kWidth>(x + q * kW * o.ld, o.ld, std::min(kW, count - q * kW), k, out + (q - begin) * panel);
+    for (std::int64_t q = begin; q < end; ++q)
+      pack_transposed<kPairs, kWidth>(x + q * kW * o.ld, o.ld, std::min(kW, count - q * kW), k, out + (q - begin) * panel);
     return;
   }
   for (std::int64_t p = 0; p < k; p += kStrip) {
     for (std::int64_t q = begin; q < end; ++q) {
-      pack_rows<kPairs, kWidth>(Dv(), x + p * o.ld + q * kW, o.ld, std::min(kW, count - q * kW), std::min(kStrip, k - p), out + (q - begin) * panel + p / kUnit * kW);
+      pack_rows<kPairs, kWidth>(Dv(), x + p * o.ld + q * kW, o.ld, std::min(kW, count - q * kW), std::min(kStrip, k - p),
+                                out + (q - begin) * panel + p / kUnit * kW);
     }
   }
 }
@@ -198,13 +197,15 @@ MEZZO_TILE_ATTR HWY_INLINE void add_row(V (&sums)[kV], float a, const V (&b)[kV]
 }
 
 template <class Arithmetic, std::size_t kM, std::size_t kV, std::size_t... I, std::size_t... J>
-MEZZO_TILE_ATTR HWY_INLINE void add_outer(V (&sums)[kM][kV], const float* a, const float* b, std::index_sequence<I...>, std::index_sequence<J...> all) {
+MEZZO_TILE_ATTR HWY_INLINE void add_outer(V (&sums)[kM][kV], const float* a, const float* b, std::index_sequence<I...>,
+                                          std::index_sequence<J...> all) {
   const V row[kV] = {hn::LoadU(D(), b + J * kLanes)...};
   (add_row<Arithmetic>(sums[I], a[I], row, all), ...);
 }
 
-template <std::size_t kM, std::size_t kV, std::size_t... E>
-HWY_INLINE void clear(V (&sums)[kM][kV], std::index_sequence<E...>) { ((sums[E / kV][E % kV] = hn::Zero(D())), ...); }
+template <std::size_t kM, std::size_t kV, std::size_t... E> HWY_INLINE void clear(V (&sums)[kM][kV], std::index_sequence<E...>) {
+  ((sums[E / kV][E % kV] = hn::Zero(D())), ...);
+}
 
 // ---- store -------------------------------------------------------------------------------------------
 
@@ -217,11 +218,11 @@ HWY_INLINE void finish_vector(V v, const Finish& f, const float* add, const T* r
   if (f.beta != 0) v = hn::MulAdd(hn::Set(d, f.beta), load(c), v);
   if (f.bias) v = hn::Add(v, load(f.bias));
   if (residual) v = hn::Add(v, load(residual));
-  if constexpr (kWhole) StoreF32(v, d, c + j); else StoreF32(v, d, c + j, n);
+  if constexpr (kWhole) StoreF32(v, d, c + j);
+  else StoreF32(v, d, c + j, n);
 }
 
-template <class T>
-void finish(std::int64_t m, std::int64_t n, const float* HWY_RESTRICT sums, const Finish f) {
+template <class T> void finish(std::int64_t m, std::int64_t n, const float* HWY_RESTRICT sums, const Finish f) {
   const D d;
   constexpr std::int64_t kStep = kLanes;
   const float* add = f.add;
@@ -258,8 +259,7 @@ MEZZO_TILE_ATTR void plain_tile(std::int64_t units, const float* HWY_RESTRICT a,
   store<kAdd>(sums, c, ldc, std::make_index_sequence<kRows * kVecs>());
 }
 
-template <std::size_t kM, std::size_t kV, std::size_t... E>
-HWY_INLINE void spill(const V (&sums)[kM][kV], float* out, std::index_sequence<E...>) {
+template <std::size_t kM, std::size_t kV, std::size_t... E> HWY_INLINE void spill(const V (&sums)[kM][kV], float* out, std::index_sequence<E...>) {
   (hn::StoreU(sums[E / kV][E % kV], D(), out + E / kV * kCols + E % kV * kLanes), ...);
 }
 
@@ -275,11 +275,11 @@ MEZZO_TILE_ATTR void tile_sums(std::int64_t units, const float* HWY_RESTRICT a, 
 }
 
 using TileSums = void (*)(std::int64_t, const float*, const float*, float*);
-template <class Arithmetic, std::size_t... E>
-constexpr std::array<TileSums, sizeof...(E)> sums_of_size(std::index_sequence<E...>) { return {tile_sums<Arithmetic, E / kVecs + 1, E % kVecs + 1>...}; }
+template <class Arithmetic, std::size_t... E> constexpr std::array<TileSums, sizeof...(E)> sums_of_size(std::index_sequence<E...>) {
+  return {tile_sums<Arithmetic, E / kVecs + 1, E % kVecs + 1>...};
+}
 
-template <class Arithmetic, class T>
-void tile(int m, int n, std::int64_t units, const float* a, const float* b, const Finish& f) {
+template <class Arithmetic, class T> void tile(int m, int n, std::int64_t units, const float* a, const float* b, const Finish& f) {
   static constexpr auto kSums = sums_of_size<Arithmetic>(std::make_index_sequence<kRows * kVecs>());
   T* c = static_cast<T*>(f.c);
   // C comes into the cache while the sums are made.
@@ -295,8 +295,7 @@ void tile(int m, int n, std::int64_t units, const float* a, const float* b, cons
   finish<T>(m, n, sums, f);
 }
 
-template <class Arithmetic>
-void tile_to(Dtype c, int m, int n, std::int64_t units, const void* a, const void* b, const Finish& f) {
+template <class Arithmetic> void tile_to(Dtype c, int m, int n, std::int64_t units, const void* a, const void* b, const Finish& f) {
   const float *fa = static_cast<const float*>(a), *fb = static_cast<const float*>(b);
   switch (c) {
     case Dtype::f16: return tile<Arithmetic, f16_t>(m, n, units, fa, fb, f);

@@ -21,11 +21,11 @@ struct Operand {
 /// How a tile of sums becomes a piece of C: c = alpha sums + add + beta c + bias + residual, in f32, rounded once.
 struct Finish {
   float alpha = 1, beta = 0;
-  const float* add = nullptr;       ///< (rows, cols), ld_add: sums of earlier slices of k
+  const float* add = nullptr;  ///< (rows, cols), ld_add: sums of earlier slices of k
   std::int64_t ld_add = 0;
-  const float* bias = nullptr;      ///< (cols)
-  const void* residual = nullptr;   ///< (rows, cols), C's dtype and leading dimension
-  void* c = nullptr;                ///< (rows, cols); not read when beta is 0
+  const float* bias = nullptr;     ///< (cols)
+  const void* residual = nullptr;  ///< (rows, cols), C's dtype and leading dimension
+  void* c = nullptr;               ///< (rows, cols); not read when beta is 0
   std::int64_t ldc = 0;
 };
 

@@ -13,19 +13,13 @@ namespace mezzo::kernels::ref {
 namespace detail {
 
 inline double wide(double x) { return x; }
-template <class T>
-double wide(T x) {
-  return static_cast<double>(static_cast<float>(x));
-}
+template <class T> double wide(T x) { return static_cast<double>(static_cast<float>(x)); }
 
 struct AttentionRow {
   std::int64_t b, h, i;
 };  // batch, head, query
 
-template <class T>
-T* at(T* p, const HeadStrides& s, std::int64_t b, std::int64_t h, std::int64_t t) {
-  return p + b * s.b + h * s.h + t * s.t;
-}
+template <class T> T* at(T* p, const HeadStrides& s, std::int64_t b, std::int64_t h, std::int64_t t) { return p + b * s.b + h * s.h + t * s.t; }
 
 /// What is added to the score of a key; -inf: hidden.
 inline double attention_bias(const Attention& a, const AttentionRow& r, std::int64_t j) {
@@ -46,8 +40,7 @@ inline double attention_keep(const Attention& a, const AttentionRow& r, std::int
 }
 
 /// p (Tk) = softmax of the row's scores before dropout, 0 where hidden; all zeros if every key is hidden. Returns ln sum exp(scores).
-template <class T>
-double attention_probabilities(const Attention& a, const AttentionRow& r, const T* q, const T* k, double* p) {
+template <class T> double attention_probabilities(const Attention& a, const AttentionRow& r, const T* q, const T* k, double* p) {
   constexpr double kHidden = -std::numeric_limits<double>::infinity();
   const T* row = at(q, a.q, r.b, r.h, r.i);
   double top = kHidden;
@@ -70,8 +63,7 @@ double attention_probabilities(const Attention& a, const AttentionRow& r, const 
 }  // namespace detail
 
 /// struct Attention's formula. T: the operands' type; O: the output's; L: that of lse.
-template <class T, class O, class L>
-void attention(const Attention& a, const T* q, const T* k, const T* v, O* out, L* lse) {
+template <class T, class O, class L> void attention(const Attention& a, const T* q, const T* k, const T* v, O* out, L* lse) {
   const Block work(static_cast<std::size_t>(a.tk + a.d) * sizeof(double), Memory::workspace);
   double *p = work.as<double>(), *sum = p + a.tk;
   for (std::int64_t b = 0; b < a.b; ++b)

@@ -33,8 +33,7 @@ inline float round_to_odd(std::int64_t x) {
 }
 
 /// Toward zero; beyond the range of To its nearest end, NaN 0.
-template <class To, class From>
-To truncate(From x) {
+template <class To, class From> To truncate(From x) {
   using Limits = std::numeric_limits<To>;
   constexpr From kEnd = static_cast<From>(std::uint64_t{1} << (Limits::digits - 1)) * 2;  // max + 1, exact
   if (x >= kEnd) return Limits::max();
@@ -42,8 +41,7 @@ To truncate(From x) {
   return x == x ? static_cast<To>(x) : To(0);
 }
 
-template <class To, class From>
-To cast(From x) {
+template <class To, class From> To cast(From x) {
   if constexpr (std::is_same_v<To, From>) return x;
   else if constexpr (kIs16Bit<From>) return cast<To>(static_cast<float>(x));
   else if constexpr (std::is_same_v<To, bool>) return x != From(0);

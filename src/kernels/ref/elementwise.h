@@ -28,7 +28,10 @@ template <class T> std::complex<T> normal_cdf(std::complex<T> x) {
 }
 
 template <class T> T sigmoid(T x) {
-  if (real_part(x) < 0) { const T e = std::exp(x); return e / (T(1) + e); }
+  if (real_part(x) < 0) {
+    const T e = std::exp(x);
+    return e / (T(1) + e);
+  }
   return T(1) / (T(1) + std::exp(-x));
 }
 template <class T> T log1p(T x) { return std::log1p(x); }
@@ -40,8 +43,7 @@ template <class T> T finite(T x) {
   return x > kFar ? kFar : x < -kFar ? -kFar : x;
 }
 
-template <Unary op, class T>
-T unary(T x) {
+template <Unary op, class T> T unary(T x) {
   if constexpr (op == Unary::neg) return -x;
   else if constexpr (op == Unary::abs) return real_part(x) < 0 ? -x : real_part(x) == 0 ? T(0) : x;
   else if constexpr (op == Unary::exp) return std::exp(x);
@@ -60,8 +62,7 @@ T unary(T x) {
 }
 
 /// dx = dy f'(x); s is f(x) for the ops whose derivative is taken from the output, else x.
-template <Unary op, class T>
-T unary_backward(T s, T dy) {
+template <Unary op, class T> T unary_backward(T s, T dy) {
   if constexpr (op == Unary::neg) return -dy;
   else if constexpr (op == Unary::abs) return dy * (s > 0 ? T(1) : s < 0 ? T(-1) : s);  // 0 at 0, NaN at NaN
   else if constexpr (op == Unary::exp) return dy * s;
@@ -76,15 +77,13 @@ T unary_backward(T s, T dy) {
   else if constexpr (op == Unary::gelu_tanh) {
     const T x = finite(s), z = x * (T(kGeluLinear) + T(kGeluCubic) * x * x);
     return dy * (sigmoid(z) * (T(1) + x * sigmoid(-z) * (T(kGeluLinear) + T(3 * kGeluCubic) * x * x)));
-  }
-  else if constexpr (op == Unary::softplus) return dy * sigmoid(s);
+  } else if constexpr (op == Unary::softplus) return dy * sigmoid(s);
   else if constexpr (op == Unary::sin) return dy * std::cos(s);
   else return -dy * std::sin(s);
 }
 
 /// maximum and minimum: NaN if either is.
-template <Binary op, class T>
-T binary(T a, T b) {
+template <Binary op, class T> T binary(T a, T b) {
   if constexpr (std::is_integral_v<T>) {
     static_assert(op != Binary::div && op != Binary::pow);
     using U = std::make_unsigned_t<T>;  // wraps instead of overflowing
@@ -94,8 +93,7 @@ T binary(T a, T b) {
     else if constexpr (op == Binary::mul) return static_cast<T>(Wrap(U(a)) * Wrap(U(b)));
     else if constexpr (op == Binary::maximum) return a > b ? a : b;
     else return a < b ? a : b;
-  }
-  else if constexpr (op == Binary::add) return a + b;
+  } else if constexpr (op == Binary::add) return a + b;
   else if constexpr (op == Binary::sub) return a - b;
   else if constexpr (op == Binary::mul) return a * b;
   else if constexpr (op == Binary::div) return a / b;
@@ -104,8 +102,7 @@ T binary(T a, T b) {
   else return real_part(a) != real_part(a) || real_part(a) < real_part(b) ? a : b;
 }
 
-template <Compare op, class T>
-bool compare(T a, T b) {
+template <Compare op, class T> bool compare(T a, T b) {
   if constexpr (op == Compare::eq) return a == b;
   else if constexpr (op == Compare::ne) return a != b;
   else if constexpr (op == Compare::lt) return a < b;

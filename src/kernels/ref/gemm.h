@@ -9,7 +9,9 @@
 namespace mezzo::kernels::ref {
 
 /// An element of C before it is rounded, and the sum of the sizes of its terms, which rounding errors are proportional to.
-struct GemmElement { double value = 0, size = 0; };
+struct GemmElement {
+  double value = 0, size = 0;
+};
 
 inline double as_double(double x) { return x; }
 template <class T> double as_double(T x) { return static_cast<double>(static_cast<float>(x)); }

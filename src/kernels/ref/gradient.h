@@ -23,8 +23,7 @@ struct ScaleFactors {
 };
 
 /// Statistics of g (n), its elements already rounded as they should be, times scale in T; squares are summed in double.
-template <class T>
-GradStats grad_stats(const T* g, std::int64_t n, T scale) {
+template <class T> GradStats grad_stats(const T* g, std::int64_t n, T scale) {
   GradStats stats;
   for (std::int64_t i = 0; i < n; ++i) {
     const T x = g[i] * scale;

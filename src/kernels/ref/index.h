@@ -25,8 +25,8 @@ void gather(const T* x, const I* index, T* y, std::int64_t from_n, std::int64_t 
 }
 
 /// y[index[k, i], i] += src[k, i] for columns [begin, end) of one plane and destinations [first, last); y (to_n, inner), src (n, inner).
-template <class A, class T, class I>
-void scatter_add(const T* src, const I* index, A* y, std::int64_t n, std::int64_t inner, std::int64_t begin, std::int64_t end, std::int64_t first, std::int64_t last) {
+template <class A, class T, class I> void scatter_add(const T* src, const I* index, A* y, std::int64_t n, std::int64_t inner, std::int64_t begin,
+                                                      std::int64_t end, std::int64_t first, std::int64_t last) {
   for (std::int64_t k = 0; k < n; ++k) {
     for (std::int64_t i = begin; i < end; ++i) {
       const std::int64_t to = index[k * inner + i];
@@ -35,10 +35,11 @@ void scatter_add(const T* src, const I* index, A* y, std::int64_t n, std::int64_
   }
 }
 
-struct Bounds { std::int64_t low = std::numeric_limits<std::int64_t>::max(), high = std::numeric_limits<std::int64_t>::min(); };
+struct Bounds {
+  std::int64_t low = std::numeric_limits<std::int64_t>::max(), high = std::numeric_limits<std::int64_t>::min();
+};
 
-template <class I>
-Bounds index_bounds(const I* index, std::int64_t n) {
+template <class I> Bounds index_bounds(const I* index, std::int64_t n) {
   if (n == 0) return {};
   I low = index[0], high = index[0];
   for (std::int64_t i = 1; i < n; ++i) {

@@ -6,14 +6,10 @@
 
 namespace mezzo::kernels::ref {
 
-template <class T>
-struct NormStats {
-  T mean, rstd;
-};
+template <class T> struct NormStats { T mean, rstd; };
 
 /// Mean (0 for rms) and 1 / sqrt(variance + eps) of x (c).
-template <class T>
-NormStats<T> norm_stats(bool rms, const T* x, std::int64_t c, double eps) {
+template <class T> NormStats<T> norm_stats(bool rms, const T* x, std::int64_t c, double eps) {
   using std::sqrt;
   const T n(static_cast<double>(c));
   T sum(0), squares(0);
@@ -24,8 +20,7 @@ NormStats<T> norm_stats(bool rms, const T* x, std::int64_t c, double eps) {
 }
 
 /// y (c) = (x - mean) rstd w + b; w and b (c) may be null.
-template <class T>
-NormStats<T> layer_norm(bool rms, const T* x, const T* w, const T* b, T* y, std::int64_t c, double eps) {
+template <class T> NormStats<T> layer_norm(bool rms, const T* x, const T* w, const T* b, T* y, std::int64_t c, double eps) {
   const NormStats<T> stats = norm_stats(rms, x, c, eps);
   for (std::int64_t i = 0; i < c; ++i) {
     const T xhat = (x[i] - stats.mean) * stats.rstd;

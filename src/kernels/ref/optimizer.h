@@ -8,8 +8,7 @@
 namespace mezzo::kernels::ref {
 
 /// torch.optim.Adam and AdamW (single tensor, no amsgrad): each number computed in double, then rounded to T once.
-template <class T>
-struct Adam {
+template <class T> struct Adam {
   T decay, l2, lerp, beta2, square, step, root_bias2, eps;
   bool near_gradient;  // torch's lerp starts from the nearer end
   explicit Adam(const Update& u)
@@ -33,8 +32,7 @@ struct Adam {
 };
 
 /// torch.optim.SGD (no dampening).
-template <class T>
-struct Sgd {
+template <class T> struct Sgd {
   T l2, momentum, step;
   bool nesterov, first;
   explicit Sgd(const Update& u)

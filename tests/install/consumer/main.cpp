@@ -1,4 +1,5 @@
-// main.cpp - a user's program: a module and a function of its own, every recipe, files, errors across the library's border. Exits 1 where a fact fails.
+// main.cpp - a user's program: a module and a function of its own, every recipe, files, errors across the library's border. Exits 1 where a fact
+// fails.
 #include <cstdio>
 #include <filesystem>
 #include <memory>
@@ -19,23 +20,32 @@ void expect(bool fact, const char* what) {
 }
 
 template <class F> bool throws_error(F&& f) {
-  try { f(); } catch (const Error&) { return true; }
+  try {
+    f();
+  } catch (const Error&) { return true; }
   return false;
 }
 
 struct Cube : autograd::Function<Cube> {
-  static Tensor forward(autograd::Context& c, const Tensor& x) { c.save({x}); return x * x * x; }
+  static Tensor forward(autograd::Context& c, const Tensor& x) {
+    c.save({x});
+    return x * x * x;
+  }
   static Tensor backward(autograd::Context& c, const Tensor& dy) { return dy * 3.0 * c.saved()[0] * c.saved()[0]; }
 };
 
 class Block : public nn::Module {
  public:
-  Block() : inner_(register_module("inner", std::make_shared<nn::Sequential>(std::vector<std::shared_ptr<nn::Module>>{
+  Block()
+      : inner_(register_module(
+            "inner",
+            std::make_shared<nn::Sequential>(std::vector<std::shared_ptr<nn::Module>>{
                 std::make_shared<nn::Linear>(nn::LinearOptions{.in = 8, .out = 8}), std::make_shared<nn::LayerNorm>(nn::LayerNormOptions{.dim = 8}),
                 std::make_shared<nn::RmsNorm>(nn::RmsNormOptions{.dim = 8}), std::make_shared<nn::Dropout>(nn::DropoutOptions{.p = 0.1}),
                 std::make_shared<nn::Mlp>(nn::MlpOptions{.in = 8, .width = 16, .out = 8})}))),
-            gain_(register_parameter("gain", ones({8}))), steps_(register_buffer("steps", zeros({1}))) {}
-  Tensor forward(const Tensor& x) override { return (*inner_)(x) * gain_; }
+        gain_(register_parameter("gain", ones({8}))),
+        steps_(register_buffer("steps", zeros({1}))) {}
+  Tensor forward(const Tensor& x) override { return (*inner_)(x)*gain_; }
 
  private:
   std::shared_ptr<nn::Module> inner_;
@@ -53,7 +63,8 @@ void tensors_and_gradients() {
   hooked.register_hook([](const Tensor& g) { return g * 2.0; }).remove();
   std::ostringstream text;
   text << x << x.shape() << f16;
-  expect(!text.str().empty() && name(Memory::weights) == "weights" && format_info(bf16).max > 3e38 && promote(f16, bf16) == f32, "facts and printing");
+  expect(!text.str().empty() && name(Memory::weights) == "weights" && format_info(bf16).max > 3e38 && promote(f16, bf16) == f32,
+         "facts and printing");
   expect(throws_error([&] { matmul(x, zeros({3})); }), "an Error is caught as one");
   expect(!autograd::no_grad([] { return autograd::grad_enabled(); }), "no_grad");
   expect(f16_t(1.5f) == f16_t(1.5) && from_span<bf16_t>(std::vector{bf16_t(2.0f)}, {1}).item() == 2, "16-bit scalars");
@@ -108,8 +119,10 @@ void runtime() {
   Generator order(7);
   const ByteTokenizer tokenizer;
   StreamDecoder decoder(tokenizer);
-  expect(version() == "0.1.0" && num_threads() == 1 && active_isa() <= detected_isa() && !cpu_info().model.empty() && memory_report().peak >= 0 && order.below(3) < 3 &&
-             tokenizer.decode(tokenizer.encode("mezzo")) == "mezzo" && decoder.push('m') == "m" && default_generator().seed() == 1, "the runtime");
+  expect(version() == "0.1.0" && num_threads() == 1 && active_isa() <= detected_isa() && !cpu_info().model.empty() && memory_report().peak >= 0 &&
+             order.below(3) < 3 && tokenizer.decode(tokenizer.encode("mezzo")) == "mezzo" && decoder.push('m') == "m" &&
+             default_generator().seed() == 1,
+         "the runtime");
 }
 
 }  // namespace

@@ -7,8 +7,10 @@ using namespace mezzo;
 
 std::vector<Tensor> call_every_op() {
   const Tensor a = rand({4, 6}) + 0.5, b = rand({4, 6}) + 0.5, w = randn({3, 6}), bias = randn({3});
-  const Tensor row = from_span<std::int64_t>(std::vector<std::int64_t>{0, 2, 1, 2}, {4}), column = from_span<std::int64_t>(std::vector<std::int64_t>{0, 2, 1, 2}, {4, 1});
+  const Tensor row = from_span<std::int64_t>(std::vector<std::int64_t>{0, 2, 1, 2}, {4}),
+               column = from_span<std::int64_t>(std::vector<std::int64_t>{0, 2, 1, 2}, {4, 1});
   const Tensor mask = gt(a, 1.0), q = randn({1, 2, 5, 8}), batch = randn({2, 4, 6});
+  // clang-format off
   std::vector<Tensor> out{
       a + b, a - b, a * b, a / b, a + 1.0, a - 1.0, a * 2.0, a / 2.0, 1.0 + a, 1.0 - a, 2.0 * a, 2.0 / a, -a, exp(a), log(a), sqrt(a), rsqrt(a), abs(a),
       tanh(a), sigmoid(a), relu(a), silu(a), softplus(a), sin(a), cos(a), gelu(a), gelu(a, {.tanh = true}), swiglu(a, b), pow(a, b), pow(a, 2.0),
@@ -22,6 +24,7 @@ std::vector<Tensor> call_every_op() {
       binary_cross_entropy_with_logits(a, sigmoid(b)), cat({a, b}), stack({a, b}), index_select(a, 0, row), gather(a, 1, column), scatter_add(a, 1, column, ones({4, 1})),
       a.reshape({6, 4}), a.transpose(0, 1), a.permute({1, 0}), a.narrow(1, 1, 2), a.expand({2, 4, 6}), a.unsqueeze(0), a.squeeze(0), a.select(0, 1), a.clone(),
       a.detach(), a.contiguous(), a.to(bf16), zeros({2}), ones({2}), empty({0}), full({2}, 3), arange(3, {.dtype = i64}), randn({2}), tensor({1, 2}, {2})};
+  // clang-format on
   for (const Tensor& part : split(a, 2)) out.push_back(part);
   return out;
 }
