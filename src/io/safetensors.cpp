@@ -12,6 +12,7 @@
 
 #include "core/fail.h"
 #include "io/json.h"
+#include "io/shown.h"
 
 namespace mezzo::io {
 namespace {
@@ -27,20 +28,6 @@ constexpr std::pair<Dtype, std::string_view> kDtypeNames[] = {{f32, "F32"}, {f16
 
 std::string_view format_name(Dtype dtype) {
   return std::find_if(std::begin(kDtypeNames), std::end(kDtypeNames), [=](const auto& d) { return d.first == dtype; })->second;
-}
-
-/// A name out of a file, fit for a message: on one line, and not endless.
-std::string shown(std::string_view name) {
-  constexpr std::size_t kLongest = 100;
-  std::string out(name.substr(0, kLongest));
-  if (name.size() > kLongest) {
-    while (!out.empty() && (out.back() & 0xC0) == 0x80) out.pop_back();  // not in the middle of a code point
-    if (!out.empty() && (out.back() & 0x80)) out.pop_back();
-    out += "...";
-  }
-  for (char& c : out)
-    if (static_cast<unsigned char>(c) < 0x20 || c == 0x7F) c = '?';
-  return out;
 }
 
 /// Reads the header and remembers how far the parser has come, so that a complaint about a value can say where it stands.

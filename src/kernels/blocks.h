@@ -38,7 +38,7 @@ Unpack unpacker(Format, Dtype to);
 /// Whether quantize() knows the format: Q8_0 and Q4_0.
 constexpr bool can_quantize(Format format) { return format == Format::q8_0 || format == Format::q4_0; }
 /// blocks of x (n, whole blocks, finite), with the bits that llama.cpp's reference rounding gives: Q8_0 to nearest, halves away from zero; Q4_0
-/// by truncating fma(x, 1 / d, 8.5). A block of zeros, or too small for a scale, is zeros.
+/// by truncating x (1 / d) + 8.5. A block of zeros, or too small for a scale, is zeros.
 void quantize(Queue&, Format, const float* x, void* blocks, std::int64_t n);
 
 }  // namespace mezzo::kernels

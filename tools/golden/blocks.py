@@ -35,6 +35,7 @@ def numbers(rng):
     x[2, :2] = x[2].max() * 4 * np.array([-1, 1])
     x[3, :2] = x[3].max() * 4 * np.array([1, -1])
     x[4] = np.abs(x[4])
+    x[5:21] = ((np.arange(16 * 32) - 256) / 8).reshape(16, 32)  # many products just below a level
     return x.astype(np.float32).ravel()
 
 

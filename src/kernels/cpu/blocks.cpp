@@ -222,15 +222,9 @@ HWY_INLINE void PackQ8_0(const float* x, std::uint8_t* b) {
   });
 }
 
-/// min(15, trunc(x inverse + 8.5)), the sum rounded once.
+/// min(15, trunc(x inverse + 8.5)), product and sum each rounded, as llama.cpp's portable build has it.
 HWY_INLINE VI Level(const float* x, float inverse) {
-#if HWY_TARGET <= HWY_AVX2
-  const auto sum = hn::MulAdd(hn::LoadU(df, x), hn::Set(df, inverse), hn::Set(df, 8.5f));
-#else  // no instruction for it: the product is exact in f64
-  alignas(64) float lanes[hn::MaxLanes(df)];
-  for (std::size_t i = 0; i < hn::Lanes(df); ++i) lanes[i] = static_cast<float>(static_cast<double>(x[i]) * static_cast<double>(inverse) + 8.5);
-  const auto sum = hn::Load(df, lanes);
-#endif
+  const auto sum = hn::Add(hn::Mul(hn::LoadU(df, x), hn::Set(df, inverse)), hn::Set(df, 8.5f));
   return hn::Min(hn::ConvertTo(di, sum), hn::Set(di, 15));
 }
 

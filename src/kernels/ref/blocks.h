@@ -84,7 +84,7 @@ inline void quantize_block(Format format, const float* x, std::uint8_t* b) {
     for (int i = 0; i < 32; ++i) b[2 + i] = static_cast<std::uint8_t>(static_cast<std::int8_t>(std::round(x[i] * inverse)));
     return;
   }
-  const auto level = [&](float value) { return std::min(15, static_cast<int>(std::fma(value, inverse, 8.5f))); };
+  const auto level = [&](float value) { return std::min(15, static_cast<int>(value * inverse + 8.5f)); };
   for (int i = 0; i < 16; ++i) b[2 + i] = static_cast<std::uint8_t>(level(x[i]) | level(x[i + 16]) << 4);
 }
 
