@@ -22,8 +22,8 @@ enum class Cast : std::uint8_t {
 };
 MEZZO_API std::string_view name(Cast);
 
-/// Rows of the op table (autograd/op_table.h); the build checks that it is right.
-inline constexpr std::size_t kPolicyOps = 77;
+/// Room for the op table's rows (autograd/op_table.h); the build checks that it is enough.
+inline constexpr std::size_t kPolicyOps = 128;
 
 class MEZZO_API Policy {
  public:

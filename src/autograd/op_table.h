@@ -1,4 +1,4 @@
-// op_table.h - every op: its name, its precision class in both policies, and how its gradient is checked.
+// op_table.h - every op: its name, its precision class in both policies, how it computes, and how its gradient is checked.
 #pragma once
 
 #include <array>
@@ -16,11 +16,13 @@ enum class OpId : std::uint8_t {
   // reductions
   sum, sum_dim, mean, mean_dim, prod, amax, var, norm, cumsum, logsumexp, softmax, log_softmax,
   // matrix products
-  matmul, mm, bmm, addmm, linear, scaled_dot_product_attention, packed_attention, linear_cross_entropy,
+  matmul, mm, bmm, addmm, linear, einsum, scaled_dot_product_attention, packed_attention, linear_cross_entropy,
+  // recurrent layers
+  rnn, lstm, gru,
   // norms, positions
   layer_norm, rms_norm, rope, embedding,
   // losses
-  cross_entropy, nll_loss, mse_loss, binary_cross_entropy, binary_cross_entropy_with_logits,
+  cross_entropy, nll_loss, mse_loss, l1_loss, smooth_l1_loss, huber_loss, kl_div, binary_cross_entropy, binary_cross_entropy_with_logits,
   // joining and indexing
   cat, stack, split, index_select, gather, scatter_add,
   // views and conversions
@@ -31,101 +33,171 @@ enum class OpId : std::uint8_t {
 };
 // clang-format on
 inline constexpr std::size_t kOpCount = static_cast<std::size_t>(OpId::count);
-static_assert(amp::kPolicyOps == kOpCount, "amp::kPolicyOps in mezzo/policy.h follows this enum");
+static_assert(kOpCount <= amp::kPolicyOps, "amp::kPolicyOps in mezzo/policy.h is the room for this enum");
 
 /// How the gradient sweep checks an op (tests/grad): smooth ops to second order; kinked ones away from their kinks;
 /// linear ones have no second derivative of their own; none: not differentiable, or of the engine.
 enum class Check : std::uint8_t { none, linear, smooth, kinked };
 
+/// How an op's kernel computes, whatever the class that chose its dtype T; f64 is f64 throughout. docs/ops.md says it in words (facts()).
+enum class Numerics : std::uint8_t {
+  moved,       // elements keep their bits
+  converted,   // one rounding is all it does
+  exact,       // the result is an input, its negative, a fixed number or a truth value
+  rounded,     // element by element in f32
+  summed,      // reductions and running sums
+  by_row,      // a row's statistics, then element by element
+  products,    // matrix products
+  attention,   // products with a softmax between
+  recurrent,   // a product each step, then gates
+  loss,        // of 16-bit inputs too: f32 from the first operation to the result
+  fused_head,  // products, and a loss of them that is never stored whole
+  gathered,    // rows of a table in its own dtype
+  scattered,   // sums at indices
+  outside      // what the user's function, or another op, does
+};
+
+/// What is kept in memory, what arithmetic runs in, what sums run in, and where a result is rounded.
+struct NumericsFacts {
+  std::string_view storage, compute, accumulate, rounding;
+};
+constexpr NumericsFacts facts(Numerics n) {
+  switch (n) {
+    case Numerics::moved: return {"T", "none", "none", "none"};
+    case Numerics::converted: return {"any to any", "none", "none", "once, to nearest even"};
+    case Numerics::exact: return {"T", "T", "none", "none: exact"};
+    case Numerics::rounded: return {"T", "f32", "none", "once, on store"};
+    case Numerics::summed: return {"T in, the result's dtype out", "f32", "f32, a fixed tree", "once, on store"};
+    case Numerics::by_row: return {"T; statistics f32", "f32", "f32, a fixed tree", "once, on store"};
+    case Numerics::products: return {"T", "products exact", "f32", "once, on store"};
+    case Numerics::attention:
+      return {"T; log-sum-exp f32", "scores and softmax f32", "f32", "probabilities to T where products of T are native; result once, on store"};
+    case Numerics::recurrent: return {"T; gates before their function and the LSTM's cell f32", "f32", "f32", "h once a step"};
+    case Numerics::loss: return {"T in, f32 out", "f32", "f32, a fixed tree", "none; gradients once, to the input's dtype"};
+    case Numerics::fused_head: return {"T in, f32 out; logits f32, 256 rows at a time", "products exact, softmax f32", "f32", "p - y once, to T"};
+    case Numerics::gathered: return {"the table's dtype in, T out", "none", "none; table gradients f32", "once, on store"};
+    case Numerics::scattered: return {"T", "none", "f32", "once, on store"};
+    case Numerics::outside: return {"as given", "the function's", "the function's", "the function's"};
+  }
+  return {};
+}
+
 struct OpInfo {
   OpId id;
   std::string_view name;
   amp::Cast mezzo, torch;
+  Numerics numerics;
   Check check;
+};
+
+/// The sections of docs/ops.md: each reaches from its first op to the next one's.
+struct OpFamily {
+  OpId first;
+  std::string_view title;
+};
+inline constexpr std::array kOpFamilies{
+    OpFamily{OpId::add, "Element-wise"},
+    OpFamily{OpId::sum, "Reductions"},
+    OpFamily{OpId::matmul, "Matrix products and attention"},
+    OpFamily{OpId::rnn, "Recurrent layers"},
+    OpFamily{OpId::layer_norm, "Norms, positions, embedding"},
+    OpFamily{OpId::cross_entropy, "Losses"},
+    OpFamily{OpId::cat, "Joining and indexing"},
+    OpFamily{OpId::to, "Views and conversions"},
+    OpFamily{OpId::scale, "Of autograd and loss scaling"},
 };
 
 namespace op_table {
 using enum amp::Cast;
 using enum Check;
+using enum Numerics;
 // clang-format off
 inline constexpr std::array kOps{
-    OpInfo{OpId::add,          "add",          widest,       widest,       Check::linear},
-    OpInfo{OpId::sub,          "sub",          widest,       widest,       Check::linear},
-    OpInfo{OpId::mul,          "mul",          widest,       widest,       smooth},
-    OpInfo{OpId::div,          "div",          widest,       widest,       smooth},
-    OpInfo{OpId::pow,          "pow",          f32,          f32,          smooth},
-    OpInfo{OpId::neg,          "neg",          as_is,        as_is,        Check::linear},
-    OpInfo{OpId::abs,          "abs",          as_is,        as_is,        kinked},
-    OpInfo{OpId::exp,          "exp",          f32,          f32,          smooth},
-    OpInfo{OpId::log,          "log",          f32,          f32,          smooth},
-    OpInfo{OpId::sqrt,         "sqrt",         f32_internal, as_is,        smooth},
-    OpInfo{OpId::rsqrt,        "rsqrt",        f32,          f32,          smooth},
-    OpInfo{OpId::tanh,         "tanh",         f32_internal, as_is,        smooth},
-    OpInfo{OpId::sigmoid,      "sigmoid",      f32_internal, as_is,        smooth},
-    OpInfo{OpId::relu,         "relu",         as_is,        as_is,        kinked},
-    OpInfo{OpId::silu,         "silu",         f32_internal, as_is,        smooth},
-    OpInfo{OpId::gelu,         "gelu",         f32_internal, as_is,        smooth},
-    OpInfo{OpId::softplus,     "softplus",     f32,          f32,          smooth},
-    OpInfo{OpId::sin,          "sin",          f32_internal, as_is,        smooth},
-    OpInfo{OpId::cos,          "cos",          f32_internal, as_is,        smooth},
-    OpInfo{OpId::swiglu,       "swiglu",       f32_internal, as_is,        smooth},
-    OpInfo{OpId::clamp,        "clamp",        as_is,        as_is,        kinked},
-    OpInfo{OpId::where,        "where",        widest,       widest,       Check::linear},
-    OpInfo{OpId::compare,      "compare",      as_is,        as_is,        none},
-    OpInfo{OpId::masked_fill,  "masked_fill",  as_is,        as_is,        Check::linear},
-    OpInfo{OpId::tril,         "tril",         as_is,        as_is,        Check::linear},
-    OpInfo{OpId::dropout,      "dropout",      f32_internal, as_is,        Check::linear},
-    OpInfo{OpId::sum,          "sum",          f32,          f32,          Check::linear},
-    OpInfo{OpId::sum_dim,      "sum_dim",      f32_internal, f32,          Check::linear},
-    OpInfo{OpId::mean,         "mean",         f32,          as_is,        Check::linear},
-    OpInfo{OpId::mean_dim,     "mean_dim",     f32_internal, as_is,        Check::linear},
-    OpInfo{OpId::prod,         "prod",         f32,          f32,          smooth},
-    OpInfo{OpId::amax,         "amax",         as_is,        as_is,        kinked},
-    OpInfo{OpId::var,          "var",          f32,          as_is,        smooth},
-    OpInfo{OpId::norm,         "norm",         f32,          f32,          smooth},
-    OpInfo{OpId::cumsum,       "cumsum",       f32,          f32,          Check::linear},
-    OpInfo{OpId::logsumexp,    "logsumexp",    f32,          f32,          smooth},
-    OpInfo{OpId::softmax,      "softmax",      f32_internal, f32,          smooth},
-    OpInfo{OpId::log_softmax,  "log_softmax",  f32,          f32,          smooth},
-    OpInfo{OpId::matmul,       "matmul",       low,          low,          smooth},
-    OpInfo{OpId::mm,           "mm",           low,          low,          smooth},
-    OpInfo{OpId::bmm,          "bmm",          low,          low,          smooth},
-    OpInfo{OpId::addmm,        "addmm",        low,          low,          smooth},
-    OpInfo{OpId::linear,       "linear",       low,          low,          smooth},
-    OpInfo{OpId::scaled_dot_product_attention, "scaled_dot_product_attention", low, low, smooth},
-    OpInfo{OpId::packed_attention, "packed_attention", low,  low,          smooth},
-    OpInfo{OpId::linear_cross_entropy, "linear_cross_entropy", low, low,   smooth},
-    OpInfo{OpId::layer_norm,   "layer_norm",   f32_internal, f32,          smooth},
-    OpInfo{OpId::rms_norm,     "rms_norm",     f32_internal, f32,          smooth},
-    OpInfo{OpId::rope,         "rope",         f32_internal, as_is,        Check::linear},
-    OpInfo{OpId::embedding,    "embedding",    low,          as_is,        Check::linear},
-    OpInfo{OpId::cross_entropy, "cross_entropy", f32,        f32,          smooth},
-    OpInfo{OpId::nll_loss,     "nll_loss",     f32,          f32,          Check::linear},
-    OpInfo{OpId::mse_loss,     "mse_loss",     f32,          f32,          smooth},
-    OpInfo{OpId::binary_cross_entropy, "binary_cross_entropy", banned, banned, smooth},
-    OpInfo{OpId::binary_cross_entropy_with_logits, "binary_cross_entropy_with_logits", f32, f32, smooth},
-    OpInfo{OpId::cat,          "cat",          widest,       widest,       Check::linear},
-    OpInfo{OpId::stack,        "stack",        widest,       widest,       Check::linear},
-    OpInfo{OpId::split,        "split",        as_is,        as_is,        Check::linear},
-    OpInfo{OpId::index_select, "index_select", as_is,        as_is,        Check::linear},
-    OpInfo{OpId::gather,       "gather",       as_is,        as_is,        Check::linear},
-    OpInfo{OpId::scatter_add,  "scatter_add",  widest,       widest,       Check::linear},
-    OpInfo{OpId::to,           "to",           as_is,        as_is,        Check::linear},
-    OpInfo{OpId::clone,        "clone",        as_is,        as_is,        Check::linear},
-    OpInfo{OpId::contiguous,   "contiguous",   as_is,        as_is,        Check::linear},
-    OpInfo{OpId::reshape,      "reshape",      as_is,        as_is,        Check::linear},
-    OpInfo{OpId::transpose,    "transpose",    as_is,        as_is,        Check::linear},
-    OpInfo{OpId::permute,      "permute",      as_is,        as_is,        Check::linear},
-    OpInfo{OpId::narrow,       "narrow",       as_is,        as_is,        Check::linear},
-    OpInfo{OpId::expand,       "expand",       as_is,        as_is,        Check::linear},
-    OpInfo{OpId::unsqueeze,    "unsqueeze",    as_is,        as_is,        Check::linear},
-    OpInfo{OpId::squeeze,      "squeeze",      as_is,        as_is,        Check::linear},
-    OpInfo{OpId::select,       "select",       as_is,        as_is,        Check::linear},
-    OpInfo{OpId::scale,        "scale",        f32,          f32,          Check::linear},
-    OpInfo{OpId::function,     "function",     as_is,        as_is,        none},
-    OpInfo{OpId::checkpoint,   "checkpoint",   as_is,        as_is,        none},
-    OpInfo{OpId::identity,     "identity",     as_is,        as_is,        Check::linear},
-    OpInfo{OpId::gradient_of,  "gradient_of",  as_is,        as_is,        none},
+    OpInfo{OpId::add,             "add",           widest,       widest,   rounded,    Check::linear},
+    OpInfo{OpId::sub,             "sub",           widest,       widest,   rounded,    Check::linear},
+    OpInfo{OpId::mul,             "mul",           widest,       widest,   rounded,    smooth},
+    OpInfo{OpId::div,             "div",           widest,       widest,   rounded,    smooth},
+    OpInfo{OpId::pow,             "pow",           f32,          f32,      rounded,    smooth},
+    OpInfo{OpId::neg,             "neg",           as_is,        as_is,    exact,      Check::linear},
+    OpInfo{OpId::abs,             "abs",           as_is,        as_is,    exact,      kinked},
+    OpInfo{OpId::exp,             "exp",           f32,          f32,      rounded,    smooth},
+    OpInfo{OpId::log,             "log",           f32,          f32,      rounded,    smooth},
+    OpInfo{OpId::sqrt,            "sqrt",          f32_internal, as_is,    rounded,    smooth},
+    OpInfo{OpId::rsqrt,           "rsqrt",         f32,          f32,      rounded,    smooth},
+    OpInfo{OpId::tanh,            "tanh",          f32_internal, as_is,    rounded,    smooth},
+    OpInfo{OpId::sigmoid,         "sigmoid",       f32_internal, as_is,    rounded,    smooth},
+    OpInfo{OpId::relu,            "relu",          as_is,        as_is,    exact,      kinked},
+    OpInfo{OpId::silu,            "silu",          f32_internal, as_is,    rounded,    smooth},
+    OpInfo{OpId::gelu,            "gelu",          f32_internal, as_is,    rounded,    smooth},
+    OpInfo{OpId::softplus,        "softplus",      f32,          f32,      rounded,    smooth},
+    OpInfo{OpId::sin,             "sin",           f32_internal, as_is,    rounded,    smooth},
+    OpInfo{OpId::cos,             "cos",           f32_internal, as_is,    rounded,    smooth},
+    OpInfo{OpId::swiglu,          "swiglu",        f32_internal, as_is,    rounded,    smooth},
+    OpInfo{OpId::clamp,           "clamp",         as_is,        as_is,    exact,      kinked},
+    OpInfo{OpId::where,           "where",         widest,       widest,   exact,      Check::linear},
+    OpInfo{OpId::compare,         "compare",       as_is,        as_is,    exact,      none},
+    OpInfo{OpId::masked_fill,     "masked_fill",   as_is,        as_is,    exact,      Check::linear},
+    OpInfo{OpId::tril,            "tril",          as_is,        as_is,    exact,      Check::linear},
+    OpInfo{OpId::dropout,         "dropout",       f32_internal, as_is,    rounded,    Check::linear},
+    OpInfo{OpId::sum,             "sum",           f32,          f32,      summed,     Check::linear},
+    OpInfo{OpId::sum_dim,         "sum_dim",       f32_internal, f32,      summed,     Check::linear},
+    OpInfo{OpId::mean,            "mean",          f32,          as_is,    summed,     Check::linear},
+    OpInfo{OpId::mean_dim,        "mean_dim",      f32_internal, as_is,    summed,     Check::linear},
+    OpInfo{OpId::prod,            "prod",          f32,          f32,      summed,     smooth},
+    OpInfo{OpId::amax,            "amax",          as_is,        as_is,    exact,      kinked},
+    OpInfo{OpId::var,             "var",           f32,          as_is,    summed,     smooth},
+    OpInfo{OpId::norm,            "norm",          f32,          f32,      summed,     smooth},
+    OpInfo{OpId::cumsum,          "cumsum",        f32,          f32,      summed,     Check::linear},
+    OpInfo{OpId::logsumexp,       "logsumexp",     f32,          f32,      summed,     smooth},
+    OpInfo{OpId::softmax,         "softmax",       f32_internal, f32,      by_row,     smooth},
+    OpInfo{OpId::log_softmax,     "log_softmax",   f32,          f32,      by_row,     smooth},
+    OpInfo{OpId::matmul,          "matmul",        low,          low,      products,   smooth},
+    OpInfo{OpId::mm,              "mm",            low,          low,      products,   smooth},
+    OpInfo{OpId::bmm,             "bmm",           low,          low,      products,   smooth},
+    OpInfo{OpId::addmm,           "addmm",         low,          low,      products,   smooth},
+    OpInfo{OpId::linear,          "linear",        low,          low,      products,   smooth},
+    OpInfo{OpId::einsum,          "einsum",        low,          low,      products,   smooth},
+    OpInfo{OpId::scaled_dot_product_attention, "scaled_dot_product_attention", low, low, attention, smooth},
+    OpInfo{OpId::packed_attention, "packed_attention", low, low, attention, smooth},
+    OpInfo{OpId::linear_cross_entropy, "linear_cross_entropy", low, low, fused_head, smooth},
+    OpInfo{OpId::rnn,             "rnn",           low,          low,      recurrent,  smooth},
+    OpInfo{OpId::lstm,            "lstm",          low,          low,      recurrent,  smooth},
+    OpInfo{OpId::gru,             "gru",           low,          low,      recurrent,  smooth},
+    OpInfo{OpId::layer_norm,      "layer_norm",    f32_internal, f32,      by_row,     smooth},
+    OpInfo{OpId::rms_norm,        "rms_norm",      f32_internal, f32,      by_row,     smooth},
+    OpInfo{OpId::rope,            "rope",          f32_internal, as_is,    rounded,    Check::linear},
+    OpInfo{OpId::embedding,       "embedding",     low,          as_is,    gathered,   Check::linear},
+    OpInfo{OpId::cross_entropy,   "cross_entropy", f32,          f32,      loss,       smooth},
+    OpInfo{OpId::nll_loss,        "nll_loss",      f32,          f32,      loss,       Check::linear},
+    OpInfo{OpId::mse_loss,        "mse_loss",      f32,          f32,      loss,       smooth},
+    OpInfo{OpId::l1_loss,         "l1_loss",       f32,          f32,      loss,       kinked},
+    OpInfo{OpId::smooth_l1_loss,  "smooth_l1_loss",f32,          f32,      loss,       smooth},
+    OpInfo{OpId::huber_loss,      "huber_loss",    f32,          f32,      loss,       smooth},
+    OpInfo{OpId::kl_div,          "kl_div",        f32,          f32,      loss,       smooth},
+    OpInfo{OpId::binary_cross_entropy, "binary_cross_entropy", banned, banned, loss, smooth},
+    OpInfo{OpId::binary_cross_entropy_with_logits, "binary_cross_entropy_with_logits", f32, f32, loss, smooth},
+    OpInfo{OpId::cat,             "cat",           widest,       widest,   moved,      Check::linear},
+    OpInfo{OpId::stack,           "stack",         widest,       widest,   moved,      Check::linear},
+    OpInfo{OpId::split,           "split",         as_is,        as_is,    moved,      Check::linear},
+    OpInfo{OpId::index_select,    "index_select",  as_is,        as_is,    moved,      Check::linear},
+    OpInfo{OpId::gather,          "gather",        as_is,        as_is,    moved,      Check::linear},
+    OpInfo{OpId::scatter_add,     "scatter_add",   widest,       widest,   scattered,  Check::linear},
+    OpInfo{OpId::to,              "to",            as_is,        as_is,    converted,  Check::linear},
+    OpInfo{OpId::clone,           "clone",         as_is,        as_is,    moved,      Check::linear},
+    OpInfo{OpId::contiguous,      "contiguous",    as_is,        as_is,    moved,      Check::linear},
+    OpInfo{OpId::reshape,         "reshape",       as_is,        as_is,    moved,      Check::linear},
+    OpInfo{OpId::transpose,       "transpose",     as_is,        as_is,    moved,      Check::linear},
+    OpInfo{OpId::permute,         "permute",       as_is,        as_is,    moved,      Check::linear},
+    OpInfo{OpId::narrow,          "narrow",        as_is,        as_is,    moved,      Check::linear},
+    OpInfo{OpId::expand,          "expand",        as_is,        as_is,    moved,      Check::linear},
+    OpInfo{OpId::unsqueeze,       "unsqueeze",     as_is,        as_is,    moved,      Check::linear},
+    OpInfo{OpId::squeeze,         "squeeze",       as_is,        as_is,    moved,      Check::linear},
+    OpInfo{OpId::select,          "select",        as_is,        as_is,    moved,      Check::linear},
+    OpInfo{OpId::scale,           "scale",         f32,          f32,      rounded,    Check::linear},
+    OpInfo{OpId::function,        "function",      as_is,        as_is,    outside,    none},
+    OpInfo{OpId::checkpoint,      "checkpoint",    as_is,        as_is,    outside,    none},
+    OpInfo{OpId::identity,        "identity",      as_is,        as_is,    moved,      Check::linear},
+    OpInfo{OpId::gradient_of,     "gradient_of",   as_is,        as_is,    outside,    none},
 };
 // clang-format on
 static_assert(kOps.size() == kOpCount, "an op has no row");

@@ -128,14 +128,44 @@ void index_bounds(Queue&, Dtype index_dtype, const void* index, std::int64_t n, 
 // ---- losses ----------------------------------------------------------------------------------
 
 /// Per row of logits (rows, V; T), whose rows begin ld elements apart (0: V): loss = lse - x[target] (0 where target == ignore_index), and
-/// lse (null: not wanted); both f32, or f64 for f64.
+/// lse (null: not wanted); both f32, or f64 for f64. smoothing s: lse - (1 - s) x[target] - s mean(x) (Szegedy et al., arXiv 1512.00567).
 void cross_entropy(Queue&, Dtype, Dtype target_dtype, const void* logits, const void* target, void* loss, void* lse, std::int64_t rows,
-                   std::int64_t v, std::int64_t ignore_index, std::int64_t ld = 0);
-/// dx (rows, V; `to`) = (exp(x - lse) - onehot(target)) * scale[r * scale_stride] (lse and scale f32, or f64 for f64; scale null: 1); zero rows
-/// where target == ignore_index. dx == logits allowed when the dtypes are equal. Rows of both begin ld elements apart (0: V); columns from V to
-/// ld of dx, the padding, are written as 0.
+                   std::int64_t v, std::int64_t ignore_index, std::int64_t ld = 0, double smoothing = 0);
+/// dx (rows, V; `to`) = (exp(x - lse) - (1 - s) onehot(target) - s / V) * scale[r * scale_stride] (lse and scale f32, or f64 for f64; scale null:
+/// 1); zero rows where target == ignore_index. dx == logits allowed when the dtypes are equal. Rows of both begin ld elements apart (0: V);
+/// columns from V to ld of dx, the padding, are written as 0.
 void cross_entropy_backward(Queue&, Dtype, Dtype to, Dtype target_dtype, const void* logits, const void* target, const void* lse, const void* scale,
-                            std::int64_t scale_stride, void* dx, std::int64_t rows, std::int64_t v, std::int64_t ignore_index, std::int64_t ld = 0);
+                            std::int64_t scale_stride, void* dx, std::int64_t rows, std::int64_t v, std::int64_t ignore_index, std::int64_t ld = 0,
+                            double smoothing = 0);
+
+/// Losses of one element x and its target t, d = x - t. smooth_l1: |d| < beta ? d^2 / (2 beta) : |d| - beta / 2. huber: |d| < beta ? d^2 / 2 :
+/// beta (|d| - beta / 2). kl: t (log t - x), 0 where t = 0; kl_log: exp(t) (t - x). binary: -(t log x + (1 - t) log(1 - x)), logarithms held at
+/// -100. binary_logits: softplus(x) - t x.
+enum class Loss : std::uint8_t { squared, absolute, smooth_l1, huber, kl, kl_log, binary, binary_logits, count };
+/// losses (n; f32, or f64 for f64) of x and t (n; T).
+void loss(Queue&, Loss, Dtype, const void* x, const void* t, void* losses, std::int64_t n, double beta);
+/// dx, dt (n; T; null: not wanted) = g[i * g_stride] * scale * d(loss)/dx, d(loss)/dt; g f32, or f64 for f64. binary's slope in x is that of
+/// (x - t) / max(x (1 - x), 1e-12).
+void loss_backward(Queue&, Loss, Dtype, const void* x, const void* t, const void* g, std::int64_t g_stride, double scale, void* dx, void* dt,
+                   std::int64_t n, double beta);
+
+// ---- recurrent cells -------------------------------------------------------------------------
+// Between two products: what turns a step's G H sums into gates and states. W is f32, or f64 for f64. Gates stand side by side: lstm i f g o
+// (G 4), gru r z n (G 3), as in cuDNN and torch.
+
+enum class Cell : std::uint8_t { rnn_tanh, rnn_relu, lstm, gru, count };
+/// One step of B rows. sums (B, G H; W) is W x + b of the input, and of the state too but for gru, whose state's part is state_sums (B, 3 H; W;
+/// else null). lstm: c = sigmoid(f) c + sigmoid(i) tanh(g), h = sigmoid(o) tanh(c); gru: n = tanh(n + r state_n), h = (1 - z) n + z h (Cho et al.,
+/// arXiv 1406.1078, with the reset behind the product); rnn: h = f(sums).
+/// h_before (B, H; T; gru), c_before and c (B, H; W; lstm) - c == c_before allowed. h (B, H; T) is written, and for the backward gates (null: not
+/// wanted): lstm i f g o, gru r z n state_n, each after its function (B, 4 H; T); rnn needs none. gates == sums allowed for lstm when T is W.
+void cell(Queue&, Cell, Dtype, const void* sums, const void* state_sums, const void* h_before, const void* c_before, void* h, void* c, void* gates,
+          std::int64_t b, std::int64_t hidden);
+/// Back through one step. dh (B, H; W): what later steps send; dy (B, H; T; null: nothing): the output's own. dc (B, H; W; lstm): in what later
+/// steps send, out what goes to c_before. Out: dsums (B, G H; T), for gru dstate_sums (B, 3 H; T) and in dh the part that goes straight to
+/// h_before. dsums == gates allowed for lstm. h is the step's own (rnn), h_before (gru), c_before and c (lstm) as they were.
+void cell_backward(Queue&, Cell, Dtype, const void* gates, const void* h, const void* h_before, const void* c_before, const void* c, const void* dy,
+                   void* dh, void* dc, void* dsums, void* dstate_sums, std::int64_t b, std::int64_t hidden);
 
 // ---- matrix products -------------------------------------------------------------------------
 
