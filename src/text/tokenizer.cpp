@@ -29,7 +29,14 @@ std::string Tokenizer::decode(std::span<const std::int32_t> ids) const {
   return out;
 }
 
-std::vector<std::int32_t> ByteTokenizer::encode(std::string_view text) const {
+Tokenizer::Spans Tokenizer::encode_spans(std::string_view text, const EncodeOptions& options) const {
+  Spans out{encode(text, options), {}};
+  std::int64_t end = 0;
+  for (const std::int32_t id : out.ids) out.ends.push_back(end += static_cast<std::int64_t>(bytes_of(id).size()));
+  return out;
+}
+
+std::vector<std::int32_t> ByteTokenizer::encode(std::string_view text, const EncodeOptions&) const {
   const auto* bytes = reinterpret_cast<const unsigned char*>(text.data());
   return {bytes, bytes + text.size()};
 }

@@ -35,7 +35,7 @@ std::string repeated(std::string_view unit, int n) {
 struct WordLengths final : Tokenizer {
   std::string_view kind() const override { return "words"; }
   std::int32_t vocab_size() const override { return 1000; }
-  std::vector<std::int32_t> encode(std::string_view text) const override {
+  std::vector<std::int32_t> encode(std::string_view text, const EncodeOptions& = {}) const override {
     std::vector<std::int32_t> out;
     bool in_word = false;
     for (const char c : text) {

@@ -142,7 +142,7 @@ TEST_CASE("StreamDecoder: tokens of several bytes that begin and end inside code
     std::vector<std::string> pieces{"caf\xC3", "\xA9 \xE2\x82", "\xAC!", "\xF0"};
     std::string_view kind() const override { return "pieces"; }
     std::int32_t vocab_size() const override { return 4; }
-    std::vector<std::int32_t> encode(std::string_view) const override { return {}; }
+    std::vector<std::int32_t> encode(std::string_view, const EncodeOptions& = {}) const override { return {}; }
     std::string_view bytes_of(std::int32_t id) const override { return pieces.at(static_cast<std::size_t>(id)); }
   };
   const Pieces tokenizer;
