@@ -2,7 +2,7 @@
 """check_readme.py - checks that the documents quote what is there: every C++ block comes out of examples/, every pasted output is what the program prints.
 
     tools/check_readme.py                    each ```cpp block stands below a line `<!-- examples/x.cpp -->` and is a verbatim part of that file
-    tools/check_readme.py --programs DIR     runs DIR/example_x, too, where a block stands below `<!-- output of examples/x.cpp -->`, and compares
+    tools/check_readme.py --programs DIR     runs DIR/example_x (example_folder_x), too, where a block stands below `<!-- output of examples/x.cpp -->`, and compares
     tools/check_readme.py --self-test        checks the checker
 
 A quoted part may lose its common indentation. Of outputs, words and whole numbers must be the same; numbers with a fraction may differ by 10 % or by two
@@ -100,7 +100,8 @@ def main():
     def run(path):
         if options.programs is None:
             return None
-        program = options.programs.resolve() / f"example_{pathlib.Path(path).stem}"
+        name = pathlib.PurePosixPath(path).relative_to("examples").with_suffix("")
+        program = options.programs.resolve() / ("example_" + "_".join(name.parts))
         return subprocess.run([program], check=True, text=True, stdout=subprocess.PIPE).stdout
 
     bad = False

@@ -3,6 +3,7 @@
 
 #include <array>
 #include <cstdint>
+#include <iosfwd>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -27,9 +28,12 @@ inline constexpr std::size_t kPolicyOps = 128;
 
 class MEZZO_API Policy {
  public:
-  static const Policy& mezzo();  ///< precision.md's table: 16-bit residual stream, norms and softmax exact inside
+  static const Policy& mezzo();  ///< 16-bit residual stream, norms and softmax exact inside (docs/ops.md has both columns)
   static const Policy& torch();  ///< torch's CUDA lists rule for rule
-  /// Error that lists near names for an unknown op.
+  /// Rises when a release gives an op of mezzo() or torch() another class; printed with a policy.
+  static constexpr int kVersion = 1;
+  /// Error: an unknown op (near names are listed); another class for an op that computes nothing (views, conversions, indexing,
+  /// comparisons); one other than f32 and banned for a loss.
   Policy& set(std::string_view op, Cast);
   Cast of(std::string_view op) const;
 
@@ -42,6 +46,10 @@ class MEZZO_API Policy {
   std::array<Cast, kPolicyOps> casts_{};
   bool rounds_like_torch_ = false;
 };
+
+/// The policy it was made from and what was changed since, then each class with its ops.
+MEZZO_API std::string to_string(const Policy&);
+MEZZO_API std::ostream& operator<<(std::ostream&, const Policy&);
 
 /// Precision of a custom function (torch's custom_fwd / custom_bwd).
 struct FunctionOptions {

@@ -22,7 +22,8 @@ struct Recipe {
   bool scaling = false;             ///< dynamic loss scaling by default
   double bytes_per_parameter = 16;  ///< AdamW on matrix parameters: weights, masters, gradients, states, cached casts
 };
-/// Error that lists near names. "auto" resolves for this CPU: bf16 where it has the instructions, else fp32.
+/// Error that lists near names. "auto" resolves for this CPU and a wide model: bf16 where it has the instructions, else
+/// fp32; resolve() looks at the model's width as well.
 MEZZO_API Recipe recipe(std::string_view name);
 MEZZO_API std::vector<std::string> recipe_names();
 
@@ -38,7 +39,11 @@ struct PrecisionPlan {
 struct PlanOptions {
   std::string precision = "auto";
   std::string loss_scale = {};  ///< "dynamic", "none", a number, or empty: the recipe's
+  double width = 0;             ///< of the model's matrices (matrix_width), for "auto"; 0: wide
 };
+/// The side of a square with as many elements as the matrix has that an average multiplication belongs to: sqrt(sum n^2 / sum n) over the
+/// parameters of two and more dims, n their elements. 0 without any.
+MEZZO_API double matrix_width(const std::vector<Tensor>& parameters);
 MEZZO_API PrecisionPlan resolve(const PlanOptions&);
 MEZZO_API std::string to_string(const PrecisionPlan&);
 

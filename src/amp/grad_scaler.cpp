@@ -120,20 +120,21 @@ GradScaler& GradScaler::operator=(GradScaler&&) noexcept = default;
 double GradScaler::get_scale() const { return is_enabled() ? impl_->state.scale : 1; }
 bool GradScaler::is_enabled() const { return impl_->enabled; }
 
-Tensor GradScaler::scale(const Tensor& x) {
-  require_defined(kOp, x, "the output to scale");
-  if (!is_enabled()) return x;
-  if (!is_floating(x.dtype())) fail(kOp, fmt::format("an output of {} given to scale(), a floating one wanted", name(x.dtype())));
-  impl_->used = true;
-  return scaled(x, get_scale());
-}
-
 std::vector<Tensor> GradScaler::scale(const std::vector<Tensor>& outputs) {
+  for (const auto& x : outputs) {
+    require_defined(kOp, x, "the output to scale");
+    if (is_enabled() && !is_floating(x.dtype()))
+      fail(kOp, fmt::format("an output of {} given to scale(), a floating one wanted", name(x.dtype())),
+           "scale the loss that backward() starts from");
+  }
+  if (!is_enabled()) return outputs;
+  impl_->used = impl_->used || !outputs.empty();
   std::vector<Tensor> out;
   out.reserve(outputs.size());
-  for (const auto& x : outputs) out.push_back(scale(x));
+  for (const auto& x : outputs) out.push_back(scaled(x, get_scale()));
   return out;
 }
+Tensor GradScaler::scale(const Tensor& x) { return std::move(scale(std::vector{x})[0]); }
 
 void GradScaler::unscale(optim::Optimizer& optimizer) {
   if (!is_enabled()) return;
@@ -155,7 +156,9 @@ void GradScaler::unscale(optim::Optimizer& optimizer) {
 
 StepResult GradScaler::step(optim::Optimizer& optimizer, StepOptions options) {
   auto& s = *impl_;
-  if (!(options.clip_norm >= 0)) fail(kOp, fmt::format("clip_norm = {} given, 0 (no clipping) or more wanted", options.clip_norm));
+  if (!(options.clip_norm >= 0))
+    fail(kOp, fmt::format("clip_norm = {} given, 0 (no clipping) or more wanted", options.clip_norm),
+         "it is the largest total norm of the unscaled gradients");
   if (!(options.multiplier > 0 && std::isfinite(options.multiplier)))
     fail(kOp, fmt::format("multiplier = {} given, a finite number above 0 wanted", options.multiplier));
   const bool enabled = is_enabled();
@@ -226,7 +229,8 @@ void GradScaler::update(double new_scale) {
   auto& s = *impl_;
   if (!is_enabled()) return;
   s.require_used("update()");
-  if (!(new_scale > 0)) fail(kOp, fmt::format("new_scale = {} given, a number above 0 wanted", new_scale));
+  if (!(new_scale > 0))
+    fail(kOp, fmt::format("new_scale = {} given, a number above 0 wanted", new_scale), "update() without a number moves the scale by its rule");
   s.end_iteration(s.any_found());
   s.set_scale(new_scale);
 }

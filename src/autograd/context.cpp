@@ -15,6 +15,9 @@ ExecutionContext& context() noexcept {
 
 namespace {
 [[noreturn]] void fail_banned(OpId op) {
+  if (info(op).mezzo != amp::Cast::banned)
+    fail(name(op), "this op is banned under autocast by the region's policy",
+         "Policy::set gives it a class; Autocast with .enabled = false runs it as it is");
   fail(name(op), "this op is unsafe under autocast: its gradient leaves the range of 16 bits, and a cast of the input cannot mend that",
        "use binary_cross_entropy_with_logits on the values before the sigmoid, or leave autocast and pass f32");
 }
@@ -37,7 +40,7 @@ Dtype compute_dtype(OpId op, Dtype given) {
   return given;
 }
 
-Dtype compute_dtype(OpId op, std::initializer_list<const Tensor*> inputs) {
+Dtype compute_dtype(OpId op, std::span<const Tensor* const> inputs) {
   const auto& c = context();
   const amp::Cast cast = c.autocast ? class_of(op) : amp::Cast::widest;
   bool any = false;

@@ -1,6 +1,9 @@
 // context.h - the thread's execution context: grad mode, autocast, policy. Changed only by scopes.
 #pragma once
 
+#include <initializer_list>
+#include <span>
+
 #include <mezzo/policy.h>
 #include "autograd/op_table.h"
 #include "tensor/impl.h"
@@ -67,7 +70,10 @@ constexpr bool eligible(Dtype t) { return is_floating(t) && t != Dtype::f64; }
 /// f32_internal, as_is. Throws for a banned op.
 Dtype compute_dtype(OpId op, Dtype given);
 /// The dtype of several inputs: element-wise ops promote to the widest, others cast as their class says. Undefined tensors do not vote.
-Dtype compute_dtype(OpId op, std::initializer_list<const Tensor*> inputs);
+Dtype compute_dtype(OpId op, std::span<const Tensor* const> inputs);
+inline Dtype compute_dtype(OpId op, std::initializer_list<const Tensor*> inputs) {
+  return compute_dtype(op, std::span(inputs.begin(), inputs.size()));
+}
 
 /// x in `dtype`: x itself, a view of its storage's cached copy (parameters, inside autocast), or a new copy. Nothing is recorded: the graph's
 /// edge goes to the original, and the engine converts the gradient.

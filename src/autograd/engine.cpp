@@ -91,12 +91,14 @@ void Engine::find_needed(std::span<const Tensor> roots) {
     for (const auto& e : n->edges) visit(e);
   }
   std::sort(reachable.begin(), reachable.end(), [](const Node* a, const Node* b) { return a->sequence < b->sequence; });
-  for (const Node* n : reachable)
+  for (const Node* n : reachable) {
+    if (n->hides_inputs()) needed_.insert(n);
     for (const auto& e : n->edges)
       if ((e.leaf && leaves.count(e.leaf.get())) || (e.node && (captured_nodes.count(node_of(e)) || needed_.count(node_of(e))))) {
         needed_.insert(n);
         break;
       }
+  }
   needed_.insert(captured_nodes.begin(), captured_nodes.end());  // their gradient must arrive, though they may not run
 }
 
@@ -152,7 +154,7 @@ void Engine::run_node(Node& node, Pending pending) {
     if (captures()) capture(node, o, g);
   }
   if (captures()) {
-    bool runs = false;
+    bool runs = node.hides_inputs();
     for (const auto& e : node.edges) {
       runs = runs || (e.node && needed_.count(node_of(e)));
       for (const auto& c : captured_edges_) runs = runs || (e.leaf && c.leaf == e.leaf);
@@ -213,6 +215,8 @@ std::vector<Tensor> run_backward(std::span<const Tensor> roots, std::span<const 
 
 bool Backward::wants(int i) const { return static_cast<bool>(node_.edges[static_cast<std::size_t>(i)]); }
 bool Backward::create_graph() const { return engine_.options().create_graph; }
+const std::vector<Tensor>& Backward::captured() const { return engine_.options().capture; }
+void Backward::give(const Tensor& t, Tensor g) { engine_.add(gradient_edge(t), std::move(g)); }
 
 Tensor Backward::saved(int i) const {
   const auto& s = node_.saved[static_cast<std::size_t>(i)];

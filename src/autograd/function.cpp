@@ -27,6 +27,7 @@ class CustomNode final : public Node {
     const ContextScope scope;
     if (call_.options) {  // in forward's state
       context().autocast = autocast;
+      context().cache = cache;
       context().dtype = dtype;
       context().policy = policy;
     }
@@ -42,7 +43,7 @@ class CustomNode final : public Node {
   }
   void forget() override { call_.backward = nullptr; }
 
-  bool autocast = false;
+  bool autocast = false, cache = true;
   Dtype dtype = Dtype::bf16;
   amp::Policy policy;
 
@@ -80,6 +81,7 @@ function_detail::Tensors function_detail::apply(FunctionCall call, const Tensors
   auto* node = new CustomNode(std::move(call));
   node->callers_context = true;
   node->autocast = ambient.autocast && !casts;
+  node->cache = ambient.cache;
   node->dtype = ambient.dtype;
   node->policy = ambient.policy;
   connect(*node, OpId::function, out, operands, c.saved());
@@ -89,6 +91,18 @@ function_detail::Tensors function_detail::apply(FunctionCall call, const Tensors
 // ---- checkpoint ----------------------------------------------------------------------------------
 
 namespace {
+
+/// Draws as they were in forward, for a scope; then those of now again.
+class RandomScope {
+ public:
+  explicit RandomScope(const Generator& then) : now_(default_generator()) { default_generator() = then; }
+  ~RandomScope() { default_generator() = now_; }
+  RandomScope(const RandomScope&) = delete;
+  RandomScope& operator=(const RandomScope&) = delete;
+
+ private:
+  Generator now_;
+};
 
 class CheckpointNode final : public Node {
  public:
@@ -108,21 +122,31 @@ class CheckpointNode final : public Node {
       }
       in.push_back(t);
     }
-    const Generator now = default_generator();
-    default_generator() = random_;
     Tensor y;
     {
       const ContextScope scope;
+      const RandomScope random(random_);
       context() = ambient_;
       y = fn_(in);
     }
-    default_generator() = now;
     const Tensor dy = b.dy();
-    run_backward({&y, 1}, {&dy, 1}, {});
-    for (std::size_t i = 0; i < in.size(); ++i)
-      if (in[i].defined()) b.set(static_cast<int>(i), in[i].grad());
+    if (b.captured().empty()) {
+      run_backward({&y, 1}, {&dy, 1}, {});
+      for (std::size_t i = 0; i < in.size(); ++i)
+        if (in[i].defined()) b.set(static_cast<int>(i), in[i].grad());
+      return;
+    }
+    std::vector<Tensor> wanted = in;  // and what the function used beside them
+    wanted.insert(wanted.end(), b.captured().begin(), b.captured().end());
+    const auto g = run_backward({&y, 1}, {&dy, 1}, {.capture = wanted});
+    for (std::size_t i = 0; i < g.size(); ++i) {
+      if (!g[i].defined()) continue;
+      if (i < in.size()) b.set(static_cast<int>(i), g[i]);
+      else b.give(wanted[i], g[i]);
+    }
   }
   void forget() override { fn_ = nullptr; }
+  bool hides_inputs() const override { return true; }
 
  private:
   Fn fn_;

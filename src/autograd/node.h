@@ -31,7 +31,8 @@ class Node : public detail::GraphNode {
  public:
   virtual ~Node() = default;
   virtual void run(Backward&) = 0;
-  virtual void forget() {}  ///< frees what the backward function itself captured
+  virtual void forget() {}                             ///< frees what the backward function itself captured
+  virtual bool hides_inputs() const { return false; }  ///< gradients may go to tensors that are not among its inputs
 
   OpId op = OpId::count;
   bool released = false;            ///< saved tensors are gone
@@ -60,6 +61,10 @@ class Backward {
   const TensorMeta& input(int i) const { return node_.inputs[static_cast<std::size_t>(i)]; }
   const TensorMeta& output(int i = 0) const { return node_.outputs[static_cast<std::size_t>(i)]; }
   bool create_graph() const;
+  /// Of autograd::grad: the tensors whose gradients are wanted, while no leaf's .grad may be touched. Empty in backward().
+  const std::vector<Tensor>& captured() const;
+  /// Adds to the gradient of a captured tensor that is not among the node's inputs.
+  void give(const Tensor& captured, Tensor gradient);
   OpId op() const { return node_.op; }
   /// Gives (adds) a gradient to input i; any floating dtype, the input's shape.
   void set(int input, Tensor gradient);

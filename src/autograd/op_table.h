@@ -212,4 +212,18 @@ static_assert(in_order(), "rows stand in the order of OpId");
 constexpr const OpInfo& info(OpId op) { return op_table::kOps[static_cast<std::size_t>(op)]; }
 constexpr const char* name(OpId op) { return info(op).name.data(); }
 
+/// What a policy may make of an op.
+enum class Choice : std::uint8_t {
+  any,
+  loss,  ///< f32 or banned: a loss is never rounded to 16 bits
+  none   ///< it moves elements, compares or belongs to the engine: the result's dtype is the input's, or fixed
+};
+constexpr Choice policy_choice(OpId op) {
+  const auto& row = info(op);
+  if (row.numerics == Numerics::loss) return Choice::loss;
+  if (op == OpId::compare || op == OpId::scale) return Choice::none;
+  const bool moves = row.numerics == Numerics::moved || row.numerics == Numerics::converted || row.numerics == Numerics::outside;
+  return moves && row.mezzo == amp::Cast::as_is ? Choice::none : Choice::any;  // cat and stack cast what they move
+}
+
 }  // namespace mezzo

@@ -126,7 +126,8 @@ class Bench final : public Task {
     positive("--batch", batch_);
     positive("--seq", seq_);
     positive("--steps", steps_);
-    return {train::resolve_model(as_training(), 1), train::resolve({.precision = precision_})};
+    const auto shape = train::resolve_model(as_training(), 1);
+    return {shape, train::resolve({.precision = precision_, .width = static_cast<double>(shape.width)})};
   }
   train::TrainOptions as_training() const {
     train::TrainOptions t;

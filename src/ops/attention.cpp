@@ -27,7 +27,10 @@ Tensor prepared_mask(const char* op, const AttentionOptions& o, Dtype dtype) {
   if (o.mask.requires_grad() && context().grad)
     fail(op, "the mask requires grad", "give it through detach(): attention has no gradient for its mask");
   const Dtype added = dtype == Dtype::f64 ? Dtype::f64 : Dtype::f32;
-  return o.mask.dtype() == Dtype::boolean ? o.mask : o.mask.to(o.mask.dtype() == Dtype::u8 ? Dtype::boolean : added);
+  if (o.mask.dtype() == Dtype::boolean || o.mask.dtype() == Dtype::u8) return o.mask.to(Dtype::boolean);
+  const auto& c = context();
+  const bool rounds = c.autocast && c.policy.rounds_like_torch() && eligible(o.mask.dtype());  // torch casts the mask along with q, k and v
+  return (rounds ? o.mask.to(dtype) : o.mask).to(added);
 }
 
 void put_mask(kernels::Attention& a, const Tensor& mask) {

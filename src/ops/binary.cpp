@@ -106,7 +106,11 @@ Tensor add(const Tensor& x, double s) {
   const Operand a = compute(OpId::add, Binary::add, x, s, false, y);
   return record(OpId::add, y, {a}, {}, [](Backward& g) { g.set(0, g.dy()); });
 }
-Tensor sub(const Tensor& x, double s) { return add(x, -s); }
+Tensor sub(const Tensor& x, double s) {
+  Tensor y;
+  const Operand a = compute(OpId::sub, Binary::sub, x, s, false, y);
+  return record(OpId::sub, y, {a}, {}, [](Backward& g) { g.set(0, g.dy()); });
+}
 Tensor sub(double s, const Tensor& x) {
   Tensor y;
   const Operand a = compute(OpId::sub, Binary::sub, x, s, true, y);

@@ -45,12 +45,13 @@ Tensor embedding(const Tensor& ids, const Tensor& table) {
 
 // rope: storage T, compute f32, one rounding on store. Backward turns the other way.
 namespace {
-Tensor turn(const Tensor& x, const Tensor& inv_freq, const Tensor& positions, bool interleaved, double sign) {
+Tensor turn(const Operand& in, const Tensor& inv_freq, const Tensor& positions, bool interleaved, double sign) {
+  const Tensor& x = in.value;
   const Tensor v = dense(x), y = make_tensor(x.shape(), x.dtype());  // (B, H, T, D) is B H T rows of one head
   kernels::rope(cpu_queue(), x.dtype(), data(v), mutable_data(y), static_cast<const float*>(data(inv_freq)),
                 positions.defined() ? static_cast<const std::int64_t*>(data(positions)) : nullptr, x.size(0) * x.size(1) * x.size(2), x.size(2), 1,
                 x.size(3), interleaved, sign);
-  return record(OpId::rope, y, {x}, {}, [=](Backward& g) { g.set(0, turn(g.dy(), inv_freq, positions, interleaved, -sign)); });
+  return record(OpId::rope, y, {in}, {}, [=](Backward& g) { g.set(0, turn(g.dy(), inv_freq, positions, interleaved, -sign)); });
 }
 }  // namespace
 
@@ -67,7 +68,7 @@ Tensor rope(const Tensor& x, const RopeOptions& o) {
   const Tensor positions = o.positions.defined() ? o.positions.to(Dtype::i64).contiguous() : Tensor();
   if (positions.defined() && positions.shape() != Shape{x.size(2)})
     fail("rope", fmt::format("positions have shape {}, ({},) wanted", to_string(positions.shape()), x.size(2)));
-  return turn(operand(OpId::rope, x).value, inv_freq, positions, o.interleaved, 1);
+  return turn(operand(OpId::rope, x), inv_freq, positions, o.interleaved, 1);
 }
 
 }  // namespace mezzo

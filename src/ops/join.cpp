@@ -3,7 +3,8 @@
 
 namespace mezzo {
 
-Tensor cat(const std::vector<Tensor>& tensors, int dim) {
+namespace {
+Tensor join(OpId op, const std::vector<Tensor>& tensors, int dim) {
   if (tensors.empty()) fail("cat", "no tensors given, at least one wanted");
   for (const auto& t : tensors) require_defined("cat", t, "an input");
   const int n = tensors[0].dim();
@@ -12,17 +13,17 @@ Tensor cat(const std::vector<Tensor>& tensors, int dim) {
   const auto d = static_cast<std::size_t>(dim);
   Shape shape = tensors[0].shape();
   shape[d] = 0;
-  Dtype dtype = tensors[0].dtype();
   std::vector<Operand> operands;
   std::vector<std::int64_t> starts;
+  std::vector<const Tensor*> voters;
   for (const auto& t : tensors) {
     if (t.dim() != n || t.shape().without(dim) != tensors[0].shape().without(dim))
       fail("cat", fmt::format("shapes {} and {} given, equal sizes but for dim {} wanted", to_string(tensors[0].shape()), to_string(t.shape()), dim));
-    dtype = promote(dtype, t.dtype());
+    voters.push_back(&t);
     starts.push_back(shape[d]);
     shape[d] += t.size(dim);
   }
-  Tensor y = make_tensor(shape, dtype);
+  Tensor y = make_tensor(shape, compute_dtype(op, voters));
   bool recorded = false;
   for (std::size_t i = 0; i < tensors.size(); ++i) {
     auto layout = make_view(y, tensors[i].shape(), y.impl()->strides, starts[i] * y.impl()->strides[d]);
@@ -37,9 +38,12 @@ Tensor cat(const std::vector<Tensor>& tensors, int dim) {
         g.set(static_cast<int>(i), g.dy().narrow(dim, starts[i], g.input(static_cast<int>(i)).shape[static_cast<std::size_t>(dim)]));
   };
   auto* node = new autograd::detail_node::FunctionNode<std::decay_t<decltype(backward)>>(backward);
-  autograd::connect(*node, OpId::cat, {&y, 1}, operands, {});
+  autograd::connect(*node, op, {&y, 1}, operands, {});
   return y;
 }
+}  // namespace
+
+Tensor cat(const std::vector<Tensor>& tensors, int dim) { return join(OpId::cat, tensors, dim); }
 
 Tensor stack(const std::vector<Tensor>& tensors, int dim) {
   if (tensors.empty()) fail("stack", "no tensors given, at least one wanted");
@@ -50,7 +54,7 @@ Tensor stack(const std::vector<Tensor>& tensors, int dim) {
       fail("stack", fmt::format("shapes {} and {} given, equal ones wanted", to_string(tensors[0].shape()), to_string(t.shape())));
     rows.push_back(t.unsqueeze(wrap_dim("stack", dim, t.dim() + 1)));
   }
-  return cat(rows, wrap_dim("stack", dim, tensors[0].dim() + 1));
+  return join(OpId::stack, rows, wrap_dim("stack", dim, tensors[0].dim() + 1));
 }
 
 std::vector<Tensor> split(const Tensor& x, std::int64_t size, int dim) {

@@ -31,7 +31,8 @@ Tensor cross_entropy(const Tensor& logits, const Tensor& target, LossOptions o) 
   const auto v = logits.size(-1), n = target.numel();
   const Tensor ids = dense(target);
   const auto carrying = check_targets("cross_entropy", ids, v, o.ignore_index);
-  const Operand x = dense(Operand(logits));  // read as stored: the kernel computes in f32
+  compute_dtype(OpId::cross_entropy, logits.dtype());  // a policy may ban it
+  const Operand x = dense(Operand(logits));            // read as stored: the kernel computes in f32
   const Dtype wide = logits.dtype() == Dtype::f64 ? Dtype::f64 : Dtype::f32;
   const Tensor losses = make_tensor(target.shape(), wide), lse = make_tensor({n}, wide);
   const PartScope timed(Part::head_loss);

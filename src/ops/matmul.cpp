@@ -59,10 +59,17 @@ void run(const Tensor& out, const Tensor& a, const Tensor& b, bool accumulate, c
   kernels::gemm(cpu_queue(), p, data(x.t), data(y.t), mutable_data(out));
 }
 
-/// Operands of a product in one dtype, or the Error that says how.
-std::array<Operand, 2> pair(OpId op, const Tensor& a, const Tensor& b) {
+/// Whether a policy lets the widest operand of this product decide.
+bool by_widest(OpId op) { return context().autocast && context().policy[static_cast<std::size_t>(op)] == amp::Cast::widest; }
+
+/// Operands of a product in one dtype, or the Error that says how. An addend votes where the widest decides.
+std::array<Operand, 2> pair(OpId op, const Tensor& a, const Tensor& b, const Tensor& addend = {}) {
   require_floating(name(op), a, "the first input");
   require_floating(name(op), b, "the second input");
+  if (by_widest(op)) {
+    const Dtype widest = compute_dtype(op, {&a, &b, &addend});
+    return {operand(a, widest), operand(b, widest)};
+  }
   const std::array<Operand, 2> p{operand(op, a), operand(op, b)};
   if (p[0].value.dtype() != p[1].value.dtype())
     fail(name(op), fmt::format("dtypes {} and {} given, equal ones wanted", name(p[0].value.dtype()), name(p[1].value.dtype())),
@@ -167,15 +174,15 @@ Tensor matmul(const Tensor& a, const Tensor& b) {
 }
 
 Tensor addmm(const Tensor& c, const Tensor& a, const Tensor& b) {
-  const auto p = pair(OpId::addmm, a, b);
   require_floating("addmm", c, "c");
+  const auto p = pair(OpId::addmm, a, b, c);
   if (a.dim() != 2 || b.dim() != 2)
     fail("addmm", fmt::format("shapes {} and {} given, two matrices wanted", to_string(a.shape()), to_string(b.shape())));
   if (a.size(1) != b.size(0)) fail_inner("addmm", a, b);
   const Shape shape{a.size(0), b.size(1)};
   if (broadcast_shapes("addmm", c.shape(), shape) != shape)
     fail("addmm", fmt::format("c has shape {}, one that broadcasts to {} wanted", to_string(c.shape()), to_string(shape)));
-  const Operand co = operand(OpId::addmm, c);
+  const Operand co = by_widest(OpId::addmm) ? operand(c, p[0].value.dtype()) : operand(OpId::addmm, c);
   if (co.value.dtype() != p[0].value.dtype())
     fail("addmm", fmt::format("c is {} and the matrices are {}, equal dtypes wanted", name(c.dtype()), name(p[0].value.dtype())),
          "convert with to()");
@@ -200,7 +207,7 @@ Tensor addmm(const Tensor& c, const Tensor& a, const Tensor& b) {
 // linear: bias added in f32 before the one rounding (torch's policy: rounded first). Saves x and w as they were multiplied. The weight's
 // gradient goes from the product into an f32 leaf's buffer.
 Tensor detail::linear(const Tensor& x, const Tensor& w, const Tensor& b, const Tensor& residual) {
-  const auto p = pair(OpId::linear, x, w);
+  const auto p = pair(OpId::linear, x, w, b);
   if (w.dim() != 2) fail("linear", fmt::format("w has shape {}, (out, in) wanted", to_string(w.shape())));
   if (x.dim() == 0 || x.size(-1) != w.size(1))
     fail("linear", fmt::format("x {} and w {}: inner sizes differ", to_string(x.shape()), to_string(w.shape())), "w is (out, in)");

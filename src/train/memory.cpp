@@ -209,8 +209,9 @@ MemoryPlan plan_bytes(const models::GptOptions& model, const TrainOptions& optio
 
 MemoryPlan plan_bytes(const TrainOptions& options) {
   check(options);
-  return plan_bytes(resolve_model(options, ByteTokenizer().vocab_size()), options,
-                    resolve({.precision = options.precision, .loss_scale = options.loss_scale}));
+  const auto model = resolve_model(options, ByteTokenizer().vocab_size());
+  return plan_bytes(model, options,
+                    resolve({.precision = options.precision, .loss_scale = options.loss_scale, .width = static_cast<double>(model.width)}));
 }
 
 }  // namespace mezzo::train

@@ -11,6 +11,7 @@
 
 #include "core/fail.h"
 #include "kernels/kernels.h"
+#include "train/automatic.h"
 
 namespace mezzo::train {
 namespace {
@@ -30,20 +31,6 @@ const std::array<Recipe, 5>& recipes() {
   return all;
 }
 constexpr std::array<std::string_view, 5> kLater{"bf16-split", "bf16-sr", "bf16-kahan", "bf16-pure", "fp16-pure"};
-
-struct Choice {
-  const char* recipe;
-  std::string reason;
-};
-/// "auto": a function of the instruction set alone.
-Choice automatic() {
-  const Isa isa = active_isa();
-  if (isa == Isa::avx512_bf16) return {"bf16", fmt::format("{} has native bf16 products", mezzo::name(isa))};
-  const Isa cpu = detected_isa();
-  std::string reason = fmt::format("{} has no bf16 products: 16 bits would not be faster", mezzo::name(isa));
-  if (cpu != isa) reason += fmt::format(" (MEZZO_ISA; this CPU has {})", mezzo::name(cpu));
-  return {"fp32", std::move(reason)};
-}
 
 std::optional<double> number(std::string_view text) {
   double value = 0;
@@ -110,7 +97,7 @@ std::string scaling_text(const PrecisionPlan& p) {
 }  // namespace
 
 Recipe recipe(std::string_view given) {
-  const std::string_view wanted = given == "auto" ? automatic().recipe : given;
+  const std::string_view wanted = given == "auto" ? automatic(0).recipe : given;
   for (const auto& r : recipes())
     if (r.name == wanted) return r;
   if (std::find(kLater.begin(), kLater.end(), given) != kLater.end())
@@ -130,9 +117,11 @@ std::vector<std::string> recipe_names() {
 PrecisionPlan resolve(const PlanOptions& o) {
   PrecisionPlan plan;
   plan.requested = o.precision;
-  plan.recipe = recipe(o.precision);
+  const bool is_auto = o.precision == "auto";
+  const Choice choice = automatic(o.width);
+  plan.recipe = recipe(is_auto ? choice.recipe : o.precision);
   plan.isa = mezzo::name(active_isa());
-  if (o.precision == "auto") plan.reason = automatic().reason;
+  if (is_auto) plan.reason = choice.reason;
   const Dtype low = plan.recipe.low;
   if (is_16bit(low) && !kernels::native_gemm(low))
     plan.warnings.push_back(fmt::format("{} has no {} products: operands are widened to f32 panel by panel, which saves memory and not time",

@@ -20,6 +20,12 @@ const char* storage_name(optim::Storage s) {
   return s == optim::Storage::f32 ? "Storage::f32" : s == optim::Storage::master ? "Storage::master" : "another storage";
 }
 
+double width_of(const optim::Optimizer& optimizer) {
+  std::vector<Tensor> all;
+  for (const auto& group : optimizer.groups()) all.insert(all.end(), group.params.begin(), group.params.end());
+  return matrix_width(all);
+}
+
 void check(const optim::Optimizer& optimizer, const StepOptions& o, const Recipe& r) {
   if (o.accumulate < 1) fail(kOp, fmt::format("accumulate = {} given, 1 or more wanted", o.accumulate));
   if (!(o.clip_norm >= 0)) fail(kOp, fmt::format("clip_norm = {} given, 0 (no clipping) or more wanted", o.clip_norm));
@@ -41,7 +47,8 @@ struct Step::Impl {
   PrecisionPlan plan;
   amp::GradScaler scaler;
 
-  Impl(optim::Optimizer& opt, StepOptions o) : optimizer(opt), options(std::move(o)), plan(resolve({.precision = options.recipe})) {
+  Impl(optim::Optimizer& opt, StepOptions o)
+      : optimizer(opt), options(std::move(o)), plan(resolve({.precision = options.recipe, .width = width_of(opt)})) {
     check(optimizer, options, plan.recipe);
     if (options.scaler) plan.scaler = options.scaler->enabled ? options.scaler : std::nullopt;
     scaler = amp::GradScaler(plan.scaler.value_or(amp::GradScalerOptions{.enabled = false}));

@@ -87,7 +87,7 @@ TEST_CASE("perfect storm: an Inf in any one of many gradients is found, and foun
     }
 }
 
-TEST_CASE("with and without unscale() a step gives the same bits, of weights, masters and moments") {
+TEST_CASE("with and without unscale() a step gives the same bits, of weights, masters and moments [test_grad_scaling_autocast_fused_optimizers]") {
   for (const Dtype low : {bf16, f16})
     for (const auto storage : {optim::Storage::f32, optim::Storage::master}) {
       std::vector<StateDict> ends;
@@ -123,7 +123,7 @@ TEST_CASE("an f16 gradient is unscaled into f32: 2^-24 over 65536 does not vanis
   CHECK(named(sgd.state().tensors, "master.0").to_vector() == std::vector<float>{0, 1 - 0x1p24f});
 }
 
-TEST_CASE("a sum of gradients that f32 holds and f16 does not is an overflow of an f16 weight") {
+TEST_CASE("a sum of gradients that f32 holds and f16 does not is an overflow of an f16 weight [test_grad_scaling_unscale_sparse]") {
   for (const bool unscale_first : {false, true}) {
     const Tensor w = parameter({1, 1}, {1, 2});
     optim::Sgd sgd({w}, {.storage = optim::Storage::master, .low = f16});

@@ -102,7 +102,7 @@ TEST_CASE("state() and load_state() wait for update()") {
   CHECK_NOTHROW(b.scaler.load_state(b.scaler.state()));
 }
 
-TEST_CASE("a closure is an Error, enabled or not") {
+TEST_CASE("a closure is an Error, enabled or not [extra: positional closure]") {
   Bench b;
   GradScaler off({.enabled = false});
   const auto closure = [&] { return b.w; };
@@ -152,7 +152,9 @@ TEST_CASE("Inf and NaN are told apart, the first culprit is named, nothing moves
 }
 
 // PyTorch applies such a step (test_params_invalidated_with_grads_invalidated_between_unscale_and_step): the parameters become garbage.
-TEST_CASE("gradients that go bad between unscale() and step() are seen [test_params_invalidated...]") {
+TEST_CASE(
+    "gradients that go bad between unscale() and step() are seen "
+    "[test_params_invalidated_with_grads_invalidated_between_unscale_and_step]") {
   Bench b;
   b.scaler.unscale(b.sgd);
   set_gradient(b.w, {kNaN});

@@ -1,10 +1,12 @@
 // recipe_test.cpp - recipes by name, `auto`, what scales the loss, and what a plan says of itself.
 #include <doctest/doctest.h>
 
+#include <mezzo/nn.h>
 #include <mezzo/runtime.h>
 #include <mezzo/train.h>
 
 #include "io/support.h"
+#include "train/automatic.h"
 
 namespace mezzo::test {
 
@@ -40,6 +42,24 @@ TEST_CASE("auto is a function of the instruction set, and says why") {
   if (active_isa() != detected_isa()) CHECK(contains(plan.reason, "MEZZO_ISA"));
   CHECK(train::recipe("auto").name == plan.recipe.name);
   CHECK(plan.warnings.empty());
+}
+
+TEST_CASE("auto looks at the width of the matrices: narrow ones stay in fp32, in train::Step as well") {
+  for (const Isa isa : {Isa::scalar, Isa::avx2, Isa::avx512, Isa::avx512_bf16}) {
+    const bool native = isa == Isa::avx512_bf16;
+    for (const double width : {0.0, 64.0, 384.0, 4096.0}) CHECK(train::automatic(width, isa, isa).recipe == std::string(native ? "bf16" : "fp32"));
+    const auto narrow = train::automatic(32, isa, isa);
+    CHECK(narrow.recipe == std::string("fp32"));
+    CHECK(contains(narrow.reason, native ? "width 32 are too small" : "no bf16 products"));
+  }
+  CHECK(train::matrix_width({zeros({64, 64}), zeros({1000}), Tensor(), zeros({64, 64})}) == 64);
+  CHECK(train::matrix_width({zeros({7})}) == 0);
+  CHECK(train::matrix_width({zeros({1, 1}), zeros({256, 256})}) == doctest::Approx(256).epsilon(1e-4));
+  for (const std::int64_t width : {16, 128}) {
+    nn::Mlp model({.in = width, .width = width, .out = width});
+    optim::AdamW opt(model.parameters());
+    CHECK(train::Step(opt).plan().recipe.name == (width >= 64 && active_isa() == Isa::avx512_bf16 ? "bf16" : "fp32"));
+  }
 }
 
 TEST_CASE("16 bits without instructions for them: one warning") {
