@@ -5,11 +5,60 @@
 #include <functional>
 #include <memory>
 #include <string>
+#include <utility>
+#include <variant>
 #include <vector>
 
 #include <mezzo/nn.h>
 
 namespace mezzo::models {
+
+/// Keys and values of the tokens a model has read so far, so that the next ones need no second look at them. Inference only.
+class MEZZO_API KvCache {
+ public:
+  /// Room for `capacity` tokens of `batch` sequences in each of `layers` layers.
+  KvCache(int layers, std::int64_t batch, std::int64_t kv_heads, std::int64_t capacity, std::int64_t head_dim, Dtype dtype);
+  std::int64_t length() const { return length_; }  ///< tokens in it
+  std::int64_t capacity() const { return keys_.empty() ? 0 : keys_[0].size(2); }
+  /// Writes k and v (B, Hkv, T, D) of the next T tokens of a layer and gives all so far: (B, Hkv, length + T, D) each. Error beyond the capacity.
+  std::pair<Tensor, Tensor> append(int layer, const Tensor& k, const Tensor& v);
+  void advance(std::int64_t tokens) { length_ += tokens; }  ///< once every layer has appended
+  void truncate(std::int64_t length);                       ///< forgets what follows
+
+ private:
+  std::vector<Tensor> keys_, values_;  // (B, Hkv, capacity, D), a layer each
+  std::int64_t length_ = 0;
+};
+
+/// How the tokens that a model is given stand to each other.
+struct Sequence {
+  std::vector<std::int64_t> lengths = {};  ///< documents side by side in each row; positions begin anew and attention stays inside. Empty: one
+  KvCache* cache = nullptr;                ///< tokens continue those in it
+};
+
+/// A causal language model: what trainers, evaluators and samplers need of one.
+class MEZZO_API LanguageModel : public nn::Module {
+ public:
+  Tensor forward(const Tensor& ids) override;  ///< (B, T) ids -> logits (B, T, V); Error for T beyond the context
+  Tensor operator()(const Tensor& ids) { return forward(ids); }
+  /// Mean cross-entropy over targets (B, T); -100 carries no loss. Never holds the logits.
+  Tensor loss(const Tensor& ids, const Tensor& targets) { return loss(ids, targets, LossOptions{}); }
+  Tensor loss(const Tensor& ids, const Tensor& targets, LossOptions);
+  Tensor loss(const Tensor& ids, const Tensor& targets, const Sequence&, LossOptions = {});
+  /// Logits of the last position only: (B, 1, V).
+  Tensor last_logits(const Tensor& ids, const Sequence& = {});
+  /// Room for `capacity` more tokens of `batch` sequences, in the dtype that the model computes in now.
+  virtual KvCache make_cache(std::int64_t batch, std::int64_t capacity) const = 0;
+  virtual std::int64_t vocab() const = 0;
+  virtual std::int64_t context() const = 0;
+
+ protected:
+  /// (B, T) ids -> (B, T, C) behind the last norm.
+  virtual Tensor hidden(const Tensor& ids, const Sequence&) = 0;
+  virtual Tensor head() const = 0;  ///< (V, C)
+  /// Error unless ids are (B, T) and fit into the context with what the cache holds.
+  void check_ids(const char* model, const Tensor& ids, const Sequence&) const;
+};
 
 struct GptOptions {
   std::int64_t vocab = 256, context = 256;
@@ -21,22 +70,21 @@ struct GptOptions {
 /// GPT-2's shape (Radford et al., 2019): pre-norm blocks, learned positions, GELU (tanh form) of width 4 C, a head tied to the embedding;
 /// GPT-2's initialisation (normal 0.02, residual projections over sqrt(2 layers)) from the default generator.
 /// Parameters: wte.weight, wpe.weight, h.N.{ln_1,attn.c_attn,attn.c_proj,ln_2,mlp.c_fc,mlp.c_proj}.{weight,bias}, ln_f.{weight,bias}.
-class MEZZO_API Gpt : public nn::Module {
+class MEZZO_API Gpt : public LanguageModel {
  public:
   explicit Gpt(GptOptions);  ///< Error: heads do not divide width, a size below 1
   ~Gpt() override;
-  Tensor forward(const Tensor& ids) override;  ///< (B, T) ids -> logits (B, T, V); Error for T beyond the context
-  Tensor operator()(const Tensor& ids) { return forward(ids); }
-  /// Mean cross-entropy over targets (B, T); -100 carries no loss. Never holds the logits.
-  Tensor loss(const Tensor& ids, const Tensor& targets);
-  Tensor loss(const Tensor& ids, const Tensor& targets, LossOptions);
-  /// Logits of the last position only: (B, 1, V).
-  Tensor last_logits(const Tensor& ids);
   const GptOptions& options() const { return options_; }
+  KvCache make_cache(std::int64_t batch, std::int64_t capacity) const override;
+  std::int64_t vocab() const override { return options_.vocab; }
+  std::int64_t context() const override { return options_.context; }
+
+ protected:
+  Tensor hidden(const Tensor& ids, const Sequence&) override;
+  Tensor head() const override { return wte_->weight; }
 
  private:
   struct Block;
-  Tensor hidden(const Tensor& ids);
   GptOptions options_;
   std::shared_ptr<nn::Embedding> wte_, wpe_;
   std::shared_ptr<nn::Dropout> drop_;
@@ -45,13 +93,73 @@ class MEZZO_API Gpt : public nn::Module {
   Tensor positions_;  // 0 .. context - 1
 };
 
-/// Parses "gpt:layers=,heads=,width=[,vocab=][,context=][,dropout=]" or a preset ("gpt2-124m"); what the spec leaves out is taken from `defaults`.
-/// Error names the unknown key or preset and near ones.
-MEZZO_API GptOptions gpt_from_spec(const std::string& spec, GptOptions defaults = {});
+/// How rotary positions are stretched beyond the context that a model was first trained with.
+struct RopeScaling {
+  enum class Kind : std::uint8_t { none, linear, llama3 };
+  Kind kind = Kind::none;
+  double factor = 1;                                 ///< linear: positions / factor
+  double low_freq_factor = 1, high_freq_factor = 4;  ///< llama3: wave lengths above context / low are divided by factor, those below
+  double original_context = 8192;                    ///< context / high stay, between them smoothly (Llama 3.1's rule)
+};
+
+struct LlamaOptions {
+  std::int64_t vocab = 256, context = 256;
+  int layers = 6, heads = 6, kv_heads = 0;  ///< kv_heads 0: heads
+  std::int64_t width = 384;
+  std::int64_t ffn = 0;       ///< 0: 8/3 width, rounded up to a multiple of 64
+  std::int64_t head_dim = 0;  ///< 0: width / heads
+  double norm_eps = 1e-5, rope_base = 10000;
+  RopeScaling rope_scaling = {};
+  bool tied = true;       ///< the head is the embedding
+  bool qkv_bias = false;  ///< Qwen2
+  bool qk_norm = false;   ///< Qwen3: RMS norm of each query and key head
+};
+
+/// Llama's shape (Touvron et al., arXiv 2302.13971) and its relatives: RMS norms, rotary positions, grouped queries (Ainslie et al., arXiv
+/// 2305.13245), SwiGLU. Weights are normal 0.02 at first, residual projections over sqrt(2 layers).
+/// Parameters, as Hugging Face names them: model.embed_tokens.weight, model.layers.N.{input_layernorm,self_attn.{q,k,v,o}_proj[,.bias],
+/// self_attn.{q,k}_norm,post_attention_layernorm,mlp.{gate,up,down}_proj}.weight, model.norm.weight, lm_head.weight unless tied.
+class MEZZO_API Llama : public LanguageModel {
+ public:
+  explicit Llama(LlamaOptions);  ///< Error: kv_heads do not divide heads, an odd head size, a size below 1
+  ~Llama() override;
+  const LlamaOptions& options() const { return options_; }  ///< with every 0 resolved
+  KvCache make_cache(std::int64_t batch, std::int64_t capacity) const override;
+  std::int64_t vocab() const override { return options_.vocab; }
+  std::int64_t context() const override { return options_.context; }
+
+ protected:
+  Tensor hidden(const Tensor& ids, const Sequence&) override;
+  Tensor head() const override;
+
+ private:
+  struct Block;
+  struct Body;
+  LlamaOptions options_;
+  std::shared_ptr<Body> body_;
+  std::shared_ptr<nn::Linear> lm_head_;  // null when tied
+};
+
+/// What a spec, a run or a model directory says of a model.
+using ModelOptions = std::variant<GptOptions, LlamaOptions>;
+
+/// Parses "gpt:layers=,heads=,width=[,vocab=][,context=][,dropout=]", "llama:layers=,heads=,width=[,kv_heads=][,ffn=][,vocab=][,context=]...", or a
+/// preset (gpt2-124m, smollm2-135m); what the spec leaves out is taken from `defaults` (vocab, context) and the family's own.
+/// Error names the unknown key, family or preset and near ones, and sizes that do not fit together.
+struct SpecDefaults {
+  std::int64_t vocab = 256, context = 256;
+};
+MEZZO_API ModelOptions model_from_spec(const std::string& spec, SpecDefaults = {});
 /// The spec that gives these options.
-MEZZO_API std::string to_spec(const GptOptions&);
-/// Parameters of a model of this shape (the tied head once), counted from the options.
-MEZZO_API std::int64_t parameter_count(const GptOptions&);
+MEZZO_API std::string to_spec(const ModelOptions&);
+/// "gpt" or "llama".
+MEZZO_API const char* family(const ModelOptions&);
+MEZZO_API std::int64_t vocab(const ModelOptions&);
+MEZZO_API std::int64_t context(const ModelOptions&);
+/// Parameters of a model of this shape (a tied head once), counted from the options.
+MEZZO_API std::int64_t parameter_count(const ModelOptions&);
+/// The model, newly initialised from the default generator.
+MEZZO_API std::shared_ptr<LanguageModel> make_model(const ModelOptions&);
 
 struct SampleOptions {
   std::int64_t max_tokens = 200;
@@ -60,12 +168,12 @@ struct SampleOptions {
   std::uint64_t seed = 0;
 };
 /// Continues `prompt` token by token; `on_token` (may be empty) sees each and stops by returning false.
-MEZZO_API std::vector<std::int32_t> sample(Gpt&, std::vector<std::int32_t> prompt, const SampleOptions& = {},
+MEZZO_API std::vector<std::int32_t> sample(LanguageModel&, std::vector<std::int32_t> prompt, const SampleOptions& = {},
                                            const std::function<bool(std::int32_t)>& on_token = {});
 
-/// Writes model.safetensors and config.json in Hugging Face's GPT-2 layout (linear weights transposed, as its Conv1D has them).
-MEZZO_API void save_pretrained(const Gpt&, const std::filesystem::path& dir);
+/// Writes model.safetensors and config.json in Hugging Face's layout (GPT-2's linear weights transposed, as its Conv1D has them).
+MEZZO_API void save_pretrained(const LanguageModel&, const std::filesystem::path& dir);
 /// Reads such a directory. Error names what is missing or does not fit.
-MEZZO_API std::shared_ptr<Gpt> load_gpt(const std::filesystem::path& dir);
+MEZZO_API std::shared_ptr<LanguageModel> load_pretrained(const std::filesystem::path& dir);
 
 }  // namespace mezzo::models

@@ -157,6 +157,8 @@ struct AttentionOptions {
   Tensor mask = {};                  ///< boolean (true keeps) or floating (added), broadcast to (B, H, Tq, Tk)
   double dropout = 0;                ///< of the probabilities; draws from the default generator
   std::optional<double> scale = {};  ///< 1 / sqrt(D) when left out
+  /// Documents that stand side by side in each row, by their numbers of tokens: attention stays inside each. Not with mask or dropout.
+  std::vector<std::int64_t> lengths = {};
 };
 /// softmax(scale q k^T + mask) v by blocks, never T x T for a head. q (B, H, Tq, D); k, v (B, Hkv, Tk, D), H a multiple of Hkv.
 /// A row whose keys are all masked gives zeros.

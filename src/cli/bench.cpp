@@ -81,13 +81,13 @@ class Bench final : public Task {
     for (const auto& w : plan.warnings) console.note(fmt::format("warning: {}", w));
 
     manual_seed(seed_);
-    models::Gpt model(shape);
+    const auto model = models::make_model(shape);
     optim::AdamWOptions adamw{.lr = 3e-4, .storage = plan.recipe.storage};
     if (is_16bit(plan.recipe.low)) adamw.low = plan.recipe.low;
-    optim::AdamW optimizer(model.named_parameters(), adamw);
+    optim::AdamW optimizer(model->named_parameters(), adamw);
     train::Step step(optimizer, {.recipe = plan.recipe.name, .scaler = plan.scaler});
     Generator random(seed_);
-    const Tensor x = random_tokens(batch_, seq_, shape.vocab, random), y = random_tokens(batch_, seq_, shape.vocab, random);
+    const Tensor x = random_tokens(batch_, seq_, models::vocab(shape), random), y = random_tokens(batch_, seq_, models::vocab(shape), random);
 
     std::vector<Sample> samples;
     double loss = 0;
@@ -100,7 +100,7 @@ class Bench final : public Task {
         const std::int64_t faults = minor_faults(), mappings = system_mappings();
         const auto start = std::chrono::steady_clock::now();
         PartClock::start();
-        loss = step([&](int) { return model.loss(x, y); }).loss;
+        loss = step([&](int) { return model->loss(x, y); }).loss;
         s.parts = PartClock::stop();
         s.ms = 1e3 * std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
         s.faults = minor_faults() - faults;
@@ -116,7 +116,7 @@ class Bench final : public Task {
 
  private:
   struct Checked {
-    models::GptOptions shape;
+    models::ModelOptions shape;
     train::PrecisionPlan plan;
   };
   Checked checked() {
@@ -131,20 +131,20 @@ class Bench final : public Task {
   }
   train::TrainOptions as_training() const {
     train::TrainOptions t;
-    t.model = models::to_spec(models::gpt_from_spec(model_, {.vocab = 256, .context = seq_}));
+    t.model = models::to_spec(models::model_from_spec(model_, {.vocab = 256, .context = seq_}));
     t.batch = batch_;
     t.seq = seq_;
     t.precision = precision_;
     return t;
   }
-  void refuse_what_does_not_fit(const models::GptOptions& shape, const train::PrecisionPlan& plan) const {
+  void refuse_what_does_not_fit(const models::ModelOptions& shape, const train::PrecisionPlan& plan) const {
     const auto need = train::plan_bytes(shape, as_training(), plan).peak, have = cpu_info().memory;
     if (need > have)
       fail("bench", fmt::format("this needs {} of memory, of which this machine has {}", format_bytes(need), format_bytes(have)),
            "a smaller --batch or model");
   }
 
-  void report(Console& console, const models::GptOptions& shape, const train::PrecisionPlan& plan, const std::vector<Sample>& samples,
+  void report(Console& console, const models::ModelOptions& shape, const train::PrecisionPlan& plan, const std::vector<Sample>& samples,
               double loss) const {
     const MemoryReport memory = memory_report();
     const std::int64_t rss = peak_rss();

@@ -2,47 +2,48 @@
 #include "cli/estimate.h"
 
 #include <algorithm>
-#include <array>
 
 #include "cli/measure.h"
-#include "kernels/kernels.h"
 
 namespace mezzo::cli {
 namespace {
 
-constexpr double kProductBudget = 0.05, kMemoryBudget = 0.2;  // seconds of measuring: each product, the memory
-constexpr std::int64_t kRows = 2048;                          // a longer batch runs at the same rate
-constexpr std::int64_t kHeadRows = 256;                       // the head is run in chunks of so many tokens
-constexpr double kAttentionShare = 0.6;                       // of the products' rate that blocks of 64 x 64 scores reach
-constexpr double kPassesPerLayer = 32;                        // C-wide rows read or written a token and layer: two norms, GELU, forward and backward
-constexpr double kOptimizerBytes = 32;                        // a parameter: gradient twice, weight and two moments read and written
+constexpr double kProductBudget = 0.04, kMemoryBudget = 0.2;  // seconds of measuring: each shape of product, the memory
+constexpr double kLargestTimed = 2e10;                        // operations; a larger product runs at the rate of one this size
+constexpr double kAttentionShare = 0.5;                       // of the products' rate that blocks of 64 x 64 scores reach
+constexpr double kTimesMoved = 2.5;                           // of each tensor's bytes: written once, read once or twice
+
+/// Seconds of one product; a very large one is timed by a part of it.
+double seconds_of(const kernels::WorkLog::Product& p) {
+  ProductShape s{p.m, p.n, p.k, p.a, p.c, p.trans_a, p.trans_b};
+  double times = 1;
+  const double flops = 2.0 * static_cast<double>(p.m) * static_cast<double>(p.n) * static_cast<double>(p.k);
+  if (flops > kLargestTimed) {
+    std::int64_t& longest = *std::max_element(&s.m, &s.k + 1, [](std::int64_t a, std::int64_t b) { return a < b; });
+    const auto part = std::max<std::int64_t>(64, static_cast<std::int64_t>(static_cast<double>(longest) * kLargestTimed / flops) / 64 * 64);
+    times = static_cast<double>(longest) / static_cast<double>(part);
+    longest = part;
+  }
+  return times * product_seconds(s, kProductBudget);
+}
 
 }  // namespace
 
-double estimate_step_ms(const models::GptOptions& m, const train::TrainOptions& o, const train::PrecisionPlan& plan) {
-  const Dtype dtype = plan.recipe.low;
-  const std::int64_t c = m.width, tokens = o.batch * o.seq, rows = std::min(tokens, kRows);
-  const double layers = m.layers, micro = o.accumulate;
-
-  double forward = 0, flops = 0;  // of a micro-batch's products
-  const auto add = [&](ProductShape s, double times) {
-    const double repeated = times * static_cast<double>(tokens) / static_cast<double>(s.m);
-    forward += repeated * product_seconds(dtype, s, kProductBudget);
-    flops += repeated * 2 * static_cast<double>(s.m) * static_cast<double>(s.n) * static_cast<double>(s.k);
-  };
-  add({rows, 3 * c, c}, layers);
-  add({rows, c, c}, layers);
-  add({rows, 4 * c, c}, layers);
-  add({rows, c, 4 * c}, layers);
-  add({std::min(tokens, kHeadRows), m.vocab, c}, 1);
-
-  const double attention_flops =
-      7.0 * static_cast<double>(tokens) * static_cast<double>(o.seq) * static_cast<double>(c) * layers;  // causal half; backward is 2.5 forwards
-  const double attention = attention_flops / (kAttentionShare * flops / forward);
+double estimate_step_ms(const train::MemoryPlan& plan) {
+  double products = 0, flops = 0;
+  for (const auto& p : plan.products) {
+    const auto count = static_cast<double>(p.count);
+    products += count * seconds_of(p);
+    flops += count * 2 * static_cast<double>(p.m) * static_cast<double>(p.n) * static_cast<double>(p.k);
+  }
+  const double attention = flops > 0 ? plan.attention_flops / (kAttentionShare * flops / products) : 0;
   const Bandwidth memory = memory_bandwidth(kMemoryBudget);
-  const double passes = static_cast<double>(tokens * c) * layers * kPassesPerLayer * static_cast<double>(size_of(dtype)) / (1e9 * memory.copy);
-  const double optimizer = static_cast<double>(models::parameter_count(m)) * kOptimizerBytes / (1e9 * memory.copy);
-  return 1e3 * (micro * (3 * forward + attention + passes) + optimizer);
+  const auto of = [&](Memory m) { return static_cast<double>(plan.bytes[static_cast<std::size_t>(m)]); };
+  // The optimizer reads gradients twice, and reads and writes the rest.
+  const double optimizer =
+      2 * (of(Memory::gradients) + of(Memory::weights) + of(Memory::masters) + of(Memory::optimizer) + of(Memory::cast_cache) / 2);
+  const double moved = kTimesMoved * static_cast<double>(plan.written) + optimizer;
+  return 1e3 * (products + attention + moved / (1e9 * memory.copy));
 }
 
 }  // namespace mezzo::cli

@@ -1,14 +1,12 @@
-// estimate.h - how long a training step will take, from its shapes and a second of measuring: nothing of the model is allocated.
+// estimate.h - how long a training step will take, from what a dry run of it has seen and a second of measuring.
 #pragma once
-
-#include <mezzo/models.h>
 
 #include "train/trainer.h"
 
 namespace mezzo::cli {
 
-/// Milliseconds of a step: the model's own matrix products, timed one by one, thrice (forward, input and weight gradient); attention and
-/// element-wise passes and the optimizer's pass from their counts and the rates measured here.
-double estimate_step_ms(const models::GptOptions&, const train::TrainOptions&, const train::PrecisionPlan&);
+/// Milliseconds of a step: its matrix products, timed here one shape after the other; attention from its operations; everything else from the
+/// bytes that it moves.
+double estimate_step_ms(const train::MemoryPlan&);
 
 }  // namespace mezzo::cli

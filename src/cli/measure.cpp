@@ -32,32 +32,36 @@ template <class F> double fastest(double budget, F&& run) {
 
 }  // namespace
 
-double product_seconds(Dtype dtype, ProductShape s, double budget) {
+double product_seconds(const ProductShape& s, double budget) {
   auto& q = kernels::cpu_queue();
   const auto block = [&](std::int64_t elements, std::uint64_t seed) {
-    Block b = q.scratch(static_cast<std::size_t>(elements) * size_of(dtype));
-    kernels::normal(q, dtype, b.as<void>(), elements, 0, 1, seed, 0);
+    Block b = q.scratch(static_cast<std::size_t>(elements) * size_of(s.a));
+    kernels::normal(q, s.a, b.as<void>(), elements, 0, 1, seed, 0);
     return b;
   };
-  const Block a = block(s.m * s.k, 1), b = block(s.n * s.k, 2), c = q.scratch(static_cast<std::size_t>(s.m * s.n) * size_of(dtype));
+  const Block a = block(s.m * s.k, 1), b = block(s.n * s.k, 2), c = q.scratch(static_cast<std::size_t>(s.m * s.n) * size_of(s.c));
   kernels::Gemm g;
   g.m = s.m;
   g.n = s.n;
   g.k = s.k;
-  g.a = g.b = g.c = dtype;
-  g.trans_b = true;
-  g.lda = g.ldb = s.k;
+  g.a = g.b = s.a;
+  g.c = s.c;
+  g.trans_a = s.trans_a;
+  g.trans_b = s.trans_b;
+  g.lda = s.trans_a ? s.m : s.k;
+  g.ldb = s.trans_b ? s.k : s.n;
   g.ldc = s.n;
   return fastest(budget, [&] { kernels::gemm(q, g, a.as<void>(), b.as<void>(), c.as<void>()); });
 }
 
 double peak_gflops(Dtype dtype, double budget) {
   // A thread's share of each fits its L2; which one a library likes best differs.
-  constexpr std::array<ProductShape, 4> kShapes{{{256, 256, 256}, {384, 512, 512}, {512, 512, 1024}, {1024, 512, 512}}};
+  const std::array<ProductShape, 4> kShapes{
+      {{256, 256, 256, dtype, dtype}, {384, 512, 512, dtype, dtype}, {512, 512, 1024, dtype, dtype}, {1024, 512, 512, dtype, dtype}}};
   double best = 0;
   for (const auto& s : kShapes) {
     const double flops = 2.0 * static_cast<double>(s.m) * static_cast<double>(s.n) * static_cast<double>(s.k);
-    best = std::max(best, flops / product_seconds(dtype, s, budget / kShapes.size()) / 1e9);
+    best = std::max(best, flops / product_seconds(s, budget / kShapes.size()) / 1e9);
   }
   return best;
 }

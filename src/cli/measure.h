@@ -7,12 +7,14 @@
 
 namespace mezzo::cli {
 
-/// A product as a layer's: C (m, n) = A (m, k) B, B stored (n, k); `dtype` in and out.
+/// C (m, n; `c`) = op(A) op(B) of dtype `a`; a layer's forward has B stored (n, k).
 struct ProductShape {
   std::int64_t m, n, k;
+  Dtype a = f32, c = f32;
+  bool trans_a = false, trans_b = true;
 };
 /// Seconds that one such product takes: the fastest of those that fit into `budget` seconds, after one that warms up.
-double product_seconds(Dtype dtype, ProductShape, double budget);
+double product_seconds(const ProductShape&, double budget);
 
 /// The best rate of products of `dtype` whose operands stay in the caches, 2 m n k floating-point operations each, in GFLOP/s.
 double peak_gflops(Dtype dtype, double budget);

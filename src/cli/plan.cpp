@@ -35,7 +35,7 @@ class Plan final : public Task {
     auto& t = arguments_.options;
     const bool data = !t.data.empty(), out = !t.out.empty();
     ByteTokenizer tokenizer;
-    models::GptOptions shape;
+    models::ModelOptions shape;
     train::PrecisionPlan precision;
     checking_usage([&] {
       train::TrainOptions complete = t;  // a plan may leave open what a run needs
@@ -47,7 +47,7 @@ class Plan final : public Task {
     });
     const train::MemoryPlan memory = train::plan_bytes(shape, t, precision);
     const std::int64_t have = cpu_info().memory, disk = checkpoint_bytes(memory);
-    const double ms = estimate_step_ms(shape, t, precision), tokens = static_cast<double>(train::tokens_of_step(t));
+    const double ms = estimate_step_ms(memory), tokens = static_cast<double>(train::tokens_of_step(t));
     std::optional<double> passes;
     if (data)
       passes = tokens * static_cast<double>(t.steps) /

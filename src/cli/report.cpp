@@ -241,11 +241,10 @@ Facts machine_facts() {
           {"memory", format_bytes(cpu.memory)}};
 }
 
-Facts setting_facts(const train::TrainOptions& o, const models::GptOptions& m) {
+Facts setting_facts(const train::TrainOptions& o, const models::ModelOptions& m) {
   const auto own = train::tokens_of_step(o);
   Facts f{{"text", o.data.native()},
-          {"model", fmt::format("GPT, {} layers, {} heads, width {}, context {}, vocabulary {}: {} parameters", m.layers, m.heads, m.width, m.context,
-                                m.vocab, format_count(models::parameter_count(m)))},
+          {"model", fmt::format("{}: {} parameters", models::to_spec(m), format_count(models::parameter_count(m)))},
           {"a step", fmt::format("{} tokens: {} sequences of {}{}", format_count(own), o.batch * o.accumulate, o.seq,
                                  o.accumulate > 1 ? fmt::format(", in {} micro-batches", o.accumulate) : "")},
           {"the loss", o.global_batch > own ? fmt::format("the mean over {} tokens, of which a step runs {}: divided by {:g} more",
@@ -256,7 +255,6 @@ Facts setting_facts(const train::TrainOptions& o, const models::GptOptions& m) {
           {"learning rate", fmt::format("{}, {} schedule to {:g} of it over {} steps, {} of warm-up", o.lr, optim::name(o.schedule),
                                         o.schedule == optim::ScheduleKind::constant ? 1 : o.final_fraction, o.steps, o.warmup.value_or(0))},
           {"seed", std::to_string(o.seed)}};
-  if (m.dropout > 0) f.emplace_back("dropout", fmt::format("{}", m.dropout));
   return f;
 }
 

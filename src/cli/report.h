@@ -25,7 +25,7 @@ std::string to_html(const Report&);
 /// This machine and this program.
 Facts machine_facts();
 /// What a run was told, in words.
-Facts setting_facts(const train::TrainOptions&, const models::GptOptions&);
+Facts setting_facts(const train::TrainOptions&, const models::ModelOptions&);
 /// The page of one run directory, report.html in it.
 void write_report(const std::filesystem::path& run_directory, const train::Trainer&, const train::TrainSummary&);
 

@@ -12,6 +12,7 @@
 #include <utility>
 #include <vector>
 
+#include "core/dry_run.h"
 #include "core/fail.h"
 #include "core/machine.h"
 #include "core/pages.h"
@@ -89,8 +90,14 @@ class Allocator {
     return mappings_;
   }
 
+  std::int64_t asked() {
+    const std::lock_guard lock(mutex_);
+    return asked_;
+  }
+
  private:
   void count(std::size_t bytes, Memory category) noexcept {
+    asked_ += static_cast<std::int64_t>(bytes);
     accounts_.bytes[static_cast<std::size_t>(category)] += static_cast<std::int64_t>(bytes);
     accounts_.total += static_cast<std::int64_t>(bytes);
     if (accounts_.total > accounts_.peak) mark_peak();
@@ -219,13 +226,15 @@ class Allocator {
   std::array<Class, kSmallClasses + kLargeClasses> classes_;
   std::unordered_map<void*, int> large_;  // every large block in existence and its class
   MemoryReport accounts_;
-  std::int64_t mappings_ = 0;
+  std::int64_t mappings_ = 0, asked_ = 0;
   const std::int64_t memory_ = usable_memory();
 };
 
+thread_local Allocator* tl_dry = nullptr;  // of this thread's dry run
+
 Allocator& the_allocator() {
   static Allocator& allocator = *new Allocator;  // never destroyed: static tensors outlive every order of destruction
-  return allocator;
+  return tl_dry ? *tl_dry : allocator;
 }
 
 thread_local Memory tl_memory = Memory::activations;
@@ -239,6 +248,20 @@ void* allocate(std::size_t bytes, Memory category) { return the_allocator().allo
 void deallocate(void* p, std::size_t bytes, Memory category) noexcept { the_allocator().deallocate(p, bytes, category); }
 void relabel(std::size_t bytes, Memory from, Memory to) noexcept { the_allocator().relabel(bytes, from, to); }
 std::int64_t system_mappings() { return the_allocator().mappings(); }
+
+struct DryRun::Impl {
+  Allocator allocator;
+};
+DryRun::DryRun() : impl_(std::make_unique<Impl>()) {
+  MEZZO_CHECK(!tl_dry);
+  tl_dry = &impl_->allocator;
+}
+DryRun::~DryRun() {
+  impl_->allocator.release();
+  tl_dry = nullptr;
+}
+bool DryRun::active() noexcept { return tl_dry; }
+std::int64_t DryRun::allocated() const { return impl_->allocator.asked(); }
 
 Memory current_memory() noexcept { return tl_memory; }
 MemoryScope::MemoryScope(Memory category) noexcept : before_(std::exchange(tl_memory, category)) {}

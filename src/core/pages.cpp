@@ -5,11 +5,14 @@
 
 #include <cstdint>
 
+#include "core/dry_run.h"
+
 namespace mezzo {
 namespace {
 
 void* map(std::size_t bytes) noexcept {
-  void* p = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  const int untouched = DryRun::active() ? MAP_NORESERVE : 0;
+  void* p = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | untouched, -1, 0);
   return p == MAP_FAILED ? nullptr : p;
 }
 

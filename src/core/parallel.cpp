@@ -11,6 +11,7 @@
 
 #include <mezzo/runtime.h>
 
+#include "core/dry_run.h"
 #include "core/fail.h"
 #include "core/parallel_backend.h"
 
@@ -76,6 +77,7 @@ void share_num_threads() {
 }
 
 void parallel_parts(int parts, FunctionRef<void(int)> body) {
+  if (DryRun::active()) return;
   const int threads = std::min(num_threads(), parts);
   if (threads <= 1 || in_team || detail::in_foreign_team()) return run_serially(parts, body);
   const std::unique_lock pool(pool_mutex, std::try_to_lock);
@@ -104,7 +106,7 @@ int partition_count(std::int64_t n, std::int64_t grain) {
 
 void parallel_for(std::int64_t n, std::int64_t grain, FunctionRef<void(std::int64_t, std::int64_t)> body, std::int64_t align) {
   const int parts = partition_count(n, grain);
-  if (parts == 0) return;
+  if (parts == 0 || DryRun::active()) return;
   if (parts == 1) return body(0, n);
   parallel_parts(parts, [&](int part) {
     const Range range = part_range(n, parts, part, align);

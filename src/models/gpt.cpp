@@ -6,6 +6,7 @@
 #include "autograd/context.h"
 #include "core/fail.h"
 #include "models/gpt_block.h"
+#include "models/positions.h"
 #include "nn/init.h"
 #include "tensor/layout.h"
 
@@ -36,14 +37,24 @@ Gpt::Block::Part::Part(std::shared_ptr<nn::Linear> in, const char* in_name, std:
     : in(register_module(in_name, std::move(in))), out(register_module("c_proj", std::move(out))) {}
 
 /// x (B, T, C). The residual is added in the projection's epilogue where no dropout stands between.
-Tensor Gpt::Block::forward(const Tensor& x) {
+Tensor Gpt::Block::run(const Tensor& x, int layer, const Sequence& sequence) {
   const bool drops = dropout_p > 0 && is_training();
   const auto add_residual = [&](const Tensor& r, const Tensor& y, const nn::Linear& m) {
     return drops ? add(r, dropout(linear(y, m.weight, m.bias), dropout_p, true)) : linear_add(r, y, m.weight, m.bias);
   };
-  const Tensor a = packed_attention(attn->in->forward(ln_1->forward(x)), heads, {.is_causal = true, .dropout = drops ? dropout_p : 0});
+  const Tensor a = attend(attn->in->forward(ln_1->forward(x)), layer, sequence, drops ? dropout_p : 0);
   const Tensor h = add_residual(x, a, *attn->out);
   return add_residual(h, gelu(mlp->in->forward(ln_2->forward(h)), {.tanh = true}), *mlp->out);
+}
+
+/// qkv (B, T, 3 C) -> (B, T, C).
+Tensor Gpt::Block::attend(const Tensor& qkv, int layer, const Sequence& sequence, double p) {
+  if (!sequence.cache) return packed_attention(qkv, heads, {.is_causal = true, .dropout = p, .lengths = sequence.lengths});
+  const auto b = qkv.size(0), t = qkv.size(1), c = qkv.size(2) / 3;
+  const Tensor parts = qkv.reshape({b, t, 3, heads, c / heads});
+  const auto part = [&](int i) { return parts.select(2, i).transpose(1, 2); };
+  const auto [k, v] = sequence.cache->append(layer, part(1), part(2));
+  return scaled_dot_product_attention(part(0), k, v, {.is_causal = true}).transpose(1, 2).reshape({b, t, c});
 }
 
 Gpt::Gpt(GptOptions o) : options_(o) {
@@ -72,19 +83,17 @@ Gpt::Gpt(GptOptions o) : options_(o) {
 
 Gpt::~Gpt() = default;
 
-Tensor Gpt::hidden(const Tensor& ids) {
-  if (!ids.defined() || ids.dim() != 2)
-    fail("Gpt", fmt::format("ids of shape {} given, (B, T) wanted", ids.defined() ? to_string(ids.shape()) : "undefined"));
-  const auto t = ids.size(1);
-  if (t > options_.context) fail("Gpt", fmt::format("{} tokens given, at most {} (the context) wanted", t, options_.context));
-  Tensor x = drop_->forward(add(wte_->forward(ids), wpe_->forward(positions_.narrow(0, 0, t))));
-  for (const auto& b : blocks_) x = b->forward(x);
-  return ln_f_->forward(x);
+KvCache Gpt::make_cache(std::int64_t batch, std::int64_t capacity) const {
+  return {options_.layers, batch, options_.heads, capacity, options_.width / options_.heads, computing_dtype(head())};
 }
 
-Tensor Gpt::forward(const Tensor& ids) { return linear(hidden(ids), wte_->weight); }
-Tensor Gpt::last_logits(const Tensor& ids) { return linear(hidden(ids).narrow(1, ids.size(1) - 1, 1), wte_->weight); }
-Tensor Gpt::loss(const Tensor& ids, const Tensor& targets) { return loss(ids, targets, {}); }
-Tensor Gpt::loss(const Tensor& ids, const Tensor& targets, LossOptions o) { return linear_cross_entropy(hidden(ids), wte_->weight, targets, o); }
+Tensor Gpt::hidden(const Tensor& ids, const Sequence& s) {
+  check_ids("Gpt", ids, s);
+  const auto t = ids.size(1);
+  const Tensor positions = s.cache || !s.lengths.empty() ? positions_of(t, s) : positions_.narrow(0, 0, t);
+  Tensor x = drop_->forward(add(wte_->forward(ids), wpe_->forward(positions)));
+  for (std::size_t i = 0; i < blocks_.size(); ++i) x = blocks_[i]->run(x, static_cast<int>(i), s);
+  return ln_f_->forward(x);
+}
 
 }  // namespace mezzo::models

@@ -12,7 +12,8 @@ struct Gpt::Block final : nn::Module {
     std::shared_ptr<nn::Linear> in, out;
   };
   explicit Block(const GptOptions&);
-  Tensor forward(const Tensor& x) override;
+  Tensor run(const Tensor& x, int layer, const Sequence&);
+  Tensor attend(const Tensor& qkv, int layer, const Sequence&, double dropout);
 
   std::shared_ptr<nn::LayerNorm> ln_1, ln_2;
   std::shared_ptr<Part> attn, mlp;

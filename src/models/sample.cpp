@@ -35,7 +35,7 @@ std::int32_t draw(const std::vector<float>& logits, const SampleOptions& o, Gene
 
 }  // namespace
 
-std::vector<std::int32_t> sample(Gpt& model, std::vector<std::int32_t> prompt, const SampleOptions& o,
+std::vector<std::int32_t> sample(LanguageModel& model, std::vector<std::int32_t> prompt, const SampleOptions& o,
                                  const std::function<bool(std::int32_t)>& on_token) {
   if (prompt.empty()) fail("sample", "an empty prompt given, one token or more wanted");
   if (!(o.temperature >= 0)) fail("sample", fmt::format("temperature {} given, 0 or more wanted", o.temperature));
@@ -44,12 +44,20 @@ std::vector<std::int32_t> sample(Gpt& model, std::vector<std::int32_t> prompt, c
   const bool training = model.is_training();
   model.eval();
   Generator random(o.seed);
-  const auto context_length = static_cast<std::size_t>(model.options().context);
+  const auto context_length = model.context();
   auto& tokens = prompt;
+  // The tokens read so far stay in the cache; once the context is full, it is read anew from its second half, so that the price is shared by many.
+  const auto capacity = std::min(context_length, static_cast<std::int64_t>(tokens.size()) + o.max_tokens);
+  KvCache cache = model.make_cache(1, capacity);
   for (std::int64_t i = 0; i < o.max_tokens; ++i) {
-    const auto n = std::min(tokens.size(), context_length);
-    const Tensor ids = from_span(std::span<const std::int32_t>(tokens.data() + tokens.size() - n, n), {1, static_cast<std::int64_t>(n)});
-    const auto logits = model.last_logits(ids).to_vector();
+    const auto n = static_cast<std::int64_t>(tokens.size());
+    std::int64_t first = i == 0 ? std::max<std::int64_t>(0, n - context_length) : n - 1;
+    if (i > 0 && cache.length() + 1 > context_length) {
+      cache.truncate(0);
+      first = n - std::max<std::int64_t>(1, context_length / 2);
+    }
+    const Tensor ids = from_span(std::span<const std::int32_t>(tokens.data() + first, static_cast<std::size_t>(n - first)), {1, n - first});
+    const auto logits = model.last_logits(ids, {.cache = &cache}).to_vector();
     if (!std::all_of(logits.begin(), logits.end(), [](float x) { return std::isfinite(x); }))
       fail("sample", "the model's logits are not finite", "its training diverged; sample an earlier checkpoint");
     const std::int32_t next = draw(logits, o, random);

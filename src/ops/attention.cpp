@@ -47,6 +47,78 @@ kernels::HeadStrides head_strides(const Tensor& t) {
   return {s[0], s[1], s[2]};
 }
 
+/// A new (B, H, T, D) tensor laid out like `t` of that shape: projections come as (B, T, H, D) and go back to such, without a copy on the way.
+Tensor laid_out_like(const Tensor& t, Dtype dtype) {
+  const auto b = t.size(0), h = t.size(1), n = t.size(2), d = t.size(3);
+  const auto& s = t.impl()->strides;
+  if (h == 1 || n == 1 || s[1] > s[2]) return make_tensor(t.shape(), dtype);
+  return make_view(make_tensor({b, n, h, d}, dtype), {b, h, n, d}, {n * h * d, d, h * d, 1}, 0);
+}
+
+/// t, or a copy, whose heads' elements lie side by side.
+Tensor with_dense_heads(const Tensor& t) { return t.impl()->strides[3] == 1 || t.size(3) == 1 ? t : dense(t); }
+
+const void* advanced(const void* p, Dtype dtype, std::int64_t elements) {
+  return static_cast<const std::byte*>(p) + elements * static_cast<std::int64_t>(size_of(dtype));
+}
+void* advanced(void* p, Dtype dtype, std::int64_t elements) { return const_cast<void*>(advanced(static_cast<const void*>(p), dtype, elements)); }
+
+/// Runs attention for each document of a row apart: f(its job, where it starts, where its log-sum-exp does). Without documents: the whole once.
+template <class F> void each_document(const kernels::Attention& a, const std::vector<std::int64_t>& lengths, F f) {
+  if (lengths.empty()) return f(a, std::int64_t{0}, std::int64_t{0});
+  std::int64_t start = 0;
+  for (const auto n : lengths) {
+    kernels::Attention one = a;
+    one.tq = one.tk = n;
+    f(one, start, a.b * a.h * start);
+    start += n;
+  }
+}
+
+/// What the forward of both forms runs.
+void run_forward(const kernels::Attention& a, const std::vector<std::int64_t>& lengths, const void* q, const void* k, const void* v, void* out,
+                 float* lse) {
+  const PartScope timed(Part::attention);
+  each_document(a, lengths, [&](const kernels::Attention& one, std::int64_t t, std::int64_t at) {
+    kernels::attention(cpu_queue(), one, advanced(q, a.dtype, t * a.q.t), advanced(k, a.dtype, t * a.k.t), advanced(v, a.dtype, t * a.v.t),
+                       advanced(out, a.dtype, t * a.out.t), lse + at);
+  });
+}
+struct Gradients {
+  void *dq, *dk, *dv;
+};
+void run_backward(const kernels::Attention& a, const std::vector<std::int64_t>& lengths, const kernels::AttentionGrad& s, const void* q,
+                  const void* k, const void* v, const void* out, const float* lse, const void* dout, Gradients g) {
+  const PartScope timed(Part::attention);
+  each_document(a, lengths, [&](const kernels::Attention& one, std::int64_t t, std::int64_t at) {
+    const auto p = [&](auto* x, const kernels::HeadStrides& strides) { return advanced(x, a.dtype, t * strides.t); };
+    kernels::attention_backward(cpu_queue(), one, s, p(q, a.q), p(k, a.k), p(v, a.v), p(out, a.out), lse + at, p(dout, s.dout), p(g.dq, s.dq),
+                                p(g.dk, s.dk), p(g.dv, s.dv));
+  });
+}
+
+/// Error unless the documents fill a row of t tokens and nothing stands in the way; what keeps them apart where the definition runs: (t, t).
+void check_lengths(const char* op, const AttentionOptions& o, std::int64_t tq, std::int64_t tk) {
+  if (o.lengths.empty()) return;
+  std::int64_t sum = 0;
+  for (const auto n : o.lengths) {
+    if (n < 1) fail(op, fmt::format("a document of {} tokens given, 1 or more wanted", n));
+    sum += n;
+  }
+  if (sum != tq || tq != tk)
+    fail(op, fmt::format("documents of {} tokens in all given for {} queries and {} keys, equal numbers wanted", sum, tq, tk));
+  if (o.mask.defined() || o.dropout > 0)
+    fail(op, "documents together with a mask or dropout given", "leave .mask and .dropout out, or put the documents into the mask");
+}
+Tensor document_mask(const std::vector<std::int64_t>& lengths) {
+  if (lengths.empty()) return {};
+  std::vector<std::int64_t> owner;
+  for (std::size_t i = 0; i < lengths.size(); ++i) owner.insert(owner.end(), static_cast<std::size_t>(lengths[i]), static_cast<std::int64_t>(i));
+  const auto t = static_cast<std::int64_t>(owner.size());
+  const Tensor ids = from_span(std::span<const std::int64_t>(owner), {t});
+  return eq(ids.reshape({t, 1}), ids);
+}
+
 /// The definition in plain ops: what runs in f64, and with create_graph. q (B, H, Tq, D), k, v (B, Hkv, Tk, D).
 Tensor plain_attention(const Tensor& q, const Tensor& k, const Tensor& v, const Tensor& mask, bool causal, double scale, double p, Draw draw) {
   const auto b = q.size(0), h = q.size(1), h_kv = k.size(1), tq = q.size(2), tk = k.size(2);
@@ -90,8 +162,7 @@ Tensor scaled_dot_product_attention(const Tensor& q, const Tensor& k, const Tens
   if (in[1].value.dtype() != dtype || in[2].value.dtype() != dtype)
     fail(op, fmt::format("dtypes {}, {}, {} given, equal ones wanted", name(q.dtype()), name(k.dtype()), name(v.dtype())),
          "convert with to(), or run inside amp::autocast");
-  for (auto& t : in)
-    if (t.value.impl()->strides[3] != 1 && t.value.size(3) != 1) t = dense(t);
+  for (auto& t : in) t.value = with_dense_heads(t.value);
 
   kernels::Attention a;
   a.dtype = dtype;
@@ -104,38 +175,36 @@ Tensor scaled_dot_product_attention(const Tensor& q, const Tensor& k, const Tens
   a.scale = o.scale.value_or(1 / std::sqrt(static_cast<double>(a.d)));
   a.causal = o.is_causal;
   a.dropout = o.dropout;
+  check_lengths(op, o, a.tq, a.tk);
   const Tensor mask = prepared_mask(op, o, dtype);
   if (mask.defined() && broadcast_shapes(op, mask.shape(), {a.b, a.h, a.tq, a.tk}) != Shape{a.b, a.h, a.tq, a.tk})
     fail(op, fmt::format("the mask has shape {}, one that broadcasts to {} wanted", to_string(mask.shape()), to_string(Shape{a.b, a.h, a.tq, a.tk})));
   const Draw draw = draw_for(o, a.b * a.h * a.tq * a.tk);
   a.seed = draw.seed;
   a.offset = draw.offset;
-  if (dtype == Dtype::f64) return plain_attention(q, k, v, mask, o.is_causal, a.scale, o.dropout, draw);
+  if (dtype == Dtype::f64) return plain_attention(q, k, v, mask.defined() ? mask : document_mask(o.lengths), o.is_causal, a.scale, o.dropout, draw);
   put_mask(a, mask);
   a.q = head_strides(in[0].value);
   a.k = head_strides(in[1].value);
   a.v = head_strides(in[2].value);
-  const Tensor y = make_tensor(q.shape(), dtype), lse = make_tensor({a.b, a.h, a.tq}, Dtype::f32);
+  const Tensor y = laid_out_like(in[0].value, dtype), lse = make_tensor({a.b, a.h, a.tq}, Dtype::f32);
   a.out = head_strides(y);
-  const PartScope timed(Part::attention);
-  kernels::attention(cpu_queue(), a, data(in[0].value), data(in[1].value), data(in[2].value), mutable_data(y),
-                     static_cast<float*>(mutable_data(lse)));
-  return record(
-      OpId::scaled_dot_product_attention, y, {in[0], in[1], in[2]}, {in[0].value, in[1].value, in[2].value, y, lse, mask}, [a, draw](Backward& g) {
-        const Tensor q = g.saved(0), k = g.saved(1), v = g.saved(2), y = g.saved(3), lse = g.saved(4), mask = g.saved(5);
-        if (g.create_graph())
-          return g.through({q, k, v},
-                           [=](const std::vector<Tensor>& t) { return plain_attention(t[0], t[1], t[2], mask, a.causal, a.scale, a.dropout, draw); });
-        const PartScope timed(Part::attention);
-        const Tensor dy = dense(g.dy()), dq = make_tensor(q.shape(), a.dtype), dk = make_tensor(k.shape(), a.dtype),
-                     dv = make_tensor(v.shape(), a.dtype);
-        const kernels::AttentionGrad strides{head_strides(dy), head_strides(dq), head_strides(dk), head_strides(dv)};
-        kernels::attention_backward(cpu_queue(), a, strides, data(q), data(k), data(v), data(y), static_cast<const float*>(data(lse)), data(dy),
-                                    mutable_data(dq), mutable_data(dk), mutable_data(dv));
-        g.set(0, dq);
-        g.set(1, dk);
-        g.set(2, dv);
-      });
+  run_forward(a, o.lengths, data(in[0].value), data(in[1].value), data(in[2].value), mutable_data(y), static_cast<float*>(mutable_data(lse)));
+  return record(OpId::scaled_dot_product_attention, y, {in[0], in[1], in[2]}, {in[0].value, in[1].value, in[2].value, y, lse, mask},
+                [a, draw, lengths = o.lengths](Backward& g) {
+                  const Tensor q = g.saved(0), k = g.saved(1), v = g.saved(2), y = g.saved(3), lse = g.saved(4), mask = g.saved(5);
+                  if (g.create_graph())
+                    return g.through({q, k, v}, [=](const std::vector<Tensor>& t) {
+                      return plain_attention(t[0], t[1], t[2], mask.defined() ? mask : document_mask(lengths), a.causal, a.scale, a.dropout, draw);
+                    });
+                  const Tensor dy = with_dense_heads(g.dy()), dq = laid_out_like(q, a.dtype), dk = laid_out_like(k, a.dtype),
+                               dv = laid_out_like(v, a.dtype);
+                  run_backward(a, lengths, {head_strides(dy), head_strides(dq), head_strides(dk), head_strides(dv)}, data(q), data(k), data(v),
+                               data(y), static_cast<const float*>(data(lse)), data(dy), {mutable_data(dq), mutable_data(dk), mutable_data(dv)});
+                  g.set(0, dq);
+                  g.set(1, dk);
+                  g.set(2, dv);
+                });
 }
 
 // packed_attention: reads q, k, v where the projection wrote them and writes (B, T, C), so that nothing is transposed or copied.
@@ -160,35 +229,29 @@ Tensor packed_attention(const Tensor& qkv, int heads, const AttentionOptions& o)
   a.scale = o.scale.value_or(1 / std::sqrt(static_cast<double>(d)));
   a.causal = o.is_causal;
   a.dropout = o.dropout;
+  check_lengths(op, o, t, t);
   const Tensor mask = prepared_mask(op, o, a.dtype);
   const Draw draw = draw_for(o, b * h * t * t);
   a.seed = draw.seed;
   a.offset = draw.offset;
   put_mask(a, mask);
-  const auto definition = [=](const Tensor& x, const Tensor& m) {
+  const auto definition = [=, lengths = o.lengths](const Tensor& x, const Tensor& m) {
     const Tensor parts = x.reshape({b, t, 3, h, d});
     const auto part = [&](int i) { return parts.select(2, i).transpose(1, 2); };
-    return plain_attention(part(0), part(1), part(2), m, a.causal, a.scale, a.dropout, draw).transpose(1, 2).reshape({b, t, c});
+    return plain_attention(part(0), part(1), part(2), m.defined() ? m : document_mask(lengths), a.causal, a.scale, a.dropout, draw)
+        .transpose(1, 2)
+        .reshape({b, t, c});
   };
   if (a.dtype == Dtype::f64) return definition(qkv, mask);
-  const auto at = [c](const void* p, std::int64_t part) { return static_cast<const std::uint16_t*>(p) + part * c; };
-  const auto at32 = [c](const void* p, std::int64_t part) { return static_cast<const float*>(p) + part * c; };
-  const auto part = [=](const Tensor& x, std::int64_t i) {
-    return is_16bit(x.dtype()) ? static_cast<const void*>(at(data(x), i)) : static_cast<const void*>(at32(data(x), i));
-  };
   const Tensor y = make_tensor({b, t, c}, a.dtype), lse = make_tensor({b, h, t}, Dtype::f32);
-  const PartScope timed(Part::attention);
-  kernels::attention(cpu_queue(), a, part(in.value, 0), part(in.value, 1), part(in.value, 2), mutable_data(y),
-                     static_cast<float*>(mutable_data(lse)));
-  return record(OpId::packed_attention, y, {in}, {in.value, y, lse, mask}, [=](Backward& g) {
+  const auto part = [=](const Tensor& x, std::int64_t i) { return advanced(mutable_data(x), a.dtype, i * c); };
+  run_forward(a, o.lengths, part(in.value, 0), part(in.value, 1), part(in.value, 2), mutable_data(y), static_cast<float*>(mutable_data(lse)));
+  return record(OpId::packed_attention, y, {in}, {in.value, y, lse, mask}, [=, lengths = o.lengths](Backward& g) {
     const Tensor x = g.saved(0), y = g.saved(1), lse = g.saved(2), mask = g.saved(3);
     if (g.create_graph()) return g.through({x}, [=](const std::vector<Tensor>& v) { return definition(v[0], mask); });
-    const PartScope timed(Part::attention);
     const Tensor dy = dense(g.dy()), dx = make_tensor(x.shape(), a.dtype);
-    const kernels::AttentionGrad strides{a.out, a.q, a.k, a.v};
-    const auto out = [&](std::int64_t i) { return const_cast<void*>(part(dx, i)); };
-    kernels::attention_backward(cpu_queue(), a, strides, part(x, 0), part(x, 1), part(x, 2), data(y), static_cast<const float*>(data(lse)), data(dy),
-                                out(0), out(1), out(2));
+    run_backward(a, lengths, {a.out, a.q, a.k, a.v}, part(x, 0), part(x, 1), part(x, 2), data(y), static_cast<const float*>(data(lse)), data(dy),
+                 {part(dx, 0), part(dx, 1), part(dx, 2)});
     g.set(0, dx);
   });
 }

@@ -1,6 +1,7 @@
 // embedding.cpp - rows of a table, and rotary positions.
 // embedding: gathers from the table as stored (f32) and rounds once to the region's dtype, so that the residual stream is 16-bit; the table's
 // gradient is a sum in f32, in the order of the ids.
+#include <algorithm>
 #include <cmath>
 
 #include "ops/common.h"
@@ -45,12 +46,17 @@ Tensor embedding(const Tensor& ids, const Tensor& table) {
 
 // rope: storage T, compute f32, one rounding on store. Backward turns the other way.
 namespace {
+/// x (B, H, T, D), dense as such or as (B, T, H, D), in which order projections write it; the result is laid out alike.
 Tensor turn(const Operand& in, const Tensor& inv_freq, const Tensor& positions, bool interleaved, double sign) {
   const Tensor& x = in.value;
-  const Tensor v = dense(x), y = make_tensor(x.shape(), x.dtype());  // (B, H, T, D) is B H T rows of one head
+  const auto b = x.size(0), h = x.size(1), t = x.size(2), d = x.size(3);
+  const detail::Strides by_token{t * h * d, d, h * d, 1};
+  const bool as_projected = h > 1 && t > 1 && std::equal(by_token.begin(), by_token.begin() + 4, x.impl()->strides.begin());
+  const Tensor v = as_projected ? x : dense(x), made = make_tensor(as_projected ? Shape{b, t, h, d} : x.shape(), x.dtype());
+  const Tensor y = as_projected ? make_view(made, x.shape(), by_token, 0) : made;
   kernels::rope(cpu_queue(), x.dtype(), data(v), mutable_data(y), static_cast<const float*>(data(inv_freq)),
-                positions.defined() ? static_cast<const std::int64_t*>(data(positions)) : nullptr, x.size(0) * x.size(1) * x.size(2), x.size(2), 1,
-                x.size(3), interleaved, sign);
+                positions.defined() ? static_cast<const std::int64_t*>(data(positions)) : nullptr, as_projected ? b * t : b * h * t, t,
+                as_projected ? h : 1, d, interleaved, sign);
   return record(OpId::rope, y, {in}, {}, [=](Backward& g) { g.set(0, turn(g.dy(), inv_freq, positions, interleaved, -sign)); });
 }
 }  // namespace

@@ -31,10 +31,9 @@ class EvalMode {
 
 }  // namespace
 
-EvalResult evaluate(models::Gpt& model, const text::TokenStream& stream, const EvalOptions& o,
+EvalResult evaluate(models::LanguageModel& model, const text::TokenStream& stream, const EvalOptions& o,
                     const std::function<bool(std::int64_t, std::int64_t)>& on_batch) {
-  if (o.seq > model.options().context)
-    fail("eval", fmt::format("--seq {} given, at most the model's context of {} wanted", o.seq, model.options().context));
+  if (o.seq > model.context()) fail("eval", fmt::format("--seq {} given, at most the model's context of {} wanted", o.seq, model.context()));
   text::EvalBatches batches(stream, o.batch, o.seq);
   const std::int64_t windows = o.max_tokens > 0 ? std::clamp<std::int64_t>(o.max_tokens / o.seq, 1, batches.windows()) : batches.windows();
   const GradMode off(false);
@@ -85,17 +84,17 @@ RunModel from_checkpoint(const fs::path& checkpoint) {
   verify_checkpoint(checkpoint);
   const io::Json config = checkpoint_config(checkpoint);
   const auto spec = config.find("options") != config.end() ? config["options"].value("model", std::string()) : std::string();
-  auto model = std::make_shared<models::Gpt>(models::gpt_from_spec(spec));
+  auto model = models::make_model(models::model_from_spec(spec));
   read_weights(checkpoint, *model);
   return {std::move(model), std::make_shared<ByteTokenizer>(), checkpoint};
 }
 
 }  // namespace
 
-void write_model(const models::Gpt& model, const Tokenizer& tokenizer, const fs::path& dir) {
+void write_model(const models::LanguageModel& model, const Tokenizer& tokenizer, const fs::path& dir) {
   models::save_pretrained(model, dir);
   io::write_json(dir / kTokenizerFile,
-                 {{"tokenizer_class", "MezzoTokenizer"}, {"model_max_length", model.options().context}, {"mezzo", {{"kind", tokenizer.kind()}}}});
+                 {{"tokenizer_class", "MezzoTokenizer"}, {"model_max_length", model.context()}, {"mezzo", {{"kind", tokenizer.kind()}}}});
 }
 
 RunModel load_run_model(const fs::path& dir) {
@@ -103,7 +102,7 @@ RunModel load_run_model(const fs::path& dir) {
     fail("model", fmt::format("{}: nothing of that name is there", dir.native()),
          "give a run directory, or one with model.safetensors and config.json");
   if (present(dir / "manifest.json")) return from_checkpoint(dir);
-  if (present(dir / "model.safetensors")) return {models::load_gpt(dir), tokenizer_of(dir), dir};
+  if (present(dir / "model.safetensors")) return {models::load_pretrained(dir), tokenizer_of(dir), dir};
   if (present(dir / "model" / "model.safetensors")) return load_run_model(dir / "model");
   const auto steps = checkpoint_steps(dir);
   if (steps.empty()) fail("model", fmt::format("{}: no model/ and no checkpoint in it", dir.native()), "has the run reached its first checkpoint?");

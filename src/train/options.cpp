@@ -105,21 +105,14 @@ void check(const TrainOptions& o) {
   require(o.threads >= 0 && o.threads <= 4096, "threads", o.threads, "0 (as many as there are cores) to 4096");
 }
 
-models::GptOptions resolve_model(const TrainOptions& o, std::int64_t vocab) {
-  models::GptOptions m = models::gpt_from_spec(o.model, {.vocab = vocab, .context = o.seq});
-  const auto require_model = [](bool ok, std::string text) {
-    if (!ok) fail("model", text);
-  };
-  require_model(m.layers >= 1 && m.heads >= 1 && m.width >= 1,
-                fmt::format("{} layers, {} heads, width {} given, 1 or more of each wanted", m.layers, m.heads, m.width));
-  require_model(m.width % m.heads == 0, fmt::format("width {} given, a multiple of its {} heads wanted", m.width, m.heads));
-  require_model(m.vocab >= vocab, fmt::format("vocab {} given, at least the tokenizer's {} wanted", m.vocab, vocab));
-  require_model(m.context >= o.seq, fmt::format("context {} given, at least the {} tokens of --seq wanted", m.context, o.seq));
-  require_model(m.dropout >= 0 && m.dropout < 1, fmt::format("dropout {} given, a number of at least 0 and below 1 wanted", m.dropout));
+models::ModelOptions resolve_model(const TrainOptions& o, std::int64_t vocab) {
+  const models::ModelOptions m = models::model_from_spec(o.model, {.vocab = vocab, .context = o.seq});
+  if (models::vocab(m) < vocab) fail("model", fmt::format("vocab {} given, at least the tokenizer's {} wanted", models::vocab(m), vocab));
+  if (models::context(m) < o.seq) fail("model", fmt::format("context {} given, at least the {} tokens of --seq wanted", models::context(m), o.seq));
   return m;
 }
 
-TrainOptions resolved(TrainOptions o, const models::GptOptions& m) {
+TrainOptions resolved(TrainOptions o, const models::ModelOptions& m) {
   constexpr std::int64_t kLongest = 500, kShare = 20;
   check(o);
   if (!o.warmup) o.warmup = std::min(o.steps / kShare, kLongest);

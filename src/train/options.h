@@ -12,9 +12,9 @@ namespace mezzo::train {
 /// Error, named as the command line names it, for a value outside its range.
 void check(const TrainOptions&);
 /// The model that options.model means for a tokenizer of `vocab` tokens. Error: a spec that is wrong, a context shorter than the sequence.
-models::GptOptions resolve_model(const TrainOptions&, std::int64_t vocab);
+models::ModelOptions resolve_model(const TrainOptions&, std::int64_t vocab);
 /// Checked, with everything decided that was left open: warm-up, the model's whole spec, absolute paths.
-TrainOptions resolved(TrainOptions, const models::GptOptions&);
+TrainOptions resolved(TrainOptions, const models::ModelOptions&);
 
 /// Tokens of a step, and what its loss is divided by besides their number.
 inline std::int64_t tokens_of_step(const TrainOptions& o) { return o.batch * o.seq * o.accumulate; }

@@ -15,6 +15,7 @@
 #include "tensor/impl.h"
 #include "text/batches.h"
 #include "train/checkpoint.h"
+#include "train/machinery.h"
 #include "train/metrics.h"
 #include "train/options.h"
 
@@ -70,17 +71,14 @@ void refuse_too_large(const MemoryPlan& plan) {
 struct Trainer::Impl {
   TrainOptions options;
   ByteTokenizer tokenizer;
-  models::GptOptions shape;
+  models::ModelOptions shape;
   PrecisionPlan plan;
   MemoryPlan memory;
   std::vector<std::string> warnings;
   std::optional<text::Corpus> corpus;
   std::optional<io::DirectoryLock> lock;
   std::optional<text::Batches> batches;
-  std::optional<models::Gpt> model;
-  std::optional<optim::AdamW> optimizer;
-  std::optional<Step> step;
-  Tensor x, y;  // (B, T) i32, filled again for each micro-batch
+  Machinery machine;
   RunState state;
   std::int64_t first_step = 0, newest_checkpoint = -1;
   std::vector<double> step_times;
@@ -101,7 +99,9 @@ struct Trainer::Impl {
     refuse_too_large(memory);
     corpus.emplace(options.data, tokenizer, text::CorpusOptions{.seq = options.seq, .val_fraction = options.val_fraction});
     open_directory();
-    build();
+    manual_seed(options.seed);
+    machine = build(shape, options, plan);
+    batches.emplace(corpus->train(), text::BatchesOptions{.batch = options.batch, .seq = options.seq, .seed = options.seed});
     if (options.resume) resume();
   }
 
@@ -126,39 +126,14 @@ struct Trainer::Impl {
     clean_checkpoints(out);
   }
 
-  void build() {
-    manual_seed(options.seed);
-    model.emplace(shape);
-    batches.emplace(corpus->train(), text::BatchesOptions{.batch = options.batch, .seq = options.seq, .seed = options.seed});
-    // Decay pulls matrices towards zero; biases and norm weights have no reason to be small.
-    optim::ParamGroup decayed{.params = {}, .lr = options.lr, .weight_decay = options.weight_decay},
-        free{.params = {}, .lr = options.lr, .weight_decay = 0};
-    for (const auto& w : model->parameters()) (w.dim() >= 2 ? decayed : free).params.push_back(w);
-    const bool low = plan.recipe.storage != optim::Storage::f32;
-    optimizer.emplace(
-        std::vector<optim::ParamGroup>{decayed, free},
-        optim::AdamWOptions{.lr = options.lr, .betas = options.betas, .storage = plan.recipe.storage, .low = low ? plan.recipe.low : Dtype::bf16});
-    step.emplace(*optimizer, StepOptions{.recipe = plan.recipe.name,
-                                         .clip_norm = options.clip_norm,
-                                         .accumulate = options.accumulate,
-                                         .scaler = plan.scaler.value_or(amp::GradScalerOptions{.enabled = false}),
-                                         .loss_divisor = train::loss_divisor(options)});
-    const MemoryScope scope(Memory::data);
-    x = empty({options.batch, options.seq}, {.dtype = Dtype::i32});
-    y = empty({options.batch, options.seq}, {.dtype = Dtype::i32});
-  }
-
   io::Json config() const {
     return {{"mezzo", version()},
             {"options", to_json(options)},
             {"model",
-             {{"family", "gpt"},
-              {"vocab", shape.vocab},
-              {"context", shape.context},
-              {"layers", shape.layers},
-              {"heads", shape.heads},
-              {"width", shape.width},
-              {"dropout", shape.dropout},
+             {{"family", models::family(shape)},
+              {"spec", models::to_spec(shape)},
+              {"vocab", models::vocab(shape)},
+              {"context", models::context(shape)},
               {"parameters", models::parameter_count(shape)}}},
             {"tokenizer", tokenizer.kind()},
             {"data",
@@ -212,12 +187,12 @@ struct Trainer::Impl {
     const fs::path checkpoint = checkpoint_path(out, from);
     verify_checkpoint(checkpoint);
     compare_with(checkpoint_config(checkpoint), checkpoint.native(), from);
-    state = read_checkpoint(checkpoint, *model, *optimizer);
+    state = read_checkpoint(checkpoint, *machine.model, *machine.optimizer);
     release_cached_memory();  // what reading took
     manual_seed(state.seed);
     default_generator().seek(state.counter);
     batches->seek(state.windows);
-    if (state.scaler) step->scaler().load_state(*state.scaler);
+    if (state.scaler) machine.step->scaler().load_state(*state.scaler);
     first_step = newest_checkpoint = state.step;
   }
 
@@ -235,7 +210,7 @@ struct Trainer::Impl {
     if (metrics.missing() > 0)
       log(LogLevel::warning,
           fmt::format("{}: {} of the {} steps before this one are missing", (options.out / "metrics.jsonl").native(), metrics.missing(), state.step));
-    model->train();
+    machine.model->train();
 
     TrainSummary summary;
     bool stopped = false;
@@ -268,11 +243,11 @@ struct Trainer::Impl {
   Progress one_step() {
     reset_peak_memory();
     const auto begin = Clock::now();
-    const double lr = optim::schedule(schedule(), optimizer->steps());
-    for (auto& group : optimizer->groups()) group.lr = lr;
-    const StepReport report = (*step)([&](int) {
-      batches->next(x.mutable_data<std::int32_t>(), y.mutable_data<std::int32_t>());
-      return model->loss(x, y);
+    const double lr = optim::schedule(schedule(), machine.optimizer->steps());
+    for (auto& group : machine.optimizer->groups()) group.lr = lr;
+    const StepReport report = (*machine.step)([&](int) {
+      batches->next(machine.x.mutable_data<std::int32_t>(), machine.y.mutable_data<std::int32_t>());
+      return machine.model->loss(machine.x, machine.y);
     });
     const auto& r = report.result;
     ++state.step;
@@ -322,7 +297,7 @@ struct Trainer::Impl {
 
   std::string first_bad_tensor(const char* kind, const std::string& culprit) const {
     auto& q = kernels::cpu_queue();
-    for (const auto& [path, w] : model->named_parameters()) {
+    for (const auto& [path, w] : machine.model->named_parameters()) {
       kernels::GradStats stats;
       kernels::grad_stats(q, w.dtype(), data(w), w.numel(), 1, &stats);
       const kernels::GradStats found = kernels::read(q, &stats);
@@ -333,28 +308,30 @@ struct Trainer::Impl {
 
   std::optional<double> validate(std::int64_t max_tokens) {
     if (corpus->validation().size() <= options.seq) return std::nullopt;
-    return evaluate(*model, corpus->validation(), {.batch = options.batch, .seq = options.seq, .max_tokens = max_tokens, .recipe = plan.recipe}).loss;
+    return evaluate(*machine.model, corpus->validation(),
+                    {.batch = options.batch, .seq = options.seq, .max_tokens = max_tokens, .recipe = plan.recipe})
+        .loss;
   }
 
   void checkpoint() {
     state.seed = default_generator().seed();
     state.counter = default_generator().counter();
-    if (step->scaler().is_enabled()) state.scaler = step->scaler().state();
-    write_checkpoint(options.out, state, *model, *optimizer, config());
+    if (machine.step->scaler().is_enabled()) state.scaler = machine.step->scaler().state();
+    write_checkpoint(options.out, state, *machine.model, *machine.optimizer, config());
     newest_checkpoint = state.step;
     keep_newest(options.out, options.keep);
   }
 
   void finish() {
     io::AtomicDirectory directory(options.out / "model");
-    write_model(*model, tokenizer, directory.path());
+    write_model(*machine.model, tokenizer, directory.path());
     directory.commit();
   }
 
   void fill(TrainSummary& s) const {
     s.step = state.step;
     s.skipped = state.skipped;
-    s.scale = step->scaler().get_scale();
+    s.scale = machine.step->scaler().get_scale();
     s.zero_fraction = state.step > 0 ? state.zero_sum / static_cast<double>(state.step) : 0;
     s.tokens = state.step * tokens_of_step(options);
     constexpr std::size_t kWarm = 3;  // steps in which buffers and caches are made
@@ -373,14 +350,14 @@ TrainSummary Trainer::run(const std::function<void(const Progress&)>& on_progres
   return impl_->run(on_progress, stop);
 }
 const TrainOptions& Trainer::options() const { return impl_->options; }
-const models::GptOptions& Trainer::model_options() const { return impl_->shape; }
+const models::ModelOptions& Trainer::model_options() const { return impl_->shape; }
 const PrecisionPlan& Trainer::plan() const { return impl_->plan; }
 const MemoryPlan& Trainer::memory() const { return impl_->memory; }
 const text::Corpus& Trainer::corpus() const { return *impl_->corpus; }
 std::int64_t Trainer::first_step() const { return impl_->first_step; }
 double Trainer::loss_divisor() const { return train::loss_divisor(impl_->options); }
 std::vector<std::string> Trainer::warnings() const { return impl_->warnings; }
-models::Gpt& Trainer::model() { return *impl_->model; }
+models::LanguageModel& Trainer::model() { return *impl_->machine.model; }
 io::Json Trainer::config() const { return impl_->config(); }
 
 TrainOptions run_options(const fs::path& run) {

@@ -1,4 +1,4 @@
-// trainer.h - a whole run: a GPT from scratch on text, in a run directory that can be stopped and resumed at any step, bit for bit.
+// trainer.h - a whole run: a language model from scratch on text, in a run directory that can be stopped and resumed at any step, bit for bit.
 //
 // Run directory: config.json (options, model, precision plan), metrics.jsonl (one object a step), events.out.tfevents.* (TensorBoard),
 // checkpoints/step-N/ (atomic, checksummed), model/ (Hugging Face layout, when the run has finished), .lock (while a process trains in it).
@@ -19,6 +19,7 @@
 #include <mezzo/train.h>
 
 #include "io/json.h"
+#include "kernels/work_log.h"
 #include "text/corpus.h"
 
 namespace mezzo::train {
@@ -97,12 +98,15 @@ struct TrainSummary {
   std::filesystem::path checkpoint;                     ///< the newest
 };
 
-/// Bytes at the peak of a step, counted from shapes before anything is allocated.
+/// What a step will need, before anything is allocated: bytes at its peak, and the work that its time goes into.
 struct MemoryPlan {
   std::array<std::int64_t, kMemoryCategories> bytes{};
-  std::int64_t peak = 0;  ///< their sum
+  std::int64_t peak = 0;                            ///< their sum
+  std::vector<kernels::WorkLog::Product> products;  ///< of one step, each shape once with its count
+  double attention_flops = 0;                       ///< floating-point operations
+  std::int64_t written = 0;                         ///< bytes of all tensors that the step makes
 };
-MemoryPlan plan_bytes(const models::GptOptions&, const TrainOptions&, const PrecisionPlan&);
+MemoryPlan plan_bytes(const models::ModelOptions&, const TrainOptions&, const PrecisionPlan&);
 /// The same from the options alone: does not read the data (vocab: the byte tokenizer's 256).
 MemoryPlan plan_bytes(const TrainOptions&);
 
@@ -120,14 +124,14 @@ class Trainer {
   TrainSummary run(const std::function<void(const Progress&)>& on_progress = {}, const std::function<bool()>& stop = {});
 
   const TrainOptions& options() const;  ///< resolved: warm-up, threads, precision still as asked
-  const models::GptOptions& model_options() const;
+  const models::ModelOptions& model_options() const;
   const PrecisionPlan& plan() const;
   const MemoryPlan& memory() const;
   const text::Corpus& corpus() const;
   std::int64_t first_step() const;            ///< steps done before this process: 0, or where it resumed
   double loss_divisor() const;                ///< global_batch / (B T accumulate)
   std::vector<std::string> warnings() const;  ///< for a person: the plan's, and those of the run (another thread count than before, ...)
-  models::Gpt& model();
+  models::LanguageModel& model();
   io::Json config() const;  ///< what config.json holds
 
  private:
@@ -149,16 +153,17 @@ struct EvalResult {
 /// Windows of T inputs and their T next tokens, stride T, the incomplete tail dropped. No gradients, no dropout; the model's mode is put back.
 /// Error: the stream is shorter than one window, T beyond the model's context. `on_batch` (may be empty) sees windows done and their number; false
 /// stops (Error-free, the result counts what was done).
-EvalResult evaluate(models::Gpt&, const text::TokenStream&, const EvalOptions&, const std::function<bool(std::int64_t, std::int64_t)>& on_batch = {});
+EvalResult evaluate(models::LanguageModel&, const text::TokenStream&, const EvalOptions&,
+                    const std::function<bool(std::int64_t, std::int64_t)>& on_batch = {});
 
 /// The model of a run directory (its model/, or else its newest checkpoint), or of a directory in Hugging Face's layout.
 struct RunModel {
-  std::shared_ptr<models::Gpt> model;
+  std::shared_ptr<models::LanguageModel> model;
   std::shared_ptr<Tokenizer> tokenizer;
   std::filesystem::path source;  ///< the directory it came from
 };
 RunModel load_run_model(const std::filesystem::path& dir);
 /// Writes a model directory: Hugging Face's layout, and a tokenizer_config.json that names the tokenizer.
-void write_model(const models::Gpt&, const Tokenizer&, const std::filesystem::path& dir);
+void write_model(const models::LanguageModel&, const Tokenizer&, const std::filesystem::path& dir);
 
 }  // namespace mezzo::train

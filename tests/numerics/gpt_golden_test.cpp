@@ -81,7 +81,7 @@ TEST_CASE("a saved model read back in Hugging Face's layout gives the same logit
   Golden g = golden();
   const auto dir = std::filesystem::temp_directory_path() / "mezzo-test-pretrained";
   models::save_pretrained(*g.model, dir);
-  const auto again = models::load_gpt(dir);
+  const auto again = models::load_pretrained(dir);
   CHECK((*again)(g.expected["tokens"]).to_vector() == (*g.model)(g.expected["tokens"]).to_vector());
   std::filesystem::remove_all(dir);
 }

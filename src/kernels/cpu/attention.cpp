@@ -6,6 +6,7 @@
 #include <limits>
 
 #include "core/parallel.h"
+#include "kernels/work_log.h"
 #include "kernels/cpu/attention_job.h"
 #include "kernels/ref/attention.h"
 
@@ -139,6 +140,7 @@ void forward_range(const ForwardJob& job, const ForwardWork& work, const Range& 
 void attention(Queue& queue, const Attention& given, const void* q, const void* k, const void* v, void* out, float* lse) {
   const Attention a = flash::normalized(given);
   if (a.b * a.h * a.tq * a.d == 0) return;
+  if (auto* log = WorkLog::current()) log->add(a, 4);  // q k^T, p v
   if (a.dtype == f64) {
     return ref::attention(a, static_cast<const double*>(q), static_cast<const double*>(k), static_cast<const double*>(v), static_cast<double*>(out),
                           lse);

@@ -5,6 +5,7 @@
 // A thread owns blocks of keys of a unit, hence their dk and dv, which it sums over the heads of the group and the blocks of queries. dq it sums
 // over its keys; where threads share a unit, their sums are added in the order of the threads.
 #include "core/parallel.h"
+#include "kernels/work_log.h"
 #include "kernels/cpu/attention_job.h"
 #include "kernels/ref/attention.h"
 
@@ -197,6 +198,7 @@ void attention_backward(Queue& queue, const Attention& given, const AttentionGra
   AttentionGrad g = strides;
   const Attention a = flash::normalized(given, {&g.dout, &g.dq});
   if (a.b * a.h * (a.tq + a.tk) * a.d == 0) return;
+  if (auto* log = WorkLog::current()) log->add(a, 10);  // q k^T again, dout v^T, dv, dq, dk
   if (a.dtype == f64) {
     return ref::attention_backward(a, g, static_cast<const double*>(q), static_cast<const double*>(k), static_cast<const double*>(v),
                                    static_cast<const double*>(dout), static_cast<double*>(dq), static_cast<double*>(dk), static_cast<double*>(dv));

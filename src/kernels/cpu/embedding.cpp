@@ -7,6 +7,7 @@
 
 #include <algorithm>
 
+#include "core/dry_run.h"
 #include "dtype/dispatch.h"
 #include "kernels/cpu/conversion.h"
 #include "kernels/cpu/layout.h"
@@ -90,6 +91,7 @@ void scatter_add_rows(Queue& queue, Dtype from, Dtype to, Dtype ids_dtype, const
   if (n == 0 || c == 0) return;
   MEZZO_CHECK(n <= std::int64_t{UINT32_MAX} && v <= std::int64_t{UINT32_MAX});
   const Block workspace = queue.scratch(2 * static_cast<std::size_t>(n) * sizeof(Entry));
+  if (DryRun::active()) return;
   auto* entries = workspace.as<Entry>();
   std::int64_t count = 0;
   dispatch_index(ids_dtype, "scatter_add_rows", [&]<class I>() {

@@ -12,6 +12,7 @@
 #include "kernels/gemm/onednn.h"
 #include "kernels/gemm/packed.h"
 #include "kernels/kernels.h"
+#include "kernels/work_log.h"
 
 namespace mezzo::kernels {
 namespace {
@@ -64,6 +65,7 @@ void gemm(Queue& queue, const Gemm& given, const void* a, const void* b, void* c
   settle(g.m, g.n, g.ldc);
   check(g);
   if (g.m == 0 || g.n == 0 || g.batch == 0) return;
+  if (auto* log = WorkLog::current()) log->add(g);
   if (g.alpha == 0) g.k = 0;  // as in BLAS, A and B are not looked at
 
   const auto product = [&](std::int64_t i, auto&& compute) {

@@ -11,6 +11,7 @@
 #include <oneapi/dnnl/dnnl.hpp>
 
 #include <mezzo/runtime.h>
+#include "core/dry_run.h"
 #include "core/fail.h"
 #include "core/parallel.h"
 #include "core/parallel_backend.h"
@@ -141,6 +142,7 @@ class Matmul {
 
   void run(Queue& queue, const dnnl::stream& stream, const Gemm& g, const void* a, const void* b, void* c) {
     const Block scratch = queue.scratch(scratch_bytes_);
+    if (DryRun::active()) return;
     const std::array<const void*, kMost> pointers = g.bias ? std::array<const void*, kMost>{a, b, c, scratch.as<void>(), g.bias, g.residual}
                                                            : std::array<const void*, kMost>{a, b, c, scratch.as<void>(), g.residual, nullptr};
     for (int i = 0; i < count_; ++i)
@@ -189,6 +191,7 @@ class MatmulCache {
 
 bool onednn_sgemm(const Gemm& g, const void* a, const void* b, void* c) {
   if (has_epilogue(g) || !may_run()) return false;
+  if (DryRun::active()) return true;
   check(dnnl_sgemm(transposed(g.trans_a), transposed(g.trans_b), g.m, g.n, g.k, static_cast<float>(g.alpha), static_cast<const float*>(a), g.lda,
                    static_cast<const float*>(b), g.ldb, static_cast<float>(g.beta), static_cast<float*>(c), g.ldc),
         "sgemm");
@@ -197,6 +200,7 @@ bool onednn_sgemm(const Gemm& g, const void* a, const void* b, void* c) {
 
 bool onednn_gemm_bf16(const Gemm& g, const void* a, const void* b, void* c) {
   if (g.c != f32 || has_epilogue(g) || !native_gemm(bf16) || !gemm_bf16_function() || !may_run()) return false;
+  if (DryRun::active()) return true;
   check(gemm_bf16_function()(transposed(g.trans_a), transposed(g.trans_b), g.m, g.n, g.k, static_cast<float>(g.alpha), static_cast<const bf16_t*>(a),
                              g.lda, static_cast<const bf16_t*>(b), g.ldb, static_cast<float>(g.beta), static_cast<float*>(c), g.ldc),
         "gemm_bf16bf16f32");

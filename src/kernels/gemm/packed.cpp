@@ -10,6 +10,7 @@
 #include <type_traits>
 
 #include <mezzo/runtime.h>
+#include "core/dry_run.h"
 #include "core/parallel.h"
 
 namespace mezzo::kernels {
@@ -141,6 +142,7 @@ void packed_gemm(Queue& queue, const Tiles& tiles, int threads, const Gemm& g, c
   const std::size_t at_sums = workspace.reserve(plan.partial ? g.m * plan.chunk * tiles.cols * 4 : 0);
   const std::size_t at_bias = workspace.reserve(widen_bias ? plan.col_panels * tiles.cols * 4 + 256 : 0);
   std::byte* const memory = workspace.allocate(queue);
+  if (DryRun::active()) return;
   std::byte *const b_panels = memory + at_b, *const a_panels = memory + at_a;
   float* const sums = reinterpret_cast<float*>(memory + at_sums);
   const float* bias = static_cast<const float*>(g.bias);

@@ -103,12 +103,13 @@ void training(const std::filesystem::path& directory) {
   optim::Adam adam(Block().parameters(), {.lr = 1e-3});
   adam.zero_grad();
   adam.step();
-  models::Gpt gpt(models::gpt_from_spec("gpt:layers=1,heads=2,width=16,vocab=32,context=8"));
+  models::Gpt gpt(std::get<models::GptOptions>(models::model_from_spec("gpt:layers=1,heads=2,width=16,vocab=32,context=8")));
   const Tensor ids = zeros({1, 8}, {.dtype = i64});
   gpt.loss(ids, ids).backward();
   expect(gpt(ids).shape() == Shape{1, 8, 32} && models::sample(gpt, {1}, {.max_tokens = 2}).size() >= 2, "a GPT");
   models::save_pretrained(gpt, directory / "gpt");
-  expect(models::to_spec(models::load_gpt(directory / "gpt")->options()) == models::to_spec(gpt.options()), "a model's directory");
+  expect(models::to_spec(dynamic_cast<models::Gpt&>(*models::load_pretrained(directory / "gpt")).options()) == models::to_spec(gpt.options()),
+         "a model's directory");
 }
 
 void runtime() {

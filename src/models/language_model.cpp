@@ -1,0 +1,59 @@
+// language_model.cpp - what all language models share: heads, losses, the cache of keys and values.
+#include <mezzo/models.h>
+
+#include "autograd/context.h"
+#include "core/fail.h"
+#include "tensor/layout.h"
+
+namespace mezzo::models {
+
+// ---- the cache -----------------------------------------------------------------------------------
+
+KvCache::KvCache(int layers, std::int64_t batch, std::int64_t kv_heads, std::int64_t capacity, std::int64_t head_dim, Dtype dtype) {
+  for (int i = 0; i < layers; ++i) {
+    keys_.push_back(empty({batch, kv_heads, capacity, head_dim}, {.dtype = dtype}));
+    values_.push_back(empty({batch, kv_heads, capacity, head_dim}, {.dtype = dtype}));
+  }
+}
+
+std::pair<Tensor, Tensor> KvCache::append(int layer, const Tensor& k, const Tensor& v) {
+  const auto i = static_cast<std::size_t>(layer);
+  const auto t = k.size(2);
+  if (i >= keys_.size()) fail("KvCache", fmt::format("layer {} given, 0 to {} wanted", layer, static_cast<int>(keys_.size()) - 1));
+  if (length_ + t > capacity()) fail("KvCache", fmt::format("{} tokens after {} given, room for {} in all", t, length_, capacity()));
+  copy_(keys_[i].narrow(2, length_, t), k);
+  copy_(values_[i].narrow(2, length_, t), v);
+  return {keys_[i].narrow(2, 0, length_ + t), values_[i].narrow(2, 0, length_ + t)};
+}
+
+void KvCache::truncate(std::int64_t length) {
+  if (length < 0 || length > length_) fail("KvCache", fmt::format("truncate({}) given, 0 to {} wanted", length, length_));
+  length_ = length;
+}
+
+// ---- the model -----------------------------------------------------------------------------------
+
+void LanguageModel::check_ids(const char* model, const Tensor& ids, const Sequence& s) const {
+  if (!ids.defined() || ids.dim() != 2)
+    fail(model, fmt::format("ids of shape {} given, (B, T) wanted", ids.defined() ? to_string(ids.shape()) : "undefined"));
+  if (s.cache && !s.lengths.empty()) fail(model, "documents together with a cache given", "give each document a cache of its own");
+  const auto before = s.cache ? s.cache->length() : 0;
+  std::int64_t longest = s.lengths.empty() ? ids.size(1) : 0;
+  for (const auto n : s.lengths) longest = std::max(longest, n);
+  if (before + longest > context()) fail(model, fmt::format("{} tokens given, at most {} (the context) wanted", before + longest, context()));
+}
+
+Tensor LanguageModel::forward(const Tensor& ids) { return linear(hidden(ids, {}), head()); }
+
+Tensor LanguageModel::last_logits(const Tensor& ids, const Sequence& s) {
+  const Tensor h = hidden(ids, s);
+  if (s.cache) s.cache->advance(ids.size(1));
+  return linear(h.narrow(1, h.size(1) - 1, 1), head());
+}
+
+Tensor LanguageModel::loss(const Tensor& ids, const Tensor& targets, LossOptions o) { return loss(ids, targets, {}, o); }
+Tensor LanguageModel::loss(const Tensor& ids, const Tensor& targets, const Sequence& s, LossOptions o) {
+  return linear_cross_entropy(hidden(ids, s), head(), targets, o);
+}
+
+}  // namespace mezzo::models

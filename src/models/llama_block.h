@@ -1,0 +1,41 @@
+// llama_block.h - one block of Llama: grouped-query attention with rotary positions, SwiGLU, RMS norms.
+#pragma once
+
+#include <mezzo/models.h>
+
+#include "models/projection.h"
+
+namespace mezzo::models {
+
+struct Llama::Block final : nn::Module {
+  struct Attention final : nn::Module {
+    explicit Attention(const LlamaOptions&);
+    /// x (B, T, C) -> residual + attention's output.
+    Tensor run(const Tensor& residual, const Tensor& x, int layer, const RopeOptions&, const Sequence&);
+    std::shared_ptr<Projection> q_proj, k_proj, v_proj, o_proj;
+    std::shared_ptr<nn::RmsNorm> q_norm, k_norm;  // null unless qk_norm
+    std::int64_t heads, kv_heads, head_dim;
+  };
+  struct Ffn final : nn::Module {
+    explicit Ffn(const LlamaOptions&);
+    Tensor run(const Tensor& residual, const Tensor& x);
+    std::shared_ptr<Projection> gate_proj, up_proj, down_proj;
+  };
+  explicit Block(const LlamaOptions&);
+  Tensor run(const Tensor& x, int layer, const RopeOptions&, const Sequence&);
+
+  std::shared_ptr<nn::RmsNorm> input_layernorm, post_attention_layernorm;
+  std::shared_ptr<Attention> self_attn;
+  std::shared_ptr<Ffn> mlp;
+};
+
+/// What Hugging Face calls `model`: everything but the head.
+struct Llama::Body final : nn::Module {
+  explicit Body(const LlamaOptions&);
+  std::shared_ptr<nn::Embedding> embed_tokens;
+  std::vector<std::shared_ptr<Block>> layers;
+  std::shared_ptr<nn::RmsNorm> norm;
+  Tensor inv_freq;  // (D / 2) f32
+};
+
+}  // namespace mezzo::models

@@ -1,0 +1,26 @@
+// positions.cpp
+#include "models/positions.h"
+
+#include <vector>
+
+#include "autograd/context.h"
+
+namespace mezzo::models {
+
+Tensor positions_of(std::int64_t t, const Sequence& s) {
+  std::vector<std::int64_t> out;
+  out.reserve(static_cast<std::size_t>(t));
+  const auto count = [&](std::int64_t from, std::int64_t n) {
+    for (std::int64_t i = 0; i < n; ++i) out.push_back(from + i);
+  };
+  for (const auto n : s.lengths) count(0, n);
+  if (s.lengths.empty()) count(s.cache ? s.cache->length() : 0, t);
+  return from_span(std::span<const std::int64_t>(out), {static_cast<std::int64_t>(out.size())});
+}
+
+Dtype computing_dtype(const Tensor& head) {
+  const ExecutionContext& now = mezzo::context();
+  return now.autocast && eligible(head.dtype()) ? now.dtype : head.dtype();
+}
+
+}  // namespace mezzo::models

@@ -1,0 +1,20 @@
+// machinery.h - what a run trains with: built by the trainer, and under a dry run by the plan.
+#pragma once
+
+#include <memory>
+
+#include "train/options.h"
+
+namespace mezzo::train {
+
+struct Machinery {
+  std::shared_ptr<models::LanguageModel> model;
+  std::unique_ptr<optim::Optimizer> optimizer;
+  std::unique_ptr<Step> step;
+  Tensor x, y;  // (B, T) i32, filled again for each micro-batch
+};
+
+/// A new model, its optimizer and step, from the default generator as it stands.
+Machinery build(const models::ModelOptions&, const TrainOptions&, const PrecisionPlan&);
+
+}  // namespace mezzo::train
