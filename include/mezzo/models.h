@@ -13,6 +13,8 @@
 
 namespace mezzo::models {
 
+class Maker;
+
 /// Keys and values of the tokens a model has read so far, so that the next ones need no second look at them. Inference only.
 class MEZZO_API KvCache {
  public:
@@ -95,10 +97,11 @@ class MEZZO_API Gpt : public LanguageModel {
 
 /// How rotary positions are stretched beyond the context that a model was first trained with.
 struct RopeScaling {
-  enum class Kind : std::uint8_t { none, linear, llama3 };
+  enum class Kind : std::uint8_t { none, linear, llama3, factors };
   Kind kind = Kind::none;
   double factor = 1;                                 ///< linear: positions / factor
   double low_freq_factor = 1, high_freq_factor = 4;  ///< llama3: wave lengths above context / low are divided by factor, those below
+  std::vector<double> factors = {};                  ///< factors: each frequency (D / 2) divided by its own, as GGUF files have llama3's rule
   double original_context = 8192;                    ///< context / high stay, between them smoothly (Llama 3.1's rule)
 };
 
@@ -122,6 +125,7 @@ struct LlamaOptions {
 class MEZZO_API Llama : public LanguageModel {
  public:
   explicit Llama(LlamaOptions);  ///< Error: kv_heads do not divide heads, an odd head size, a size below 1
+  Llama(LlamaOptions, const Maker&);
   ~Llama() override;
   const LlamaOptions& options() const { return options_; }  ///< with every 0 resolved
   KvCache make_cache(std::int64_t batch, std::int64_t capacity) const override;
@@ -135,9 +139,10 @@ class MEZZO_API Llama : public LanguageModel {
  private:
   struct Block;
   struct Body;
+  struct Head;
   LlamaOptions options_;
   std::shared_ptr<Body> body_;
-  std::shared_ptr<nn::Linear> lm_head_;  // null when tied
+  std::shared_ptr<Head> lm_head_;  // null when tied
 };
 
 /// What a spec, a run or a model directory says of a model.
@@ -161,6 +166,21 @@ MEZZO_API std::int64_t parameter_count(const ModelOptions&);
 /// The model, newly initialised from the default generator.
 MEZZO_API std::shared_ptr<LanguageModel> make_model(const ModelOptions&);
 
+/// Low-rank adaptation (Hu et al., arXiv 2106.09685): w + alpha / rank B A, of which A and B alone are trained, in f32.
+struct LoraOptions {
+  std::int64_t rank = 16;
+  double alpha = 16;
+  double dropout = 0;   ///< of the adapter's input
+  bool rslora = false;  ///< alpha / sqrt(rank) instead (Kalajdzievski, arXiv 2312.03732)
+  /// Names of the layers that get one, as the last part of their path.
+  std::vector<std::string> targets = {"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"};
+};
+/// Freezes the model and attaches adapters to the layers that `targets` names. Error: no layer of that name, rank below 1, a model without such
+/// layers (Gpt), adapters already there.
+MEZZO_API void add_lora(LanguageModel&, const LoraOptions& = {});
+/// The parameters that require grad, with their paths.
+MEZZO_API std::vector<std::pair<std::string, Tensor>> trainable_parameters(const nn::Module&);
+
 struct SampleOptions {
   std::int64_t max_tokens = 200;
   double temperature = 0.8;  ///< 0: the likeliest token
@@ -173,7 +193,13 @@ MEZZO_API std::vector<std::int32_t> sample(LanguageModel&, std::vector<std::int3
 
 /// Writes model.safetensors and config.json in Hugging Face's layout (GPT-2's linear weights transposed, as its Conv1D has them).
 MEZZO_API void save_pretrained(const LanguageModel&, const std::filesystem::path& dir);
-/// Reads such a directory. Error names what is missing or does not fit.
-MEZZO_API std::shared_ptr<LanguageModel> load_pretrained(const std::filesystem::path& dir);
+struct LoadOptions {
+  Dtype dtype = Dtype::f32;  ///< of matrices; vectors (norms, biases) are f32
+  /// Matrices that a GGUF file holds in blocks stay there, mapped, and are unpacked by each product: frozen, and without a copy.
+  bool keep_blocks = false;
+};
+/// The model of a GGUF file (Llama, Qwen2, Qwen3, GPT-2) or of a directory in Hugging Face's layout (safetensors, single or in parts).
+/// Error names what is missing, unknown or does not fit.
+MEZZO_API std::shared_ptr<LanguageModel> load_pretrained(const std::filesystem::path&, const LoadOptions& = {});
 
 }  // namespace mezzo::models

@@ -41,6 +41,7 @@ class MEZZO_API Module {
   Module();
   Tensor register_parameter(std::string name, Tensor);  ///< requires grad from now on; Error on a bad or taken name
   Tensor register_buffer(std::string name, Tensor);
+  void drop_parameter(const std::string& name);  ///< that a module has put elsewhere; Error if there is none
   template <class M> std::shared_ptr<M> register_module(std::string name, std::shared_ptr<M> m) {
     add_module(std::move(name), m);
     return m;
@@ -79,6 +80,7 @@ struct EmbeddingOptions {
 class MEZZO_API Embedding : public Module {
  public:
   explicit Embedding(EmbeddingOptions);
+  explicit Embedding(Tensor table);  ///< (num, dim), taken as it is
   Tensor forward(const Tensor& ids) override;
   Tensor weight;
 };

@@ -39,7 +39,14 @@ void LanguageModel::check_ids(const char* model, const Tensor& ids, const Sequen
   if (s.cache && !s.lengths.empty()) fail(model, "documents together with a cache given", "give each document a cache of its own");
   const auto before = s.cache ? s.cache->length() : 0;
   std::int64_t longest = s.lengths.empty() ? ids.size(1) : 0;
-  for (const auto n : s.lengths) longest = std::max(longest, n);
+  std::int64_t sum = 0;
+  for (const auto n : s.lengths) {
+    if (n < 1) fail(model, fmt::format("a document of {} tokens given, 1 or more wanted", n));
+    longest = std::max(longest, n);
+    sum += n;
+  }
+  if (!s.lengths.empty() && sum != ids.size(1))
+    fail(model, fmt::format("documents of {} tokens in all given for rows of {}, equal numbers wanted", sum, ids.size(1)));
   if (before + longest > context()) fail(model, fmt::format("{} tokens given, at most {} (the context) wanted", before + longest, context()));
 }
 

@@ -8,15 +8,17 @@
 #include "core/fail.h"
 #include "models/llama_block.h"
 #include "models/positions.h"
-#include "nn/init.h"
 
 namespace mezzo::models {
 namespace {
 
 constexpr double kStd = 0.02;
 
-std::shared_ptr<nn::RmsNorm> rms(std::int64_t dim, const LlamaOptions& o) {
-  return std::make_shared<nn::RmsNorm>(nn::RmsNormOptions{.dim = dim, .eps = o.norm_eps});
+std::shared_ptr<nn::RmsNorm> rms(const Maker& make, const std::string& path, std::int64_t dim, const LlamaOptions& o) {
+  auto m = std::make_shared<nn::RmsNorm>(nn::RmsNormOptions{.dim = dim, .eps = o.norm_eps});
+  const GradMode off(false);
+  copy_(m->weight, make.vector(path + ".weight", dim, 1));
+  return m;
 }
 
 /// base^(-2i / D) for i < D / 2, slowed down where a longer context is wanted. llama3: https://github.com/meta-llama/llama-models, `apply_scaling`:
@@ -28,6 +30,7 @@ Tensor frequencies(const LlamaOptions& o) {
   for (std::int64_t i = 0; i < half; ++i) {
     double w = std::pow(o.rope_base, -2.0 * static_cast<double>(i) / static_cast<double>(o.head_dim));
     if (s.kind == RopeScaling::Kind::linear) w /= s.factor;
+    if (s.kind == RopeScaling::Kind::factors) w /= s.factors[static_cast<std::size_t>(i)];
     if (s.kind == RopeScaling::Kind::llama3) {
       const double waves = s.original_context * w / (2 * std::numbers::pi);  // in the context
       const double share = std::clamp((waves - s.low_freq_factor) / (s.high_freq_factor - s.low_freq_factor), 0.0, 1.0);
@@ -63,17 +66,18 @@ LlamaOptions resolved(LlamaOptions o) {
 
 }  // namespace
 
-Llama::Block::Attention::Attention(const LlamaOptions& o) : heads(o.heads), kv_heads(o.kv_heads), head_dim(o.head_dim) {
+Llama::Block::Attention::Attention(const LlamaOptions& o, const Maker& make, const std::string& path)
+    : heads(o.heads), kv_heads(o.kv_heads), head_dim(o.head_dim) {
   const auto project = [&](const char* name, std::int64_t in, std::int64_t out, bool bias, double std) {
-    return register_module(name, std::make_shared<Projection>(in, out, bias, std));
+    return register_module(name, std::make_shared<Projection>(make, path + '.' + name, in, out, bias, std));
   };
   q_proj = project("q_proj", o.width, heads * head_dim, o.qkv_bias, kStd);
   k_proj = project("k_proj", o.width, kv_heads * head_dim, o.qkv_bias, kStd);
   v_proj = project("v_proj", o.width, kv_heads * head_dim, o.qkv_bias, kStd);
   o_proj = project("o_proj", heads * head_dim, o.width, false, kStd / std::sqrt(2.0 * o.layers));
   if (!o.qk_norm) return;
-  q_norm = register_module("q_norm", rms(head_dim, o));
-  k_norm = register_module("k_norm", rms(head_dim, o));
+  q_norm = register_module("q_norm", rms(make, path + ".q_norm", head_dim, o));
+  k_norm = register_module("k_norm", rms(make, path + ".k_norm", head_dim, o));
 }
 
 Tensor Llama::Block::Attention::run(const Tensor& residual, const Tensor& x, int layer, const RopeOptions& turn, const Sequence& sequence) {
@@ -89,21 +93,24 @@ Tensor Llama::Block::Attention::run(const Tensor& residual, const Tensor& x, int
   return o_proj->run(a.transpose(1, 2).reshape({b, t, heads * head_dim}), residual);
 }
 
-Llama::Block::Ffn::Ffn(const LlamaOptions& o) {
-  gate_proj = register_module("gate_proj", std::make_shared<Projection>(o.width, o.ffn, false, kStd));
-  up_proj = register_module("up_proj", std::make_shared<Projection>(o.width, o.ffn, false, kStd));
-  down_proj = register_module("down_proj", std::make_shared<Projection>(o.ffn, o.width, false, kStd / std::sqrt(2.0 * o.layers)));
+Llama::Block::Ffn::Ffn(const LlamaOptions& o, const Maker& make, const std::string& path) {
+  const auto project = [&](const char* name, std::int64_t in, std::int64_t out, double std) {
+    return register_module(name, std::make_shared<Projection>(make, path + '.' + name, in, out, false, std));
+  };
+  gate_proj = project("gate_proj", o.width, o.ffn, kStd);
+  up_proj = project("up_proj", o.width, o.ffn, kStd);
+  down_proj = project("down_proj", o.ffn, o.width, kStd / std::sqrt(2.0 * o.layers));
 }
 
 Tensor Llama::Block::Ffn::run(const Tensor& residual, const Tensor& x) {
   return down_proj->run(swiglu(gate_proj->forward(x), up_proj->forward(x)), residual);
 }
 
-Llama::Block::Block(const LlamaOptions& o) {
-  self_attn = register_module("self_attn", std::make_shared<Attention>(o));
-  mlp = register_module("mlp", std::make_shared<Ffn>(o));
-  input_layernorm = register_module("input_layernorm", rms(o.width, o));
-  post_attention_layernorm = register_module("post_attention_layernorm", rms(o.width, o));
+Llama::Block::Block(const LlamaOptions& o, const Maker& make, const std::string& path) {
+  self_attn = register_module("self_attn", std::make_shared<Attention>(o, make, path + ".self_attn"));
+  mlp = register_module("mlp", std::make_shared<Ffn>(o, make, path + ".mlp"));
+  input_layernorm = register_module("input_layernorm", rms(make, path + ".input_layernorm", o.width, o));
+  post_attention_layernorm = register_module("post_attention_layernorm", rms(make, path + ".post_attention_layernorm", o.width, o));
 }
 
 /// x (B, T, C).
@@ -112,25 +119,20 @@ Tensor Llama::Block::run(const Tensor& x, int layer, const RopeOptions& turn, co
   return mlp->run(h, post_attention_layernorm->forward(h));
 }
 
-Llama::Body::Body(const LlamaOptions& o) {
-  embed_tokens = register_module("embed_tokens", std::make_shared<nn::Embedding>(nn::EmbeddingOptions{.num = o.vocab, .dim = o.width}));
-  {
-    const GradMode off(false);
-    copy_(embed_tokens->weight, nn::normal({o.vocab, o.width}, kStd));
-  }
+Llama::Body::Body(const LlamaOptions& o, const Maker& make) {
+  embed_tokens = register_module("embed_tokens", std::make_shared<nn::Embedding>(make.matrix("model.embed_tokens.weight", o.vocab, o.width, kStd)));
   if (o.tied) mark_shared(embed_tokens->weight);  // embedding and head
-  for (int i = 0; i < o.layers; ++i) layers.push_back(std::make_shared<Block>(o));
+  for (int i = 0; i < o.layers; ++i) layers.push_back(std::make_shared<Block>(o, make, fmt::format("model.layers.{}", i)));
   register_module("layers", std::make_shared<nn::Sequential>(std::vector<std::shared_ptr<nn::Module>>(layers.begin(), layers.end())));
-  norm = register_module("norm", rms(o.width, o));
+  norm = register_module("norm", rms(make, "model.norm", o.width, o));
   inv_freq = frequencies(o);
 }
 
-Llama::Llama(LlamaOptions o) : options_(resolved(o)) {
-  body_ = register_module("model", std::make_shared<Body>(options_));
+Llama::Llama(LlamaOptions o) : Llama(std::move(o), Maker()) {}
+Llama::Llama(LlamaOptions o, const Maker& make) : options_(resolved(std::move(o))) {
+  body_ = register_module("model", std::make_shared<Body>(options_, make));
   if (options_.tied) return;
-  lm_head_ = register_module("lm_head", std::make_shared<nn::Linear>(nn::LinearOptions{.in = options_.width, .out = options_.vocab, .bias = false}));
-  const GradMode off(false);
-  copy_(lm_head_->weight, nn::normal({options_.vocab, options_.width}, kStd));
+  lm_head_ = register_module("lm_head", std::make_shared<Head>(make.matrix("lm_head.weight", options_.vocab, options_.width, kStd)));
 }
 
 Llama::~Llama() = default;

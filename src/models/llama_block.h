@@ -9,7 +9,7 @@ namespace mezzo::models {
 
 struct Llama::Block final : nn::Module {
   struct Attention final : nn::Module {
-    explicit Attention(const LlamaOptions&);
+    Attention(const LlamaOptions&, const Maker&, const std::string& path);
     /// x (B, T, C) -> residual + attention's output.
     Tensor run(const Tensor& residual, const Tensor& x, int layer, const RopeOptions&, const Sequence&);
     std::shared_ptr<Projection> q_proj, k_proj, v_proj, o_proj;
@@ -17,11 +17,11 @@ struct Llama::Block final : nn::Module {
     std::int64_t heads, kv_heads, head_dim;
   };
   struct Ffn final : nn::Module {
-    explicit Ffn(const LlamaOptions&);
+    Ffn(const LlamaOptions&, const Maker&, const std::string& path);
     Tensor run(const Tensor& residual, const Tensor& x);
     std::shared_ptr<Projection> gate_proj, up_proj, down_proj;
   };
-  explicit Block(const LlamaOptions&);
+  Block(const LlamaOptions&, const Maker&, const std::string& path);
   Tensor run(const Tensor& x, int layer, const RopeOptions&, const Sequence&);
 
   std::shared_ptr<nn::RmsNorm> input_layernorm, post_attention_layernorm;
@@ -29,9 +29,15 @@ struct Llama::Block final : nn::Module {
   std::shared_ptr<Ffn> mlp;
 };
 
+/// The untied head: lm_head.weight (V, C).
+struct Llama::Head final : nn::Module {
+  explicit Head(Tensor w) : weight(register_parameter("weight", std::move(w))) {}
+  Tensor weight;
+};
+
 /// What Hugging Face calls `model`: everything but the head.
 struct Llama::Body final : nn::Module {
-  explicit Body(const LlamaOptions&);
+  Body(const LlamaOptions&, const Maker&);
   std::shared_ptr<nn::Embedding> embed_tokens;
   std::vector<std::shared_ptr<Block>> layers;
   std::shared_ptr<nn::RmsNorm> norm;

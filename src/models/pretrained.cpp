@@ -6,6 +6,8 @@
 #include "autograd/context.h"
 #include "core/fail.h"
 #include "io/json.h"
+#include "models/model_file.h"
+#include "models/maker.h"
 
 namespace mezzo::models {
 namespace {
@@ -137,6 +139,8 @@ LlamaOptions llama_from_config(const io::Json& j, const std::string& type, const
   return o;
 }
 
+}  // namespace
+
 ModelOptions options_from_config(const std::filesystem::path& file) {
   const io::Json j = io::read_json(file);
   const auto it = j.find("model_type");
@@ -146,8 +150,6 @@ ModelOptions options_from_config(const std::filesystem::path& file) {
   fail(kOp, fmt::format("{}: model_type is {}, one of gpt2, llama, mistral, qwen2, qwen3 wanted", file.string(),
                         it == j.end() ? "missing" : io::to_text(*it)));
 }
-
-}  // namespace
 
 void save_pretrained(const LanguageModel& model, const std::filesystem::path& dir) {
   std::filesystem::create_directories(dir);
@@ -166,22 +168,21 @@ void save_pretrained(const LanguageModel& model, const std::filesystem::path& di
   io::write_json(dir / "config.json", config);
 }
 
-std::shared_ptr<LanguageModel> load_pretrained(const std::filesystem::path& dir) {
-  const ModelOptions options = options_from_config(dir / "config.json");
-  const auto model = make_model(options);
-  const bool gpt = std::holds_alternative<GptOptions>(options);
-  StateDict state;
-  const GradMode off(false);
-  for (auto& [name, t] : load(dir / "model.safetensors")) {
-    std::string path = gpt && name.rfind("transformer.", 0) == 0 ? name.substr(12) : name;
-    if (gpt && (path == "lm_head.weight" || path.find(".attn.bias") != path.npos || path.find(".attn.masked_bias") != path.npos))
-      continue;                                                                              // the tied head; old files' causal masks
-    if (!gpt && path == "lm_head.weight" && std::get<LlamaOptions>(options).tied) continue;  // some files have the tied head twice
-    state.emplace_back(path, gpt && transposed(path) && t.dim() == 2 ? t.transpose(0, 1) : t);
-  }
-  try {
+std::shared_ptr<LanguageModel> load_pretrained(const std::filesystem::path& path, const LoadOptions& o) {
+  if (!is_floating(o.dtype) || o.dtype == Dtype::f64) fail(kOp, fmt::format("{} given, f32, f16 or bf16 wanted", name(o.dtype)));
+  const ModelFile file(path);
+  const Maker make(file, o.dtype, o.keep_blocks);
+  std::shared_ptr<LanguageModel> model;
+  if (const auto* llama = std::get_if<LlamaOptions>(&file.options())) {
+    model = std::make_shared<Llama>(*llama, make);
+  } else {
+    model = std::make_shared<Gpt>(std::get<GptOptions>(file.options()));
+    StateDict state;
+    for (const auto& [parameter, w] : model->named_parameters()) state.emplace_back(parameter, file.tensor(parameter, w.shape(), Dtype::f32));
     model->load_state_dict(state);
-  } catch (const Error& e) { fail(kOp, fmt::format("{}: {}", (dir / "model.safetensors").string(), e.what())); }
+    model->to(o.dtype);
+  }
+  file.check_all_in(*model, make.in_blocks());
   return model;
 }
 

@@ -1,18 +1,39 @@
-// projection.h - a linear layer inside a language model: what adapters attach to.
+// projection.h - a linear layer inside a language model: its weight in memory or in a file's blocks, and the adapter that attaches to it.
 #pragma once
 
-#include <mezzo/nn.h>
+#include <mezzo/models.h>
+
+#include "models/maker.h"
 
 namespace mezzo::models {
 
-/// x w^T (+ b) (+ residual). weight (out, in), bias (out).
+/// x w^T (+ b) (+ residual) (+ scale (x A^T) B^T, dropped out before A). weight (out, in), bias (out); A (r, in), B (out, r).
 class Projection final : public nn::Module {
  public:
-  Projection(std::int64_t in, std::int64_t out, bool bias, double std);
+  /// `path`: the parameters' prefix in the whole model, where the maker looks for them.
+  Projection(const Maker&, const std::string& path, std::int64_t in, std::int64_t out, bool bias, double std);
   Tensor forward(const Tensor& x) override { return run(x, {}); }
   Tensor run(const Tensor& x, const Tensor& residual);
 
-  Tensor weight, bias;
+  /// Attaches an adapter that changes nothing yet: A uniform as torch's linear layers, B zeros (Hu et al., arXiv 2106.09685).
+  void add_lora(const LoraOptions&);
+  bool has_lora() const { return lora_a_ != nullptr; }
+  /// w + scale B A in f32, or w where there is no adapter: (out, in).
+  Tensor merged_weight() const;
+  /// Puts the weight into blocks, from where products unpack it. Format::q8_0 or q4_0.
+  void quantize(kernels::Format);
+  std::int64_t in() const { return in_; }
+  std::int64_t out() const { return out_; }
+
+  Tensor weight;  ///< undefined where it lies in blocks
+  Tensor bias;
+
+ private:
+  struct Factor;
+  std::int64_t in_, out_;
+  std::shared_ptr<const BlockMatrix> blocks_;
+  std::shared_ptr<Factor> lora_a_, lora_b_;
+  double scale_ = 0, dropout_ = 0;
 };
 
 }  // namespace mezzo::models

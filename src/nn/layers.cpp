@@ -42,6 +42,10 @@ Embedding::Embedding(EmbeddingOptions o) {
   require_size("Embedding", "dim", o.dim);
   weight = register_parameter("weight", normal({o.num, o.dim}, 1));
 }
+Embedding::Embedding(Tensor table) {
+  if (!table.defined() || table.dim() != 2) fail("Embedding", "a table of another shape given, (num, dim) wanted");
+  weight = register_parameter("weight", std::move(table));
+}
 Tensor Embedding::forward(const Tensor& ids) { return embedding(ids, weight); }
 
 LayerNorm::LayerNorm(LayerNormOptions o) : eps_(o.eps) {

@@ -12,8 +12,36 @@ constexpr std::int64_t kColumns = 64;  // rows of logits are padded to a multipl
 
 struct Pieces {
   Tensor losses;  // (N) f32
-  Tensor dx, dw;  // (N, C) in x's dtype, (V, C) f32: of the summed loss; undefined when not wanted
+  Tensor dx, dw;  // (N + 1, C) in x's dtype, its last row zeros; (V, C) f32: of the summed loss; undefined when not wanted
 };
+
+/// The rows whose tokens carry loss: head and loss are computed for these alone.
+struct Carrying {
+  Tensor rows;   // (M) i64: their numbers
+  Tensor place;  // (N) i64: where each of all rows stands among them; M: nowhere
+};
+Carrying rows_that_carry(const Tensor& ids, std::int64_t ignore_index, std::int64_t count) {
+  const auto n = ids.numel();
+  const Carrying out{make_tensor({count}, Dtype::i64), make_tensor({n}, Dtype::i64)};
+  auto *rows = static_cast<std::int64_t*>(mutable_data(out.rows)), *place = static_cast<std::int64_t*>(mutable_data(out.place));
+  std::int64_t next = 0;
+  const auto scan = [&](const auto* id) {
+    for (std::int64_t i = 0; i < n; ++i) {
+      const bool carries = id[i] != ignore_index;
+      place[i] = carries ? next : count;
+      if (carries) rows[next++] = i;
+    }
+  };
+  if (ids.dtype() == Dtype::i64) scan(static_cast<const std::int64_t*>(data(ids)));
+  else scan(static_cast<const std::int32_t*>(data(ids)));
+  return out;
+}
+/// Rows `index` (M) of x (N, C).
+Tensor take_rows(const Tensor& x, const Tensor& index) {
+  const Tensor y = make_tensor({index.numel(), x.size(1)}, x.dtype());
+  kernels::gather_rows(cpu_queue(), x.dtype(), x.dtype(), Dtype::i64, data(x), data(index), mutable_data(y), index.numel(), x.size(1));
+  return y;
+}
 
 Pieces run(const Tensor& x, const Tensor& w, const Tensor& ids, std::int64_t ignore_index, bool want_dx, bool want_dw) {
   const PartScope timed(Part::head_loss);
@@ -22,7 +50,11 @@ Pieces run(const Tensor& x, const Tensor& w, const Tensor& ids, std::int64_t ign
   const auto n = x.size(0), c = x.size(1), v = w.size(0), ld = (v + kColumns - 1) / kColumns * kColumns;
   Pieces out;
   out.losses = make_tensor({n}, Dtype::f32);
-  if (want_dx) out.dx = make_tensor({n, c}, dtype);
+  if (want_dx) {
+    out.dx = make_tensor({n + 1, c}, dtype);
+    const Tensor last = make_view(out.dx, {c}, contiguous_strides({c}), n * c);
+    kernels::fill(q, dtype, 0, mutable_data(last), strided({&last}));
+  }
   if (want_dw) {
     const MemoryScope scope(Memory::gradients);
     out.dw = make_tensor({v, c}, Dtype::f32);
@@ -101,17 +133,28 @@ Tensor linear_cross_entropy(const Tensor& x, const Tensor& w, const Tensor& targ
   const Tensor rows = make_view(xo.value, {n, c}, contiguous_strides({n, c}), xo.value.impl()->offset);
   const auto carrying = check_targets(op, ids, w.size(0), o.ignore_index);
   const bool grad = context().grad;
-  Pieces p = run(rows, wo.value, flat_ids, o.ignore_index, grad && x.requires_grad(), grad && w.requires_grad());
+  const bool all = carrying == n;
+  const Carrying kept = all ? Carrying{} : rows_that_carry(flat_ids, o.ignore_index, carrying);
+  const auto taken = [&] {  // targets as rows of one number
+    const Tensor wide = flat_ids.to(Dtype::i64), t = make_tensor({carrying}, Dtype::i64);
+    kernels::gather(cpu_queue(), Dtype::i64, Dtype::i64, data(wide), data(kept.rows), mutable_data(t), 1, n, carrying, 1);
+    return t;
+  };
+  Pieces p = run(all ? rows : take_rows(rows, kept.rows), wo.value, all ? flat_ids : taken(), o.ignore_index, grad && x.requires_grad(),
+                 grad && w.requires_grad());
   const double scale = o.reduction == Reduction::mean ? 1 / static_cast<double>(carrying) : 1;
   const Tensor loss = make_tensor({}, Dtype::f32);
-  kernels::reduce(cpu_queue(), kernels::Reduce::sum, Dtype::f32, Dtype::f32, data(p.losses), mutable_data(loss), 1, n, 1, scale);
+  kernels::reduce(cpu_queue(), kernels::Reduce::sum, Dtype::f32, Dtype::f32, data(p.losses), mutable_data(loss), 1, carrying, 1, scale);
   const bool round = context().policy.rounds_like_torch();
-  return record(OpId::linear_cross_entropy, loss, {xo, wo}, {xo.value, wo.value, ids, p.dx, p.dw}, [=](Backward& g) {
+  return record(OpId::linear_cross_entropy, loss, {xo, wo}, {xo.value, wo.value, ids, p.dx, p.dw, kept.place}, [=](Backward& g) {
     const Tensor x = g.saved(0), w = g.saved(1), ids = g.saved(2);
     if (g.create_graph()) return g.through({x, w}, [=](const std::vector<Tensor>& v) { return cross_entropy(linear(v[0], v[1]), ids, o); });
     const PartScope timed(Part::head_loss);
     const double s = g.dy().item() * scale;
-    if (g.wants(0)) g.set(0, mul(g.saved(3), s).reshape(x.shape()));
+    if (g.wants(0)) {
+      const Tensor dx = mul(g.saved(3), s);  // (M + 1, C)
+      g.set(0, (all ? dx.narrow(0, 0, n) : take_rows(dx, g.saved(5))).reshape(x.shape()));
+    }
     if (!g.wants(1)) return;
     const auto dw = [&] {  // scaled where it lies when the graph is about to let go of it
       Tensor t = g.take_saved(4);
