@@ -161,6 +161,7 @@ MEZZO_API std::string to_spec(const ModelOptions&);
 MEZZO_API const char* family(const ModelOptions&);
 MEZZO_API std::int64_t vocab(const ModelOptions&);
 MEZZO_API std::int64_t context(const ModelOptions&);
+MEZZO_API std::int64_t width(const ModelOptions&);
 /// Parameters of a model of this shape (a tied head once), counted from the options.
 MEZZO_API std::int64_t parameter_count(const ModelOptions&);
 /// The model, newly initialised from the default generator.

@@ -127,7 +127,7 @@ class Bench final : public Task {
     positive("--seq", seq_);
     positive("--steps", steps_);
     const auto shape = train::resolve_model(as_training(), 1);
-    return {shape, train::resolve({.precision = precision_, .width = static_cast<double>(shape.width)})};
+    return {shape, train::resolve({.precision = precision_, .width = static_cast<double>(models::width(shape))})};
   }
   train::TrainOptions as_training() const {
     train::TrainOptions t;

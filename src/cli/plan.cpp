@@ -43,7 +43,7 @@ class Plan final : public Task {
       if (!out) complete.out = ".";
       train::check(complete);
       shape = train::resolve_model(t, tokenizer.vocab_size());
-      precision = train::resolve({.precision = t.precision, .loss_scale = t.loss_scale, .width = static_cast<double>(shape.width)});
+      precision = train::resolve({.precision = t.precision, .loss_scale = t.loss_scale, .width = static_cast<double>(models::width(shape))});
     });
     const train::MemoryPlan memory = train::plan_bytes(shape, t, precision);
     const std::int64_t have = cpu_info().memory, disk = checkpoint_bytes(memory);

@@ -148,6 +148,10 @@ std::int64_t context(const ModelOptions& m) {
   return std::visit([](const auto& o) { return o.context; }, m);
 }
 
+std::int64_t width(const ModelOptions& m) {
+  return std::visit([](const auto& o) { return o.width; }, m);
+}
+
 std::shared_ptr<LanguageModel> make_model(const ModelOptions& m) {
   if (const auto* g = std::get_if<GptOptions>(&m)) return std::make_shared<Gpt>(*g);
   return std::make_shared<Llama>(std::get<LlamaOptions>(m));

@@ -38,7 +38,7 @@ MemoryPlan plan_bytes(const TrainOptions& options) {
   check(options);
   const auto model = resolve_model(options, ByteTokenizer().vocab_size());
   return plan_bytes(model, options,
-                    resolve({.precision = options.precision, .loss_scale = options.loss_scale, .width = static_cast<double>(model.width)}));
+                    resolve({.precision = options.precision, .loss_scale = options.loss_scale, .width = static_cast<double>(models::width(model))}));
 }
 
 }  // namespace mezzo::train

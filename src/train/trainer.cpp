@@ -93,7 +93,7 @@ struct Trainer::Impl {
     shape = resolve_model(o, tokenizer.vocab_size());
     options = resolved(std::move(o), shape);
     options.threads = num_threads();
-    plan = resolve({.precision = options.precision, .loss_scale = options.loss_scale, .width = static_cast<double>(shape.width)});
+    plan = resolve({.precision = options.precision, .loss_scale = options.loss_scale, .width = static_cast<double>(models::width(shape))});
     warnings = plan.warnings;
     memory = plan_bytes(shape, options, plan);
     refuse_too_large(memory);
