@@ -244,32 +244,62 @@ void scale_inplace(Queue&, Dtype, void* g, std::int64_t n, double scale);
 // The factor that grad_stats, scale_inplace and update take may lie outside f32's range, as the reciprocal of a loss scale below 2^-127 does:
 // it is applied in two parts then, so that no zero becomes NaN and no bit is lost.
 
-enum class Rule : std::uint8_t { sgd, adam, count };
-/// How an optimizer keeps its weights (design.md's recipes). f32: w is the truth. master: `master` (f32) is the truth, w its 16-bit copy.
-enum class Store : std::uint8_t { f32, master, count };
+enum class Rule : std::uint8_t { sgd, adam, adagrad, lion, adafactor, count };
+/// How an optimizer keeps its weights (design.md's recipes): where the f32 truth of an element is, and what w is.
+enum class Store : std::uint8_t {
+  f32,         ///< w itself; `copy`, if there is one, follows
+  master,      ///< `master`; w is its 16-bit copy
+  split,       ///< w (bf16) and `rest` (int16): the truth's bits are (w << 16) + rest, w its rounding half away from zero
+  kahan,       ///< w (bf16) + `rest` (bf16), what the last rounding of w left over
+  stochastic,  ///< w (bf16), rounded up or down by chance, in proportion to the distances
+  pure,        ///< w (`low`), rounded to nearest
+  count
+};
+/// How the moments of `adam` and the others are kept. u8: codes of Dettmers et al.'s dynamic map (arXiv 2110.02861; ref/quantize.h), relative to
+/// the largest of each kQuantBlock elements; of `adam` alone.
+inline constexpr std::int64_t kQuantBlock = 256;
 /// One pass over one parameter: g unscaled and clipped, moments, truth, rounding, 16-bit copy. With Store::f32 and g_dtype f64, all of it is f64.
 /// sgd (torch.optim.SGD): d = g + wd w; m = momentum m + d (first step: m = d); d = nesterov ? d + momentum m : m; w -= lr d.
 /// adam (Kingma & Ba, arXiv 1412.6980; decoupled: Loshchilov & Hutter, arXiv 1711.05101): w *= 1 - lr wd (decoupled) or g += wd w;
 /// m, v as usual; w -= lr / (1 - beta1^t) m / (sqrt(v) / sqrt(1 - beta2^t) + eps).
+/// adagrad (Duchi et al., JMLR 2011, as torch.optim.Adagrad): d = g + wd w; m += d^2; w -= lr d / (sqrt(m) + eps).
+/// lion (Chen et al., arXiv 2302.06675): w *= 1 - lr wd; w -= lr sign(beta1 m + (1 - beta1) g); m = beta2 m + (1 - beta2) g.
+/// adafactor (Shazeer & Stern, arXiv 1804.04235, as torch.optim.Adafactor), after adafactor_moments: w *= 1 - wd (wd: times its
+/// lr already); w -= lr g / sqrt(max(V, eps^2)), where V is m, or of a factored parameter factor[row] v[column].
+/// Moments in 16 or 8 bits and Store::stochastic draw 16 random bits each for an element: bits `element` of (seed, stream + use), 8 to a block of
+/// Philox, where use is 0 for the weight, 1 for m, 2 for v; so `stream` is a multiple of 4, and another for each step and parameter.
 struct Update {
   Rule rule = Rule::adam;
   Store store = Store::f32;
   std::int64_t n = 0;
   void* w = nullptr;        ///< (n): f32 for Store::f32, else `low`
   float* master = nullptr;  ///< (n) for Store::master
+  void* rest = nullptr;     ///< (n), 16 bits: Store::split, Store::kahan
   void* copy = nullptr;     ///< (n), `low`: the cached cast of an f32 weight, rewritten in the same pass; null: none
   Dtype low = bf16;
   bool copy_half_away = false;  ///< Store::master: w rounded half away from zero instead of to nearest even
   const void* g = nullptr;      ///< (n) of dtype g_dtype
   Dtype g_dtype = f32;
-  bool round_g = false;  ///< an f32 buffer that stands for a 16-bit gradient: rounded to `low` on load
-  double g_scale = 1;    ///< unscaling times clipping
-  void* m = nullptr;     ///< (n) f32; sgd: null without momentum
-  void* v = nullptr;     ///< (n) f32; adam
+  bool round_g = false;                          ///< an f32 buffer that stands for a 16-bit gradient: rounded to `low` on load
+  double g_scale = 1;                            ///< unscaling times clipping
+  void* m = nullptr;                             ///< (n) of dtype `moments`; sgd: null without momentum. adafactor: f32 (n), or (rows) of each matrix
+  void* v = nullptr;                             ///< (n) of dtype `moments`; adam. adafactor: f32 (columns) of each matrix
+  Dtype moments = f32;                           ///< f32, bf16, u8
+  bool m_nearest = false;                        ///< bf16 moments rounded to nearest instead of stochastically
+  float *m_scale = nullptr, *v_scale = nullptr;  ///< (n / kQuantBlock, rounded up): of u8 moments, what code 255 (m: 127) stands for
   double lr = 0, weight_decay = 0, beta1 = 0.9, beta2 = 0.999, eps = 1e-8, momentum = 0;
   bool nesterov = false, decoupled = true, first = false;
   double bias1 = 1, bias2 = 1;  ///< 1 - beta^t
+  std::uint64_t seed = 0, stream = 0;
+  // adafactor: a parameter of n / (rows columns) matrices; rows == 0: not factored
+  std::int64_t rows = 0, columns = 0;
+  void* factor = nullptr;  ///< (n / columns), f32 (f64 for f64): made by adafactor_moments
 };
 void update(Queue&, const Update&);
+/// What adafactor's step needs before it can begin. One pass brings the moments up to date with g (times g_scale) by m += beta2 (mean g^2 - m) along
+/// each row and column, or element by element; another sums squares. sums: of the weights' truth, and of g / sqrt(max(V, eps^2)).
+void adafactor_moments(Queue&, const Update&, double sums[2]);
+/// How Store::split begins: w (bf16) and rest (int16), of n elements, from their truth.
+void split(Queue&, const float* truth, void* w, void* rest, std::int64_t n);
 
 }  // namespace mezzo::kernels

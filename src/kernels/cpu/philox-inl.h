@@ -30,11 +30,11 @@ template <class V> HWY_INLINE V MulLower32(V a, V b) {
 template <class V> struct PhiloxState {
   V c0, c1, c2, c3;
 
-  template <class D> HWY_INLINE void round(D d, std::uint32_t k0, std::uint32_t k1) {
+  template <class D> HWY_INLINE void round(D d, V k0, V k1) {
     const V p0 = MulLower32(hn::Set(d, std::uint64_t{0xD2511F53u}), c0), p1 = MulLower32(hn::Set(d, std::uint64_t{0xCD9E8D57u}), c2);
-    c0 = hn::Xor(hn::Xor(hn::ShiftRight<32>(p1), c1), hn::Set(d, std::uint64_t{k0}));
+    c0 = hn::Xor3(hn::ShiftRight<32>(p1), c1, k0);
     c1 = p1;
-    c2 = hn::Xor(hn::Xor(hn::ShiftRight<32>(p0), c3), hn::Set(d, std::uint64_t{k1}));
+    c2 = hn::Xor3(hn::ShiftRight<32>(p0), c3, k1);
     c3 = p0;
   }
 
@@ -46,26 +46,33 @@ template <class V> struct PhiloxState {
 };
 
 /// Counters that PhiloxWords makes at a time are a multiple of this on every target.
-inline constexpr std::int64_t kPhiloxBlocks = 16;
+inline constexpr std::int64_t kPhiloxBlocks = 32;
 
-/// words[2 i], words[2 i + 1]: the four 32-bit words of block(key, counter + i), i < blocks, a multiple of kPhiloxBlocks. Two states at
-/// once hide the latency of the products.
-inline void PhiloxWords(std::uint64_t key, std::uint64_t counter, std::uint64_t* words, std::int64_t blocks) {
+/// words[2 i], words[2 i + 1]: the four 32-bit words of block(key, counter + i, stream), i < blocks, a multiple of kPhiloxBlocks. Four states at once
+/// hide the latency of the products.
+inline void PhiloxWords(std::uint64_t key, std::uint64_t counter, std::uint64_t* words, std::int64_t blocks, std::uint64_t stream = 0) {
   const hn::ScalableTag<std::uint64_t> d;
   using V = hn::VFromD<decltype(d)>;
   const auto lanes = static_cast<std::int64_t>(hn::Lanes(d));
-  const V zero = hn::Zero(d), iota = hn::Iota(d, 0);
-  for (std::int64_t i = 0; i < blocks; i += 2 * lanes, words += 4 * lanes) {
-    const V first = hn::Add(hn::Set(d, counter + static_cast<std::uint64_t>(i)), iota),
-            second = hn::Add(first, hn::Set(d, static_cast<std::uint64_t>(lanes)));
-    PhiloxState<V> a{first, hn::ShiftRight<32>(first), zero, zero}, b{second, hn::ShiftRight<32>(second), zero, zero};
-    std::uint32_t k0 = static_cast<std::uint32_t>(key), k1 = static_cast<std::uint32_t>(key >> 32);
-    for (int round = 0; round < 10; ++round, k0 += 0x9E3779B9u, k1 += 0xBB67AE85u) {
+  const V stream0 = hn::Set(d, stream & 0xffffffffu), stream1 = hn::Set(d, stream >> 32), iota = hn::Iota(d, 0);
+  const V step0 = hn::Set(d, std::uint64_t{0x9E3779B9u}), step1 = hn::Set(d, std::uint64_t{0xBB67AE85u});
+  for (std::int64_t i = 0; i < blocks; i += 4 * lanes, words += 8 * lanes) {
+    const auto state = [&](std::int64_t k) HWY_ATTR {
+      const V c = hn::Add(hn::Set(d, counter + static_cast<std::uint64_t>(i + k * lanes)), iota);
+      return PhiloxState<V>{c, hn::ShiftRight<32>(c), stream0, stream1};
+    };
+    PhiloxState<V> a = state(0), b = state(1), e = state(2), f = state(3);
+    V k0 = hn::Set(d, key & 0xffffffffu), k1 = hn::Set(d, key >> 32);  // carries go to the upper halves, which nobody reads
+    for (int round = 0; round < 10; ++round, k0 = hn::Add(k0, step0), k1 = hn::Add(k1, step1)) {
       a.round(d, k0, k1);
       b.round(d, k0, k1);
+      e.round(d, k0, k1);
+      f.round(d, k0, k1);
     }
     a.store(d, words);
     b.store(d, words + 2 * lanes);
+    e.store(d, words + 4 * lanes);
+    f.store(d, words + 6 * lanes);
   }
 }
 
