@@ -1,4 +1,5 @@
-// rules.cpp - SGD, Adam and AdamW: their options, and the numbers that a kernel pass needs from them.
+// rules.cpp - the optimizers' options, and the numbers that a kernel pass needs from them.
+#include <algorithm>
 #include <cmath>
 
 #include "core/fail.h"
@@ -42,6 +43,7 @@ AdamOptions as_adam(const AdamWOptions& o) {
           .storage = o.storage,
           .low = o.low,
           .state_dtype = o.state_dtype,
+          .state_rounding = o.state_rounding,
           .copy_rounding = o.copy_rounding};
 }
 
@@ -58,8 +60,33 @@ const AdamOptions& checked(const char* op, const AdamOptions& o) {
   for (const double beta : o.betas) require(op, beta >= 0 && beta < 1, "a beta", beta, "a number in [0, 1)");
   require(op, at_least_0(o.eps), "eps", o.eps, "a finite number of 0 or more");
   require(op, at_least_0(o.weight_decay), "weight_decay", o.weight_decay, "a finite number of 0 or more");
-  if (o.state_dtype != Dtype::f32)
-    fail(op, fmt::format("state_dtype = {} given, f32 wanted: other moments are not in this version", name(o.state_dtype)));
+  return o;
+}
+
+const AdagradOptions& checked(const AdagradOptions& o) {
+  require("Adagrad", at_least_0(o.lr), "lr", o.lr, "a finite number of 0 or more");
+  require("Adagrad", at_least_0(o.lr_decay), "lr_decay", o.lr_decay, "a finite number of 0 or more");
+  require("Adagrad", at_least_0(o.eps), "eps", o.eps, "a finite number of 0 or more");
+  require("Adagrad", at_least_0(o.weight_decay), "weight_decay", o.weight_decay, "a finite number of 0 or more");
+  require("Adagrad", at_least_0(o.initial_accumulator_value), "initial_accumulator_value", o.initial_accumulator_value,
+          "a finite number of 0 or more");
+  return o;
+}
+
+const LionOptions& checked(const LionOptions& o) {
+  require("Lion", at_least_0(o.lr), "lr", o.lr, "a finite number of 0 or more");
+  for (const double beta : o.betas) require("Lion", beta >= 0 && beta < 1, "a beta", beta, "a number in [0, 1)");
+  require("Lion", at_least_0(o.weight_decay), "weight_decay", o.weight_decay, "a finite number of 0 or more");
+  return o;
+}
+
+const AdafactorOptions& checked(const AdafactorOptions& o) {
+  require("Adafactor", at_least_0(o.lr), "lr", o.lr, "a finite number of 0 or more");
+  require("Adafactor", o.beta2_decay <= 0 && std::isfinite(o.beta2_decay), "beta2_decay", o.beta2_decay, "a finite number of 0 or less");
+  if (o.eps1) require("Adafactor", at_least_0(*o.eps1), "eps1", *o.eps1, "a finite number of 0 or more");
+  require("Adafactor", at_least_0(o.eps2), "eps2", o.eps2, "a finite number of 0 or more");
+  require("Adafactor", o.d >= 1 && std::isfinite(o.d), "d", o.d, "a finite number of 1 or more");
+  require("Adafactor", at_least_0(o.weight_decay), "weight_decay", o.weight_decay, "a finite number of 0 or more");
   return o;
 }
 
@@ -75,7 +102,10 @@ Sgd::Sgd(std::vector<ParamGroup> groups, SgdOptions o)
                  .moments = o.momentum > 0 ? std::vector{"momentum"} : std::vector<const char*>{},
                  .storage = o.storage,
                  .low = o.low,
-                 .rounding = o.copy_rounding}),
+                 .rounding = o.copy_rounding,
+                 .state_dtype = o.state_dtype,
+                 .state_rounding = o.state_rounding,
+                 .slowest_decay = o.momentum}),
       options_(o) {}
 
 void Sgd::rule(const ParamGroup& group, std::int64_t, kernels::Update& u) const {
@@ -92,8 +122,14 @@ Adam::Adam(std::vector<Tensor> params, AdamOptions o) : Adam(one_group(std::move
 Adam::Adam(NamedParameters params, AdamOptions o) : Adam(one_group(std::move(params)), o) {}
 Adam::Adam(std::vector<ParamGroup> groups, AdamOptions o) : Adam(std::move(groups), "Adam", o, false) {}
 Adam::Adam(std::vector<ParamGroup> groups, const char* name, const AdamOptions& o, bool decoupled)
-    : Optimizer(resolved(std::move(groups), checked(name, o).lr, o.weight_decay),
-                {.name = name, .moments = {"exp_avg", "exp_avg_sq"}, .storage = o.storage, .low = o.low, .rounding = o.copy_rounding}),
+    : Optimizer(resolved(std::move(groups), checked(name, o).lr, o.weight_decay), {.name = name,
+                                                                                   .moments = {"exp_avg", "exp_avg_sq"},
+                                                                                   .storage = o.storage,
+                                                                                   .low = o.low,
+                                                                                   .rounding = o.copy_rounding,
+                                                                                   .state_dtype = o.state_dtype,
+                                                                                   .state_rounding = o.state_rounding,
+                                                                                   .slowest_decay = std::max(o.betas[0], o.betas[1])}),
       options_(o),
       decoupled_(decoupled) {}
 
@@ -112,5 +148,81 @@ void Adam::rule(const ParamGroup& group, std::int64_t step, kernels::Update& u) 
 AdamW::AdamW(std::vector<Tensor> params, AdamWOptions o) : AdamW(one_group(std::move(params)), o) {}
 AdamW::AdamW(NamedParameters params, AdamWOptions o) : AdamW(one_group(std::move(params)), o) {}
 AdamW::AdamW(std::vector<ParamGroup> groups, AdamWOptions o) : Adam(std::move(groups), "AdamW", as_adam(o), true) {}
+
+// ---- Adagrad -------------------------------------------------------------------------------------
+
+Adagrad::Adagrad(std::vector<Tensor> params, AdagradOptions o) : Adagrad(one_group(std::move(params)), o) {}
+Adagrad::Adagrad(NamedParameters params, AdagradOptions o) : Adagrad(one_group(std::move(params)), o) {}
+Adagrad::Adagrad(std::vector<ParamGroup> groups, AdagradOptions o)
+    : Optimizer(resolved(std::move(groups), checked(o).lr, o.weight_decay), {.name = "Adagrad",
+                                                                             .moments = {"sum"},
+                                                                             .storage = o.storage,
+                                                                             .low = o.low,
+                                                                             .rounding = o.copy_rounding,
+                                                                             .state_dtype = o.state_dtype,
+                                                                             .state_rounding = o.state_rounding,
+                                                                             .initial = o.initial_accumulator_value,
+                                                                             .slowest_decay = 1}),
+      options_(o) {}
+
+void Adagrad::rule(const ParamGroup& group, std::int64_t step, kernels::Update& u) const {
+  u.rule = kernels::Rule::adagrad;
+  u.lr = group.lr / (1 + static_cast<double>(step - 1) * options_.lr_decay);
+  u.weight_decay = group.weight_decay;
+  u.eps = options_.eps;
+}
+
+// ---- Lion ----------------------------------------------------------------------------------------
+
+Lion::Lion(std::vector<Tensor> params, LionOptions o) : Lion(one_group(std::move(params)), o) {}
+Lion::Lion(NamedParameters params, LionOptions o) : Lion(one_group(std::move(params)), o) {}
+Lion::Lion(std::vector<ParamGroup> groups, LionOptions o)
+    : Optimizer(resolved(std::move(groups), checked(o).lr, o.weight_decay), {.name = "Lion",
+                                                                             .moments = {"exp_avg"},
+                                                                             .storage = o.storage,
+                                                                             .low = o.low,
+                                                                             .rounding = o.copy_rounding,
+                                                                             .state_dtype = o.state_dtype,
+                                                                             .state_rounding = o.state_rounding,
+                                                                             .slowest_decay = o.betas[1]}),
+      options_(o) {}
+
+void Lion::rule(const ParamGroup& group, std::int64_t, kernels::Update& u) const {
+  u.rule = kernels::Rule::lion;
+  u.lr = group.lr;
+  u.weight_decay = group.weight_decay;
+  u.beta1 = options_.betas[0];
+  u.beta2 = options_.betas[1];
+}
+
+// ---- Adafactor -----------------------------------------------------------------------------------
+
+Adafactor::Adafactor(std::vector<Tensor> params, AdafactorOptions o) : Adafactor(one_group(std::move(params)), o) {}
+Adafactor::Adafactor(NamedParameters params, AdafactorOptions o) : Adafactor(one_group(std::move(params)), o) {}
+Adafactor::Adafactor(std::vector<ParamGroup> groups, AdafactorOptions o)
+    : Optimizer(resolved(std::move(groups), checked(o).lr, o.weight_decay), {.name = "Adafactor",
+                                                                             .moments = {"row_var", "col_var"},
+                                                                             .storage = o.storage,
+                                                                             .low = o.low,
+                                                                             .rounding = o.copy_rounding,
+                                                                             .factored = true}),
+      options_(o) {}
+
+void Adafactor::rule(const ParamGroup& group, std::int64_t step, kernels::Update& u) const {
+  u.rule = kernels::Rule::adafactor;
+  u.weight_decay = group.lr * group.weight_decay;
+  u.beta2 = std::pow(static_cast<double>(step), options_.beta2_decay);
+}
+
+// The step relative to the size of the parameter, and clipped to d.
+void Adafactor::measure(const ParamGroup& group, std::int64_t step, kernels::Update& u) const {
+  u.eps = options_.eps1.value_or(format_info(u.g_dtype == Dtype::f64 ? Dtype::f64 : Dtype::f32).epsilon);
+  double sums[2];  // of squares: weights, and the step before it is scaled
+  auto& q = kernels::cpu_queue();
+  kernels::adafactor_moments(q, u, sums);
+  const double n = static_cast<double>(u.n), size = std::sqrt(kernels::read(q, sums) / n), length = std::sqrt(kernels::read(q, sums + 1) / n);
+  const double relative = std::min(group.lr, 1 / std::sqrt(static_cast<double>(step)));
+  u.lr = std::max(options_.eps2, size) * relative / std::max(1.0, length / options_.d);
+}
 
 }  // namespace mezzo::optim

@@ -10,10 +10,26 @@
 
 namespace mezzo::optim {
 
+namespace {
+
+/// to becomes from, in its own memory; undefined: nothing is kept.
+void put(Tensor& to, const Tensor& from) {
+  if (!from.defined()) {
+    to = {};
+    return;
+  }
+  const MemoryScope scope(Memory::optimizer);
+  if (!to.defined()) to = make_tensor(from.shape(), from.dtype());
+  copy_elements(to, from);
+}
+
+}  // namespace
+
 OptimizerState Optimizer::state_view() const {
   OptimizerState s;
   s.kind = kind();
   s.step = steps_;
+  s.seed = seed_;
   for (const auto& g : groups_) s.groups.emplace_back(g.lr, g.weight_decay);
   std::vector<std::int64_t> steps;
   for (std::size_t i = 0; i < slots_.size(); ++i) {
@@ -23,9 +39,13 @@ OptimizerState Optimizer::state_view() const {
   s.tensors.emplace_back("steps", from_span<std::int64_t>(steps, {static_cast<std::int64_t>(steps.size())}));
   for (std::size_t i = 0; i < slots_.size(); ++i) {
     const auto& slot = slots_[i];
-    if (slot.master.defined()) s.tensors.emplace_back(fmt::format("master.{}", i), slot.master);
-    for (std::size_t k = 0; k < moments_.size(); ++k)
-      if (slot.moments[k].defined()) s.tensors.emplace_back(fmt::format("{}.{}", moments_[k], i), slot.moments[k]);
+    if (slot.master.defined()) s.tensors.emplace_back(state_key("master", i), slot.master);
+    if (slot.rest.defined()) s.tensors.emplace_back(state_key(rest_name(storage()), i), slot.rest);
+    const auto states = states_of(slot);
+    for (std::size_t k = 0; k < states.size(); ++k) {
+      if (slot.moments[k].defined()) s.tensors.emplace_back(state_key(states[k].name.c_str(), i), slot.moments[k]);
+      if (slot.scales[k].defined()) s.tensors.emplace_back(state_key((states[k].name + ".scale").c_str(), i), slot.scales[k]);
+    }
   }
   return s;
 }
@@ -40,35 +60,35 @@ OptimizerState Optimizer::state() const {
 void Optimizer::load_state(const OptimizerState& s) {
   // Everything is checked before anything changes.
   if (s.kind != kind())
-    fail(name_, fmt::format("a state of `{}` given, one of `{}` wanted", s.kind, kind()),
+    fail(settings_.name, fmt::format("a state of `{}` given, one of `{}` wanted", s.kind, kind()),
          "build the optimizer with the rule, storage and dtype it was saved with");
   if (s.groups.size() != groups_.size())
-    fail(name_, fmt::format("a state with {} parameter groups given, {} wanted", s.groups.size(), groups_.size()));
+    fail(settings_.name, fmt::format("a state with {} parameter groups given, {} wanted", s.groups.size(), groups_.size()));
   if (!s.names.empty() && s.names.size() != slots_.size())
-    fail(name_, fmt::format("a state of {} parameters given, {} wanted", s.names.size(), slots_.size()));
+    fail(settings_.name, fmt::format("a state of {} parameters given, {} wanted", s.names.size(), slots_.size()));
   for (std::size_t i = 0; i < s.names.size(); ++i)
     if (s.names[i] != reported_name(slots_[i].w, i))
-      fail(name_, fmt::format("the state's parameter {} is `{}`, `{}` wanted", i, s.names[i], reported_name(slots_[i].w, i)),
+      fail(settings_.name, fmt::format("the state's parameter {} is `{}`, `{}` wanted", i, s.names[i], reported_name(slots_[i].w, i)),
            "parameters must come in the order they were saved in");
 
   std::map<std::string, Tensor, std::less<>> given(s.tensors.begin(), s.tensors.end());
   const auto take = [&](const std::string& key, const Shape& shape, Dtype dtype, bool required) {
     const auto it = given.find(key);
     if (it == given.end()) {
-      if (required) fail(name_, fmt::format("the state lacks tensor `{}`", key));
+      if (required) fail(settings_.name, fmt::format("the state lacks tensor `{}`", key));
       return Tensor();
     }
     const Tensor t = it->second;
     given.erase(it);
     if (!t.defined() || t.shape() != shape || t.dtype() != dtype)
-      fail(name_, fmt::format("the state's `{}` is {}, {} {} wanted", key,
-                              t.defined() ? fmt::format("{} {}", to_string(t.shape()), mezzo::name(t.dtype())) : "undefined", to_string(shape),
-                              mezzo::name(dtype)));
+      fail(settings_.name, fmt::format("the state's `{}` is {}, {} {} wanted", key,
+                                       t.defined() ? fmt::format("{} {}", to_string(t.shape()), mezzo::name(t.dtype())) : "undefined",
+                                       to_string(shape), mezzo::name(dtype)));
     return t;
   };
   struct Loaded {
-    Tensor master;
-    std::array<Tensor, 2> moments;
+    Tensor master, rest;
+    std::array<Tensor, 2> moments, scales;
   };
   std::vector<Loaded> loaded(slots_.size());
   const Tensor step_counts = take("steps", {static_cast<std::int64_t>(slots_.size())}, Dtype::i64, true);
@@ -76,29 +96,29 @@ void Optimizer::load_state(const OptimizerState& s) {
   for (std::size_t i = 0; i < slots_.size(); ++i) {
     const auto& slot = slots_[i];
     const auto count = steps.data<std::int64_t>()[i];
-    if (count < 0 || s.step < count) fail(name_, fmt::format("the state counts {} updates of parameter {} in {} steps", count, i, s.step));
-    if (slot.master.defined()) loaded[i].master = take(fmt::format("master.{}", i), slot.w.shape(), Dtype::f32, true);
-    for (std::size_t k = 0; k < moments_.size(); ++k)
-      loaded[i].moments[k] =
-          take(fmt::format("{}.{}", moments_[k], i), slot.w.shape(), slot.dtype == Dtype::f64 ? Dtype::f64 : Dtype::f32, count > 0);
+    if (count < 0 || s.step < count) fail(settings_.name, fmt::format("the state counts {} updates of parameter {} in {} steps", count, i, s.step));
+    if (slot.master.defined()) loaded[i].master = take(state_key("master", i), slot.master.shape(), Dtype::f32, true);
+    if (slot.rest.defined()) loaded[i].rest = take(state_key(rest_name(storage()), i), slot.rest.shape(), slot.rest.dtype(), true);
+    const auto states = states_of(slot);
+    for (std::size_t k = 0; k < states.size(); ++k) {
+      const auto& state = states[k];
+      loaded[i].moments[k] = take(state_key(state.name.c_str(), i), state.shape, state.dtype, count > 0);
+      if (state.blocks() > 0) loaded[i].scales[k] = take(state_key((state.name + ".scale").c_str(), i), {state.blocks()}, Dtype::f32, count > 0);
+    }
   }
-  if (!given.empty()) fail(name_, fmt::format("the state holds tensor `{}`, which this optimizer does not keep", given.begin()->first));
+  if (!given.empty()) fail(settings_.name, fmt::format("the state holds tensor `{}`, which this optimizer does not keep", given.begin()->first));
 
   steps_ = s.step;
+  seed_ = s.seed;
   for (std::size_t k = 0; k < groups_.size(); ++k) std::tie(groups_[k].lr, groups_[k].weight_decay) = s.groups[k];
   for (std::size_t i = 0; i < slots_.size(); ++i) {
     auto& slot = slots_[i];
     slot.step = steps.data<std::int64_t>()[i];
-    for (std::size_t k = 0; k < moments_.size(); ++k) {
-      const Tensor& from = loaded[i].moments[k];
-      if (!from.defined()) {
-        slot.moments[k] = {};
-        continue;
-      }
-      const MemoryScope scope(Memory::optimizer);
-      if (!slot.moments[k].defined()) slot.moments[k] = make_tensor(from.shape(), from.dtype());
-      copy_elements(slot.moments[k], from);
+    for (std::size_t k = 0; k < slot.moments.size(); ++k) {
+      put(slot.moments[k], loaded[i].moments[k]);
+      put(slot.scales[k], loaded[i].scales[k]);
     }
+    if (slot.rest.defined()) copy_elements(slot.rest, loaded[i].rest);
     if (!slot.master.defined()) continue;
     copy_elements(slot.master, loaded[i].master);
     round_master(slot, slot.w);

@@ -25,7 +25,10 @@ inline std::vector<std::uint64_t> bits(const Tensor& t) {
   const auto take = [&](const auto& span) {
     for (const auto& x : span)
       out.push_back(
-          std::bit_cast<std::conditional_t<sizeof x == 2, std::uint16_t, std::conditional_t<sizeof x == 4, std::uint32_t, std::uint64_t>>>(x));
+          std::bit_cast<
+              std::conditional_t<sizeof x == 1, std::uint8_t,
+                                 std::conditional_t<sizeof x == 2, std::uint16_t, std::conditional_t<sizeof x == 4, std::uint32_t, std::uint64_t>>>>(
+              x));
   };
   switch (c.dtype()) {
     case f32: take(c.data<float>()); break;
@@ -33,6 +36,7 @@ inline std::vector<std::uint64_t> bits(const Tensor& t) {
     case f16: take(c.data<f16_t>()); break;
     case bf16: take(c.data<bf16_t>()); break;
     case i64: take(c.data<std::int64_t>()); break;
+    case u8: take(c.data<std::uint8_t>()); break;
     default: FAIL("bits: unexpected dtype");
   }
   return out;

@@ -1,4 +1,4 @@
-// Five steps of SGD, Adam, AdamW against PyTorch (tools/golden/optimizers.py), in f32 and f64.
+// Five steps of every optimizer against PyTorch (Lion: against its paper; tools/golden/optimizers.py), in f32 and f64.
 #include <algorithm>
 #include <cmath>
 #include <memory>
@@ -36,7 +36,19 @@ std::unique_ptr<optim::Optimizer> make(const io::Json& o, std::vector<Tensor> pa
   if (op == "sgd")
     return std::make_unique<optim::Sgd>(
         params, optim::SgdOptions{.lr = lr, .momentum = o.value("momentum", 0.0), .nesterov = o.value("nesterov", false), .weight_decay = decay});
+  if (op == "adagrad")
+    return std::make_unique<optim::Adagrad>(params, optim::AdagradOptions{.lr = lr,
+                                                                          .lr_decay = o.value("lr_decay", 0.0),
+                                                                          .eps = o.value("eps", 1e-10),
+                                                                          .weight_decay = decay,
+                                                                          .initial_accumulator_value = o.value("initial_accumulator_value", 0.0)});
+  if (op == "adafactor") {
+    optim::AdafactorOptions a{.lr = lr, .beta2_decay = o.value("beta2_decay", -0.8), .d = o.value("d", 1.0), .weight_decay = decay};
+    if (o.contains("eps")) a.eps1 = o.at("eps")[0].get<double>(), a.eps2 = o.at("eps")[1].get<double>();
+    return std::make_unique<optim::Adafactor>(params, a);
+  }
   const std::array<double, 2> betas = o.at("betas");
+  if (op == "lion") return std::make_unique<optim::Lion>(params, optim::LionOptions{.lr = lr, .betas = betas, .weight_decay = decay});
   if (op == "adam")
     return std::make_unique<optim::Adam>(params, optim::AdamOptions{.lr = lr, .betas = betas, .eps = o.at("eps"), .weight_decay = decay});
   return std::make_unique<optim::AdamW>(params, optim::AdamWOptions{.lr = lr, .betas = betas, .eps = o.at("eps"), .weight_decay = decay});
@@ -57,13 +69,14 @@ double largest(const Tensor& t) { return distance(t, zeros(t.shape(), {.dtype = 
 
 /// torch's names of our moments.
 const std::vector<std::pair<std::string, std::string>> kMoments = {
-    {"momentum", "momentum_buffer"}, {"exp_avg", "exp_avg"}, {"exp_avg_sq", "exp_avg_sq"}};
+    {"momentum", "momentum_buffer"}, {"exp_avg", "exp_avg"}, {"exp_avg_sq", "exp_avg_sq"}, {"sum", "sum"},
+    {"row_var", "row_var"},          {"col_var", "col_var"}, {"variance", "variance"}};
 
 void follow(const Golden& golden, const std::string& name, Dtype dtype) {
   CAPTURE(name);
   const auto& o = golden.cases.at(name);
   const double eps = format_info(dtype).epsilon, lr = o.at("lr"), decay = o.value("weight_decay", 0.0);
-  const bool sgd = o.at("op") == "sgd";
+  const bool sgd = o.at("op") == "sgd", adafactor = o.at("op") == "adafactor";
   std::vector<Tensor> params;
   const std::vector<std::string> names = {"weight", "bias"};
   for (const auto& p : names) params.push_back(golden.get("init." + p).to(dtype).requires_grad_());
@@ -79,7 +92,9 @@ void follow(const Golden& golden, const std::string& name, Dtype dtype) {
       // most lr times max|g| / rms(g), below sqrt(5) here; SGD's at most lr times d / (1 - momentum), nesterov's up to twice.
       const double g = largest(golden.get("grad." + names[i])), w = largest(golden.get(name + ".f64." + names[i])), d = g + decay * w;
       const double sum = d / (1 - o.value("momentum", 0.0));
-      const double move = sgd ? 2 * lr * sum : lr * (std::sqrt(5.0) + decay * w);
+      // Adagrad's step is at most lr, Lion's is lr, Adafactor's lr times the parameter's size and the root of its 30 elements.
+      const double relative = adafactor ? std::max(w, 1e-2) * std::sqrt(30.0) * o.value("d", 1.0) : std::sqrt(5.0);
+      const double move = sgd ? 2 * lr * sum : lr * (relative + decay * w);
       const double steps = step + 1;
       const double bound = steps * eps * (w + 8 * move);
       const double found = distance(params[i], golden.row(name + ".f64." + names[i], step));
@@ -88,7 +103,10 @@ void follow(const Golden& golden, const std::string& name, Dtype dtype) {
       for (const auto& [ours, torchs] : kMoments) {
         const std::string key = name + ".f64." + names[i] + "." + torchs;
         if (!golden.has(key)) continue;
-        const double unit = ours == "exp_avg_sq" ? d * d : ours == "momentum" ? sum : d;
+        const bool squares = ours != "exp_avg" && ours != "momentum";
+        const double unit = squares              ? std::max(d * d * (ours == "sum" ? kSteps : 1), o.value("initial_accumulator_value", 0.0))
+                            : ours == "momentum" ? sum
+                                                 : d;
         CHECK(distance(named(state.tensors, ours + "." + std::to_string(i)), golden.row(key, step)) <= steps * eps * 4 * unit);
       }
     }
