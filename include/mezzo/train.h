@@ -15,11 +15,12 @@ namespace mezzo::train {
 
 /// A precision recipe, resolved: what runs in which dtype, where the truth is, how the loss is scaled (design.md's table).
 struct Recipe {
-  std::string name;  ///< "fp32", "bf16", "fp16", "bf16-master", "fp16-master"
+  std::string name;  ///< "fp32", "bf16", "fp16", "bf16-master", "fp16-master", "bf16-split", "bf16-kahan", "bf16-sr", "bf16-pure", "fp16-pure"
   bool autocast = false;
   Dtype low = Dtype::f32;  ///< of forward and backward
   optim::Storage storage = optim::Storage::f32;
-  bool scaling = false;             ///< dynamic loss scaling by default
+  bool scaling = false;             ///< the loss is scaled by default: dynamically, or ...
+  double static_scale = 0;          ///< ... by this
   double bytes_per_parameter = 16;  ///< AdamW on matrix parameters: weights, masters, gradients, states, cached casts
 };
 /// Error that lists near names. "auto" resolves for this CPU and a wide model: bf16 where it has the instructions, else

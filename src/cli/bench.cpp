@@ -5,6 +5,7 @@
 #include <chrono>
 #include <cmath>
 
+#include <fmt/ranges.h>
 #include <nlohmann/json.hpp>
 
 #include <mezzo/models.h>
@@ -69,7 +70,7 @@ class Bench final : public Task {
     o.value("--model", "SPEC", model_, "gpt:layers=,heads=,width=[,vocab=][,context=][,dropout=], or gpt2-124m");
     o.value("--batch", "B", batch_, "Sequences of a step");
     o.value("--seq", "T", seq_, "Tokens of a sequence");
-    o.value("--precision", "P", precision_, "auto, fp32, bf16, fp16, bf16-master, fp16-master");
+    o.value("--precision", "P", precision_, fmt::format("auto, {}", fmt::join(train::recipe_names(), ", ")));
     o.value("--steps", "N", steps_, fmt::format("Timed steps, after {} that warm up", kWarmup));
     o.value("--seed", "S", seed_, "Of weights and tokens");
   }

@@ -59,12 +59,12 @@ void read_option(std::string_view name, const std::string& text, std::optional<s
 void read_option(std::string_view, const std::string& text, optim::ScheduleKind& value) {
   value = checking_usage([&] { return optim::schedule_from_name(text); });
 }
-void read_option(std::string_view name, const std::string& text, std::array<double, 2>& value) {
+void read_option(std::string_view name, const std::string& text, std::optional<std::array<double, 2>>& value) {
   const auto comma = std::min(text.find(','), text.size());
   const auto a = number<double>(std::string_view(text).substr(0, comma)),
              b = number<double>(std::string_view(text).substr(std::min(comma + 1, text.size())));
   if (!a || !b) refuse(fmt::format("{} {} given, two numbers wanted, as in 0.9,0.95", name, text));
-  value = {*a, *b};
+  value = std::array{*a, *b};
 }
 
 std::string show_option(double value) { return fmt::format("{}", value); }
@@ -72,7 +72,7 @@ std::string show_option(const std::string& value) { return value; }
 std::string show_option(const std::filesystem::path& value) { return value.native(); }
 std::string show_option(const std::optional<std::int64_t>& value) { return value ? std::to_string(*value) : ""; }
 std::string show_option(optim::ScheduleKind value) { return std::string(optim::name(value)); }
-std::string show_option(const std::array<double, 2>& value) { return fmt::format("{},{}", value[0], value[1]); }
+std::string show_option(const std::optional<std::array<double, 2>>& value) { return value ? fmt::format("{},{}", (*value)[0], (*value)[1]) : ""; }
 
 // ---- CLI11 -----------------------------------------------------------------------------------
 

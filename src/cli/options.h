@@ -25,7 +25,7 @@ void read_option(std::string_view name, const std::string& text, std::string& va
 void read_option(std::string_view name, const std::string& text, std::filesystem::path& value);
 void read_option(std::string_view name, const std::string& text, std::optional<std::int64_t>& value);
 void read_option(std::string_view name, const std::string& text, optim::ScheduleKind& value);
-void read_option(std::string_view name, const std::string& text, std::array<double, 2>& value);  // "0.9,0.95"
+void read_option(std::string_view name, const std::string& text, std::optional<std::array<double, 2>>& value);  // "0.9,0.95"
 
 /// The value as --help shows it; empty: not shown.
 std::string show_option(std::integral auto value) { return std::to_string(value); }
@@ -34,7 +34,7 @@ std::string show_option(const std::string& value);
 std::string show_option(const std::filesystem::path& value);
 std::string show_option(const std::optional<std::int64_t>& value);
 std::string show_option(optim::ScheduleKind value);
-std::string show_option(const std::array<double, 2>& value);
+std::string show_option(const std::optional<std::array<double, 2>>& value);
 
 class Options {
  public:

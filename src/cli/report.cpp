@@ -241,6 +241,15 @@ Facts machine_facts() {
           {"memory", format_bytes(cpu.memory)}};
 }
 
+std::string optimizer_text(const train::TrainOptions& o) {
+  std::string text = o.optimizer;
+  if (o.betas && (o.optimizer == "adamw" || o.optimizer == "adam" || o.optimizer == "lion"))
+    text += fmt::format(", betas {}, {}", (*o.betas)[0], (*o.betas)[1]);
+  if (o.optimizer == "sgd") text += fmt::format(", momentum {}", o.momentum);
+  if (!o.state_dtype.empty()) text += fmt::format(", states in {}", o.state_dtype);
+  return text;
+}
+
 Facts setting_facts(const train::TrainOptions& o, const models::ModelOptions& m) {
   const auto own = train::tokens_of_step(o);
   Facts f{{"text", o.data.native()},
@@ -250,7 +259,7 @@ Facts setting_facts(const train::TrainOptions& o, const models::ModelOptions& m)
           {"the loss", o.global_batch > own ? fmt::format("the mean over {} tokens, of which a step runs {}: divided by {:g} more",
                                                           format_count(o.global_batch), format_count(own), train::loss_divisor(o))
                                             : std::string("the mean over the step's tokens")},
-          {"optimizer", fmt::format("AdamW, betas {}, {}, weight decay {} on matrices, {}", o.betas[0], o.betas[1], o.weight_decay,
+          {"optimizer", fmt::format("{}, weight decay {} on matrices, {}", optimizer_text(o), o.weight_decay,
                                     o.clip_norm > 0 ? fmt::format("gradients clipped at norm {}", o.clip_norm) : "no clipping")},
           {"learning rate", fmt::format("{}, {} schedule to {:g} of it over {} steps, {} of warm-up", o.lr, optim::name(o.schedule),
                                         o.schedule == optim::ScheduleKind::constant ? 1 : o.final_fraction, o.steps, o.warmup.value_or(0))},

@@ -1,6 +1,8 @@
 // train_options.cpp
 #include "cli/train_options.h"
 
+#include <fmt/ranges.h>
+
 #include "cli/format.h"
 
 namespace mezzo::cli {
@@ -19,16 +21,20 @@ void declare_training(Options& o, TrainingArguments& a) {
   o.value("--accumulate", "K", t.accumulate, "Micro-batches of a step; the loss is their mean");
   o.value("--global-batch", "TOKENS", t.global_batch, "Tokens over which the loss is a mean, of which a step runs B x T x K; 0: those");
   o.value("--steps", "N", t.steps, "Steps of the whole run");
-  o.group("AdamW");
+  o.group("optimizer");
+  o.value("--optimizer", "NAME", t.optimizer, "adamw, adam, sgd, adagrad, lion, adafactor");
+  o.value("--state-dtype", "T", t.state_dtype,
+          "Of its moments: f32, bf16 (rounded by chance), u8 (adamw and adam); without it what the precision means");
   o.value("--lr", "X", t.lr, "Learning rate, at its highest");
   o.value("--schedule", "NAME", t.schedule, "constant, linear, cosine, wsd");
   o.value("--warmup", "N", t.warmup, "Steps of linear rise; without it a twentieth of the run, at most 500");
   o.value("--final-fraction", "X", t.final_fraction, "Last learning rate, as a share of --lr");
   o.value("--weight-decay", "X", t.weight_decay, "On matrices only");
-  o.value("--betas", "X,Y", t.betas, "Of the two moments");
+  o.value("--betas", "X,Y", t.betas, "Of the moments of adamw, adam (without it 0.9,0.95) and lion (0.9,0.99)");
+  o.value("--momentum", "X", t.momentum, "Of sgd");
   o.value("--clip-norm,--clip", "X", t.clip_norm, "Gradients are scaled down to this norm; 0: no clipping");
   o.group("precision");
-  o.value("--precision", "P", t.precision, "auto, fp32, bf16, fp16, bf16-master, fp16-master");
+  o.value("--precision", "P", t.precision, fmt::format("auto, {}", fmt::join(train::recipe_names(), ", ")));
   o.value("--loss-scale", "S", t.loss_scale, "dynamic, none, or a number; without it what the precision needs");
   o.group("what is written");
   o.value("--checkpoint-steps", "N", t.checkpoint_steps, "A checkpoint each N steps; 0: only when the run ends or is stopped");

@@ -112,13 +112,14 @@ RunState run_state(const Json& j) {
 Json to_json(const optim::OptimizerState& s) {
   Json groups = Json::array();
   for (const auto& [lr, weight_decay] : s.groups) groups.push_back({{"lr", lr}, {"weight_decay", weight_decay}});
-  return {{"kind", s.kind}, {"step", s.step}, {"groups", std::move(groups)}, {"parameters", s.names}};
+  return {{"kind", s.kind}, {"step", s.step}, {"seed", s.seed}, {"groups", std::move(groups)}, {"parameters", s.names}};
 }
 
 optim::OptimizerState optimizer_state(const Json& j) {
   optim::OptimizerState s;
   j.at("kind").get_to(s.kind);
   j.at("step").get_to(s.step);
+  j.at("seed").get_to(s.seed);
   for (const auto& g : j.at("groups")) s.groups.emplace_back(g.at("lr").get<double>(), g.at("weight_decay").get<double>());
   j.at("parameters").get_to(s.names);
   return s;

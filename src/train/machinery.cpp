@@ -2,6 +2,7 @@
 #include "train/machinery.h"
 
 #include "core/allocator.h"
+#include "train/rules.h"
 
 namespace mezzo::train {
 
@@ -11,10 +12,7 @@ Machinery build(const models::ModelOptions& shape, const TrainOptions& o, const 
   // Decay pulls matrices towards zero; biases and norm weights have no reason to be small.
   optim::ParamGroup decayed{.params = {}, .lr = o.lr, .weight_decay = o.weight_decay}, free{.params = {}, .lr = o.lr, .weight_decay = 0};
   for (const auto& w : m.model->parameters()) (w.dim() >= 2 ? decayed : free).params.push_back(w);
-  const bool low = plan.recipe.storage != optim::Storage::f32;
-  m.optimizer = std::make_unique<optim::AdamW>(
-      std::vector<optim::ParamGroup>{decayed, free},
-      optim::AdamWOptions{.lr = o.lr, .betas = o.betas, .storage = plan.recipe.storage, .low = low ? plan.recipe.low : Dtype::bf16});
+  m.optimizer = make_optimizer(o, plan.recipe, {decayed, free});
   m.step = std::make_unique<Step>(*m.optimizer, StepOptions{.recipe = plan.recipe.name,
                                                             .clip_norm = o.clip_norm,
                                                             .accumulate = o.accumulate,

@@ -8,6 +8,7 @@
 #include <nlohmann/json.hpp>
 
 #include "core/fail.h"
+#include "train/rules.h"
 
 namespace mezzo::train {
 namespace {
@@ -31,12 +32,15 @@ template <class Options, class F> void each_option(Options& o, F&& f) {
   f("steps", o.steps, may_grow);
   f("accumulate", o.accumulate, same);
   f("global_batch", o.global_batch, same);
+  f("optimizer", o.optimizer, same);
+  f("state_dtype", o.state_dtype, same);
   f("lr", o.lr, same);
   f("schedule", o.schedule, same);
   f("warmup", o.warmup, same);
   f("final_fraction", o.final_fraction, same);
   f("weight_decay", o.weight_decay, same);
   f("betas", o.betas, same);
+  f("momentum", o.momentum, same);
   f("clip_norm", o.clip_norm, same);
   f("precision", o.precision, free);
   f("loss_scale", o.loss_scale, free);
@@ -51,12 +55,12 @@ template <class Options, class F> void each_option(Options& o, F&& f) {
 template <class T> io::Json value_of(const T& x) { return x; }
 io::Json value_of(const fs::path& x) { return x.native(); }
 io::Json value_of(const optim::ScheduleKind& x) { return name(x); }
-io::Json value_of(const std::optional<std::int64_t>& x) { return x ? io::Json(*x) : io::Json(nullptr); }
+template <class T> io::Json value_of(const std::optional<T>& x) { return x ? io::Json(*x) : io::Json(nullptr); }
 
 template <class T> void read_value(const io::Json& j, T& x) { j.get_to(x); }
 void read_value(const io::Json& j, fs::path& x) { x = j.get<std::string>(); }
 void read_value(const io::Json& j, optim::ScheduleKind& x) { x = optim::schedule_from_name(j.get<std::string>()); }
-void read_value(const io::Json& j, std::optional<std::int64_t>& x) { x = j.is_null() ? std::optional<std::int64_t>() : j.get<std::int64_t>(); }
+template <class T> void read_value(const io::Json& j, std::optional<T>& x) { x = j.is_null() ? std::optional<T>() : j.get<T>(); }
 
 std::string flag(std::string_view key) {
   std::string s = fmt::format("--{}", key);
@@ -93,7 +97,10 @@ void check(const TrainOptions& o) {
   require(!o.warmup || (*o.warmup >= 0 && (o.resume || *o.warmup <= o.steps)), "warmup", o.warmup.value_or(0), fmt::format("0 to {} steps", o.steps));
   require(o.final_fraction >= 0 && o.final_fraction <= 1, "final_fraction", o.final_fraction, "a number from 0 to 1");
   require(o.weight_decay >= 0 && finite(o.weight_decay), "weight_decay", o.weight_decay, "a finite number of 0 or more");
-  for (const double beta : o.betas) require(share(beta), "betas", beta, "two numbers of at least 0 and below 1");
+  if (o.betas)
+    for (const double beta : *o.betas) require(share(beta), "betas", beta, "two numbers of at least 0 and below 1");
+  require(share(o.momentum), "momentum", o.momentum, "a number of at least 0 and below 1");
+  check_optimizer(o);
   require(o.clip_norm >= 0 && finite(o.clip_norm), "clip_norm", o.clip_norm, "0 (no clipping) or more");
   require(share(o.val_fraction), "val_fraction", o.val_fraction, "a number of at least 0 and below 1");
 
@@ -116,6 +123,7 @@ TrainOptions resolved(TrainOptions o, const models::ModelOptions& m) {
   constexpr std::int64_t kLongest = 500, kShare = 20;
   check(o);
   if (!o.warmup) o.warmup = std::min(o.steps / kShare, kLongest);
+  o.betas = betas_of(o);
   o.model = models::to_spec(m);
   o.data = fs::absolute(o.data).lexically_normal();
   o.out = fs::absolute(o.out).lexically_normal();
@@ -167,7 +175,8 @@ io::Json to_json(const PrecisionPlan& p) {
           {"reason", p.reason},
           {"isa", p.isa},
           {"autocast", p.recipe.autocast ? io::Json(name(p.recipe.low)) : io::Json(nullptr)},
-          {"weights", p.recipe.storage == optim::Storage::master ? name(p.recipe.low) : name(Dtype::f32)},
+          {"weights", p.recipe.storage == optim::Storage::f32 ? name(Dtype::f32) : name(p.recipe.low)},
+          {"storage", optim::name(p.recipe.storage)},
           {"masters", p.recipe.storage == optim::Storage::master},
           {"bytes_per_parameter", p.recipe.bytes_per_parameter},
           {"scaler", p.scaler ? to_json(*p.scaler) : io::Json(nullptr)},

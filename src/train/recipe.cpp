@@ -18,19 +18,27 @@ namespace {
 
 constexpr const char* kOp = "precision";
 
-// Bytes a parameter: design.md's table, AdamW on a matrix (weight + cached cast or master + gradient + two moments).
-const std::array<Recipe, 5>& recipes() {
+// Bytes a parameter: design.md's table, AdamW on a matrix (weight + cached cast, master, remainder or compensation + gradient + two moments).
+const std::array<Recipe, 10>& recipes() {
   using optim::Storage;
-  static const std::array<Recipe, 5> all{{
-      {.name = "fp32", .autocast = false, .low = Dtype::f32, .storage = Storage::f32, .scaling = false, .bytes_per_parameter = 16},
-      {.name = "bf16", .autocast = true, .low = Dtype::bf16, .storage = Storage::f32, .scaling = false, .bytes_per_parameter = 18},
+  constexpr double kStaticScale = 1024;  // between the paper's 8 and 32,768: ten binades more below, and gradients up to 64 above
+  // clang-format off
+  static const std::array<Recipe, 10> all{{
+      {.name = "fp32", .autocast = false, .low = Dtype::f32, .storage = Storage::f32, .bytes_per_parameter = 16},
+      {.name = "bf16", .autocast = true, .low = Dtype::bf16, .storage = Storage::f32, .bytes_per_parameter = 18},
       {.name = "fp16", .autocast = true, .low = Dtype::f16, .storage = Storage::f32, .scaling = true, .bytes_per_parameter = 18},
-      {.name = "bf16-master", .autocast = true, .low = Dtype::bf16, .storage = Storage::master, .scaling = false, .bytes_per_parameter = 16},
+      {.name = "bf16-master", .autocast = true, .low = Dtype::bf16, .storage = Storage::master, .bytes_per_parameter = 16},
       {.name = "fp16-master", .autocast = true, .low = Dtype::f16, .storage = Storage::master, .scaling = true, .bytes_per_parameter = 16},
+      {.name = "bf16-split", .autocast = true, .low = Dtype::bf16, .storage = Storage::split, .bytes_per_parameter = 14},
+      {.name = "bf16-kahan", .autocast = true, .low = Dtype::bf16, .storage = Storage::kahan, .bytes_per_parameter = 10},
+      {.name = "bf16-sr", .autocast = true, .low = Dtype::bf16, .storage = Storage::stochastic, .bytes_per_parameter = 8},
+      {.name = "bf16-pure", .autocast = true, .low = Dtype::bf16, .storage = Storage::pure, .bytes_per_parameter = 12},
+      {.name = "fp16-pure", .autocast = true, .low = Dtype::f16, .storage = Storage::pure, .scaling = true, .static_scale = kStaticScale,
+       .bytes_per_parameter = 12},
   }};
+  // clang-format on
   return all;
 }
-constexpr std::array<std::string_view, 5> kLater{"bf16-split", "bf16-sr", "bf16-kahan", "bf16-pure", "fp16-pure"};
 
 std::optional<double> number(std::string_view text) {
   double value = 0;
@@ -44,7 +52,10 @@ amp::GradScalerOptions constant_scale(double scale) { return {.init_scale = scal
 /// --loss-scale as it was written; warnings go into the plan.
 std::optional<amp::GradScalerOptions> scaler_of(const std::string& loss_scale, PrecisionPlan& plan) {
   const Recipe& r = plan.recipe;
-  if (loss_scale.empty()) return r.scaling ? std::optional(amp::GradScalerOptions{}) : std::nullopt;
+  if (loss_scale.empty()) {
+    if (!r.scaling) return std::nullopt;
+    return r.static_scale > 0 ? constant_scale(r.static_scale) : amp::GradScalerOptions{};
+  }
   if (loss_scale == "none") {
     if (r.low == Dtype::f16)
       plan.warnings.emplace_back("fp16 without loss scaling: gradients below 2^-25 become zero, and a step whose gradients overflow is skipped");
@@ -62,28 +73,43 @@ std::optional<amp::GradScalerOptions> scaler_of(const std::string& loss_scale, P
 }
 
 std::vector<std::string> what_stays_f32(const Recipe& r) {
+  using optim::Storage;
   if (r.low == Dtype::f32) return {"everything"};
   std::vector<std::string> kept{
       "sums inside matrix products, softmax, norms and activations: 16 bits stop counting (2048 + 1 = 2048 in f16)",
       "losses and sums to a scalar: their range and their last digits matter",
-      "norm weights and biases, and their gradients: few, and added to wide values",
-      "AdamW's moments: with beta2 = 0.999 a step changes them by less than a 16-bit format can show",
   };
-  if (r.storage == optim::Storage::master) {
-    kept.emplace_back("master weights, in the optimizer: an update of lr * 1 is smaller than half the spacing of a 16-bit weight");
-    kept.emplace_back("gradients of weights that several products or micro-batches reach, until the step: one rounding instead of many");
-  } else {
-    kept.emplace_back("weights: the truth that the updates go to; products read a cached 16-bit copy");
-    kept.emplace_back("gradients of weights, summed in f32 straight out of the product");
+  if (r.storage != Storage::pure) kept.emplace_back("norm weights and biases, and their gradients: few, and added to wide values");
+  if (r.storage == Storage::stochastic || r.storage == Storage::kahan)
+    kept.emplace_back("moments of what is f32; those of 16-bit weights are bf16, rounded by chance: to nearest, they would not decay");
+  else kept.emplace_back("AdamW's moments: with beta2 = 0.999 a step changes them by less than a 16-bit format can show");
+  switch (r.storage) {
+    case Storage::f32:
+      kept.emplace_back("weights: the truth that the updates go to; products read a cached 16-bit copy");
+      kept.emplace_back("gradients of weights, summed in f32 straight out of the product");
+      return kept;
+    case Storage::master:
+      kept.emplace_back("master weights, in the optimizer: an update of lr * 1 is smaller than half the spacing of a 16-bit weight");
+      break;
+    case Storage::split: kept.emplace_back("weights, as bf16 and, in the optimizer, the 16 bits that complete them to f32"); break;
+    case Storage::kahan: kept.emplace_back("nothing of the matrix weights; what their rounding leaves over is kept in the optimizer, in bf16"); break;
+    case Storage::stochastic:
+      kept.emplace_back("nothing of the matrix weights; they are rounded by chance, so that small updates count on average");
+      break;
+    case Storage::pure:
+      kept.emplace_back("nothing of the weights: updates below half their spacing vanish (the baseline, not a recommendation)");
+      break;
   }
+  kept.emplace_back("gradients of weights that several products or micro-batches reach, until the step: one rounding instead of many");
   return kept;
 }
 
-const char* what_is_16bit(const Recipe& r) {
+std::string what_is_16bit(const Recipe& r) {
   if (r.low == Dtype::f32) return "nothing";
-  return r.storage == optim::Storage::master ? "matrix weights and their gradients, operands of products and attention, the residual stream and its "
-                                               "gradients, what is kept for backward"
-                                             : "operands of products and attention, the residual stream and its gradients, what is kept for backward";
+  const char* weights = r.storage == optim::Storage::f32    ? ""
+                        : r.storage == optim::Storage::pure ? "all weights and their gradients, "
+                                                            : "matrix weights and their gradients, ";
+  return fmt::format("{}operands of products and attention, the residual stream and its gradients, what is kept for backward", weights);
 }
 
 std::string scaling_text(const PrecisionPlan& p) {
@@ -100,8 +126,6 @@ Recipe recipe(std::string_view given) {
   const std::string_view wanted = given == "auto" ? automatic(0).recipe : given;
   for (const auto& r : recipes())
     if (r.name == wanted) return r;
-  if (std::find(kLater.begin(), kLater.end(), given) != kLater.end())
-    fail(kOp, fmt::format("`{}` given: this recipe comes with a later version", given), "this one has fp32, bf16, fp16, bf16-master and fp16-master");
   auto names = recipe_names();
   names.emplace_back("auto");
   std::string near = near_names(given, names);

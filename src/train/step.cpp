@@ -16,9 +16,7 @@ namespace {
 
 constexpr const char* kOp = "train::Step";
 
-const char* storage_name(optim::Storage s) {
-  return s == optim::Storage::f32 ? "Storage::f32" : s == optim::Storage::master ? "Storage::master" : "another storage";
-}
+std::string storage_name(optim::Storage s) { return fmt::format("Storage::{}", optim::name(s)); }
 
 double width_of(const optim::Optimizer& optimizer) {
   std::vector<Tensor> all;

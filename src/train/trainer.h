@@ -39,14 +39,17 @@ struct TrainOptions {
   int accumulate = 1;                 ///< micro-batches of a step; the loss is their mean
   std::int64_t global_batch = 0;      ///< tokens over which the loss is a mean, of which a step runs B T accumulate; 0: those
 
-  // AdamW; weight decay on matrices only
+  // the optimizer; weight decay on matrices only
+  std::string optimizer = "adamw";  ///< adamw, adam, sgd, adagrad, lion, adafactor
+  std::string state_dtype = {};     ///< of its moments: f32, bf16, u8 (Adam's, in 8 bits), or empty: the recipe's
   double lr = 1e-3;
   optim::ScheduleKind schedule = optim::ScheduleKind::cosine;
   std::optional<std::int64_t> warmup = {};  ///< steps; unset: a twentieth of the run, at most 500
   double final_fraction = 0.1;              ///< linear, cosine, wsd: last lr as a share of lr
   double weight_decay = 0.1;
-  std::array<double, 2> betas = {0.9, 0.95};
-  double clip_norm = 1;  ///< 0: no clipping
+  std::optional<std::array<double, 2>> betas = {};  ///< of adamw, adam, lion; unset: 0.9 and 0.95, lion's 0.9 and 0.99
+  double momentum = 0.9;                            ///< of sgd
+  double clip_norm = 1;                             ///< 0: no clipping
 
   // precision
   std::string precision = "auto";

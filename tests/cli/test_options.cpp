@@ -16,7 +16,7 @@ struct Targets {
   double lr = 0.001;
   std::string text;
   std::optional<std::int64_t> warmup;
-  std::array<double, 2> betas{0.9, 0.95};
+  std::optional<std::array<double, 2>> betas = std::array{0.9, 0.95};
   optim::ScheduleKind schedule = optim::ScheduleKind::cosine;
   bool resume = false;
 };
@@ -56,7 +56,7 @@ TEST_CASE("values reach their targets, and the rest keeps its defaults") {
   CHECK(line.t.lr == 2e-3);
   CHECK(line.t.text == "--batch");
   CHECK(!line.t.warmup);
-  CHECK(line.t.betas == std::array<double, 2>{0.8, 0.99});
+  CHECK(line.t.betas == std::array{0.8, 0.99});
   CHECK(line.t.schedule == optim::ScheduleKind::wsd);
   CHECK(line.t.resume);
   CHECK(line.o.given("--lr"));

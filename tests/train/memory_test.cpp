@@ -13,6 +13,7 @@ TEST_CASE("the plan is what then happens") {
     const char *recipe, *model;
     std::int64_t batch, seq;
     int accumulate;
+    const char *optimizer = "adamw", *state_dtype = "";
   };
   const Case cases[] = {
       {"fp32", "gpt:layers=2,heads=4,width=64", 8, 64, 1},
@@ -23,6 +24,13 @@ TEST_CASE("the plan is what then happens") {
       {"bf16", "gpt:layers=1,heads=2,width=256,vocab=2000", 1, 16, 1},  // weights, not activations, decide
       {"fp32", "gpt:layers=2,heads=2,width=128,dropout=0.1", 2, 32, 1},
       {"bf16", "llama:layers=2,heads=4,kv_heads=2,width=64", 4, 64, 2},
+      {"bf16-split", "gpt:layers=2,heads=4,width=128", 4, 64, 1},
+      {"bf16-kahan", "gpt:layers=1,heads=2,width=256,vocab=2000", 1, 16, 1},
+      {"bf16-sr", "gpt:layers=1,heads=2,width=256,vocab=2000", 1, 16, 2},
+      {"bf16-pure", "gpt:layers=2,heads=4,width=128", 4, 64, 1, "lion"},
+      {"fp16-pure", "gpt:layers=1,heads=2,width=128", 4, 64, 1, "sgd"},
+      {"bf16", "gpt:layers=1,heads=2,width=256,vocab=2000", 1, 16, 1, "adamw", "u8"},
+      {"bf16-sr", "gpt:layers=1,heads=2,width=256,vocab=2000", 1, 16, 1, "adafactor"},
   };
   int n = 0;
   for (const auto& c : cases) {
@@ -31,6 +39,8 @@ TEST_CASE("the plan is what then happens") {
     o.batch = c.batch;
     o.seq = c.seq;
     o.accumulate = c.accumulate;
+    o.optimizer = c.optimizer;
+    o.state_dtype = c.state_dtype;
     o.steps = 4;
     train::Trainer trainer(o);
     const auto plan = trainer.memory();
@@ -67,7 +77,7 @@ TEST_CASE("a run that cannot fit is refused before anything is allocated") {
 TEST_CASE("from the fourth step on, a step asks the system for no memory") {
   const TempDir dir;
   write_small_text(dir);
-  for (const char* recipe : {"fp32", "bf16", "fp16-master"}) {
+  for (const char* recipe : {"fp32", "bf16", "fp16-master", "bf16-split", "bf16-kahan", "bf16-sr", "bf16-pure"}) {
     CAPTURE(recipe);
     auto o = small_run(dir, recipe, recipe);
     o.model += ",dropout=0.1";

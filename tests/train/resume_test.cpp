@@ -18,6 +18,7 @@ struct Case {
   const char* model;
   int accumulate;
   std::int64_t global_batch;
+  const char *optimizer = "adamw", *state_dtype = "";
 };
 
 /// A checkpoint's files as bytes; the config apart, which names the run's directory nowhere but says what was planned.
@@ -51,12 +52,29 @@ TEST_CASE("40 steps at once, and 20, a stop, and 20: the same weights, moments, 
                         {"fp16", "", 2, 0},
                         {"bf16-master", ",dropout=0.1", 2, 0},
                         {"fp16-master", ",dropout=0.1", 1, 4096},
-                        {"fp16-master", "", 3, 0}};
+                        {"fp16-master", "", 3, 0},
+                        {"bf16-split", ",dropout=0.1", 1, 0},
+                        {"bf16-split", "", 2, 0, "lion"},
+                        {"bf16-kahan", "", 1, 0},
+                        {"bf16-kahan", "", 2, 0, "sgd", "bf16"},
+                        {"bf16-sr", ",dropout=0.1", 1, 0},
+                        {"bf16-sr", "", 2, 0, "adafactor"},
+                        {"bf16-sr", ",context=256", 1, 0, "adam", "u8"},
+                        {"bf16-pure", "", 1, 0},
+                        {"bf16-pure", "", 2, 0, "adagrad"},
+                        {"fp16-pure", "", 1, 0},
+                        {"fp32", ",vocab=300", 1, 0, "adamw", "u8"},
+                        {"bf16", "", 1, 0, "adamw", "bf16"}};
   for (const auto& c : cases) {
+    CAPTURE(c.optimizer);
+    CAPTURE(c.state_dtype);
     CAPTURE(c.recipe);
     CAPTURE(c.accumulate);
     CAPTURE(c.model);
-    auto o = small_run(dir, fmt::format("straight-{}-{}", c.recipe, c.accumulate), c.recipe);
+    const auto name = fmt::format("{}-{}-{}-{}", c.recipe, c.accumulate, c.optimizer, c.state_dtype);
+    auto o = small_run(dir, "straight-" + name, c.recipe);
+    o.optimizer = c.optimizer;
+    o.state_dtype = c.state_dtype;
     o.model += c.model;
     o.accumulate = c.accumulate;
     o.global_batch = c.global_batch;
@@ -66,7 +84,7 @@ TEST_CASE("40 steps at once, and 20, a stop, and 20: the same weights, moments, 
     CHECK(straight.status == train::RunStatus::finished);
 
     auto half = o;
-    half.out = dir / fmt::format("halves-{}-{}", c.recipe, c.accumulate);
+    half.out = dir / ("halves-" + name);
     const auto first = train::Trainer(half).run({}, [&, n = 0]() mutable { return ++n == 20; });
     CHECK(first.status == train::RunStatus::interrupted);
     CHECK(first.step == 20);
@@ -177,12 +195,16 @@ TEST_CASE("options that contradict the run: an Error that names each") {
   o.steps = 9;
   o.model = "gpt:layers=1,heads=2,width=32";
   o.precision = "fp16";
+  o.optimizer = "lion";
+  o.state_dtype = "bf16";
   o.keep = 1;  // free
   const std::string error = error_of([&] { run(o); });
   CAPTURE(error);
   CHECK(contains(error, "--lr: 0.003 in the run, 0.01 given"));
   CHECK(contains(error, "--batch: 2 in the run, 4 given"));
   CHECK(contains(error, "--steps: 4 in the run, 9 given (the cosine schedule depends on it)"));
+  CHECK(contains(error, "--optimizer: \"adamw\" in the run, \"lion\" given"));
+  CHECK(contains(error, "--state-dtype: \"\" in the run, \"bf16\" given"));
   CHECK(contains(error, "--model: "));
   CHECK(contains(error, "--precision: \"bf16\" in the run, \"fp16\" now"));
   CHECK(contains(error, "--loss-scale: "));

@@ -189,7 +189,13 @@ TEST_CASE("options outside their range, by their names on the command line") {
   CHECK(contains(with([](auto& o) { o.warmup = 9; }), "--warmup 9 given, 0 to 8 steps wanted"));
   CHECK(contains(with([](auto& o) { o.global_batch = 31; }), "--global-batch 31 given"));
   CHECK(contains(with([](auto& o) { o.val_fraction = 1; }), "--val-fraction 1 given"));
-  CHECK(contains(with([](auto& o) { o.betas = {0.9, 1.0}; }), "--betas 1 given"));
+  CHECK(contains(with([](auto& o) { o.betas = std::array{0.9, 1.0}; }), "--betas 1 given"));
+  CHECK(contains(with([](auto& o) { o.optimizer = "adamv"; }), "did you mean `adam"));
+  CHECK(contains(with([](auto& o) { o.state_dtype = "f16"; }), "--state-dtype f16 given, one of f32, bf16, u8 wanted"));
+  CHECK(contains(with([](auto& o) { o.optimizer = "lion", o.state_dtype = "u8"; }), "made for Adam's two moments"));
+  CHECK(contains(with([](auto& o) { o.optimizer = "adafactor", o.state_dtype = "bf16"; }), "always f32"));
+  CHECK(contains(with([](auto& o) { o.optimizer = "sgd", o.momentum = 0, o.state_dtype = "bf16"; }), "keeps none"));
+  CHECK(contains(with([](auto& o) { o.momentum = 1; }), "--momentum 1 given"));
   CHECK(contains(with([](auto& o) { o.precision = "pf16"; }), "`fp16`"));
   CHECK(contains(with([](auto& o) { o.model = "gpt:layers=2,heads=3,width=32"; }), "width 32 given, a multiple of its 3 heads wanted"));
   CHECK(contains(with([](auto& o) { o.model = "gtp:layers=2"; }), "[model]"));

@@ -33,7 +33,7 @@ Tensor ids(Generator& random, std::int64_t b, std::int64_t t) {
 }  // namespace
 
 TEST_CASE("a step is the written-out loop: autocast, scale, backward, step, update") {
-  for (const char* name : {"fp32", "bf16", "fp16", "bf16-master", "fp16-master"}) {
+  for (const auto& name : train::recipe_names()) {
     CAPTURE(name);
     const auto recipe = train::recipe(name);
     const auto train = [&](bool by_hand) {
@@ -41,7 +41,7 @@ TEST_CASE("a step is the written-out loop: autocast, scale, backward, step, upda
       auto model = small_gpt(0.1);
       optim::AdamW opt(model.named_parameters(), {.lr = 1e-2, .storage = recipe.storage, .low = is_16bit(recipe.low) ? recipe.low : bf16});
       train::Step step(opt, {.recipe = name, .clip_norm = 0.5, .accumulate = 1});
-      amp::GradScaler scaler({.enabled = recipe.scaling});
+      amp::GradScaler scaler(step.plan().scaler.value_or(amp::GradScalerOptions{.enabled = false}));
       Generator random(5);
       std::vector<double> losses;
       for (int i = 0; i < 5; ++i) {
@@ -79,13 +79,16 @@ TEST_CASE("micro-batches: the mean of their gradients, and of their losses") {
 }
 
 TEST_CASE("micro-batches of a 16-bit weight are summed in f32 and rounded once") {
-  const Tensor w = parameter({0, 0, 0, 0}, {2, 2});
-  optim::Sgd opt({w}, {.lr = 1, .storage = optim::Storage::master, .low = bf16});
-  train::Step step(opt, {.recipe = "bf16-master", .accumulate = 8});
-  // 256 + 1 is 256 in bf16, seven times; in f32 263, which rounds to 264.
-  step([&](int micro) { return mul(sum(w), micro == 0 ? 256.0 : 1.0); });
-  CHECK(w.dtype() == bf16);
-  CHECK(w.to_vector() == std::vector<float>(4, -264.0f / 8));
+  for (const char* name : {"bf16-master", "bf16-split", "bf16-kahan", "bf16-sr", "bf16-pure"}) {
+    CAPTURE(name);
+    const Tensor w = parameter({0, 0, 0, 0}, {2, 2});
+    optim::Sgd opt({w}, {.lr = 1, .storage = train::recipe(name).storage, .low = bf16});
+    train::Step step(opt, {.recipe = name, .accumulate = 8});
+    // 256 + 1 is 256 in bf16, seven times; in f32 263, which rounds to 264.
+    step([&](int micro) { return mul(sum(w), micro == 0 ? 256.0 : 1.0); });
+    CHECK(w.dtype() == bf16);
+    CHECK(w.to_vector() == std::vector<float>(4, -264.0f / 8));
+  }
 }
 
 TEST_CASE("a loss divided by a power of two trains to the same bits; clipping, norm and eps see the whole gradient") {
@@ -197,6 +200,7 @@ TEST_CASE("what a step refuses") {
   optim::Sgd opt({w}, {.lr = 1});
   using train::Step;
   CHECK(contains(error_of([&] { Step(opt, {.recipe = "bf16-master"}); }), "Storage::master wanted for recipe bf16-master"));
+  CHECK(contains(error_of([&] { Step(opt, {.recipe = "bf16-sr"}); }), "build it with .storage = Storage::stochastic"));
   CHECK(contains(error_of([&] { Step(opt, {.recipe = "fp32", .accumulate = 0}); }), "accumulate = 0"));
   CHECK(contains(error_of([&] { Step(opt, {.recipe = "fp32", .clip_norm = -1}); }), "clip_norm = -1"));
   CHECK(contains(error_of([&] { Step(opt, {.recipe = "fp32", .loss_divisor = 0}); }), "loss_divisor = 0"));
