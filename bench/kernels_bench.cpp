@@ -101,28 +101,62 @@ double bytes_of(Dtype t, std::int64_t n) { return static_cast<double>(size_of(t)
 
 // ---- the optimizer's pass and what goes before it ---------------------------------------------------
 
-void add_update(const std::string& name, Rule rule, Store store, Dtype g_dtype, bool with_copy, double bytes_each) {
-  constexpr std::int64_t kN = 1 << 22;  // 120 MB in all: out of every cache, and short enough to have the machine to itself now and then
-  add(name, bytes_each * kN, [=] {
-    const Shared truth = array(f32, kN), low = array(bf16, kN), g = array(g_dtype, kN), m = array(f32, kN, 0.01), v = array(f32, kN, 0);
+struct UpdateCase {
+  const char* name;
+  Rule rule;
+  Store store;
+  Dtype moments = f32;
+  bool copy = false;
+};
+
+/// What a step moves of an element: weight, what completes it and moments are read and written, the gradient is read, a copy is written.
+double update_bytes(const UpdateCase& c, Dtype g) {
+  const double weight = c.store == Store::f32 ? 8 : c.store == Store::master ? 8 + 2 : c.store == Store::split || c.store == Store::kahan ? 8 : 4;
+  const int moments = c.rule == Rule::adam ? 2 : 1;
+  return weight + 2.0 * moments * static_cast<double>(size_of(c.moments)) + static_cast<double>(size_of(g)) + (c.copy ? 2 : 0);
+}
+
+void add_update(const UpdateCase& c, std::int64_t n, const std::string& suffix) {
+  const Dtype g_dtype = c.store == Store::f32 ? f32 : bf16;
+  add(fmt::format("{}{}", c.name, suffix), update_bytes(c, g_dtype) * static_cast<double>(n), [=] {
+    const bool wide = c.store == Store::f32 || c.store == Store::master, codes = c.moments == u8;
+    const Shared truth = array(f32, wide ? n : 1), low = array(bf16, n), rest = array(bf16, wide ? 1 : n, 0), g = array(g_dtype, n),
+                 m = array(codes ? bf16 : c.moments, codes ? n / 2 : n, 0.01), v = array(codes ? bf16 : c.moments, codes ? n / 2 : n, 0),
+                 m_scale = array(f32, n / kQuantBlock, 0), v_scale = array(f32, n / kQuantBlock, 0);
     Update u;
-    u.rule = rule, u.store = store, u.n = kN, u.g = *g, u.g_dtype = g_dtype, u.m = *m, u.v = *v, u.g_scale = 0.5;
-    u.lr = 1e-4, u.weight_decay = 0.1, u.momentum = 0.9, u.bias1 = 0.1, u.bias2 = 0.001;
-    if (store == Store::master) u.master = truth->as<float>(), u.w = *low;
-    else u.w = *truth, u.copy = with_copy ? low->as<void>() : nullptr;
+    u.rule = c.rule, u.store = c.store, u.n = n, u.g = *g, u.g_dtype = g_dtype, u.m = *m, u.v = *v, u.g_scale = 0.5, u.moments = c.moments;
+    u.lr = 1e-4, u.weight_decay = 0.1, u.momentum = 0.9, u.bias1 = 0.1, u.bias2 = 0.001, u.master = truth->as<float>(), u.rest = *rest;
+    u.m_scale = m_scale->as<float>(), u.v_scale = v_scale->as<float>(), u.stream = 4;
+    u.w = c.store == Store::f32 ? truth->as<void>() : low->as<void>();
+    if (c.copy) u.copy = low->as<void>();
     return Call([=] {
-      (void)truth, (void)low, (void)g, (void)m, (void)v;  // kept alive
+      (void)truth, (void)low, (void)rest, (void)g, (void)m, (void)v, (void)m_scale, (void)v_scale;  // kept alive
       update(cpu_queue(), u);
     });
   });
 }
 
 void add_optimizer() {
-  // w, m and v are read and written, g is read, the copy is written.
-  add_update("adamw/f32", Rule::adam, Store::f32, f32, false, 28);
-  add_update("adamw/f32+bf16_copy", Rule::adam, Store::f32, f32, true, 30);
-  add_update("adamw/bf16_master", Rule::adam, Store::master, bf16, false, 28);
-  add_update("sgd_momentum/f32+bf16_copy", Rule::sgd, Store::f32, f32, true, 22);
+  const std::vector<UpdateCase> cases = {
+      {"adamw/f32", Rule::adam, Store::f32},
+      {"adamw/f32+bf16_copy", Rule::adam, Store::f32, f32, true},
+      {"adamw/bf16_master", Rule::adam, Store::master},
+      {"adamw/bf16_split", Rule::adam, Store::split},
+      {"adamw/bf16_kahan", Rule::adam, Store::kahan, bf16},
+      {"adamw/bf16_sr", Rule::adam, Store::stochastic, bf16},
+      {"adamw/bf16_pure", Rule::adam, Store::pure},
+      {"adamw/f32_bf16_states", Rule::adam, Store::f32, bf16},
+      {"adamw/f32_u8_states", Rule::adam, Store::f32, u8},
+      {"adamw/bf16_sr_u8_states", Rule::adam, Store::stochastic, u8},
+      {"sgd_momentum/f32+bf16_copy", Rule::sgd, Store::f32, f32, true},
+      {"adagrad/f32", Rule::adagrad, Store::f32},
+      {"lion/f32", Rule::lion, Store::f32},
+      {"lion/bf16_sr", Rule::lion, Store::stochastic, bf16},
+  };
+  // 120 MB in all: out of every cache, and short enough to have the machine to itself now and then; and a GPT-2 of 124M.
+  for (const auto& c : cases) add_update(c, 1 << 22, "");
+  for (const auto& c : cases)
+    if (c.rule == Rule::adam) add_update(c, 124439808 / kQuantBlock * kQuantBlock, "/124M");
   constexpr std::int64_t kN = 1 << 25;
   for (const Dtype t : {f32, bf16, f16}) {
     add(fmt::format("grad_stats/{}", name(t)), bytes_of(t, kN), [=] {
