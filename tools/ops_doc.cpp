@@ -4,14 +4,14 @@
 #include <sstream>
 #include <string>
 
-#include "autograd/op_table.h"
+#include "autograd/op_facts.h"
 
 namespace mezzo {
 namespace {
 
 constexpr const char* kHead = R"(# Ops: what each computes in
 
-Made from `src/autograd/op_table.h` by `tools/ops_doc.cpp`; a test fails when the two differ.
+Made from `src/autograd/op_table.h` and `op_facts.h` by `tools/ops_doc.cpp`; a test fails when the two differ.
 
 T is the 16- or 32-bit dtype that an op runs in. Outside autocast it is the inputs' own: element-wise ops take the widest, products want equal
 ones. Inside a region the op's *class* chooses it, under the region's policy: `Policy::mezzo()` or `Policy::torch()`, whose column is torch's list

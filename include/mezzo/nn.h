@@ -150,4 +150,107 @@ class MEZZO_API Mlp : public Module {
   std::vector<std::shared_ptr<Linear>> parts_;
 };
 
+// ---- recurrent layers: x (T, B, in), or (B, T, in) with .batch_first, or (T, in); y has `hidden` values a direction ---------------
+// Parameters are named as in torch: weight_ih_l0, weight_hh_l0, bias_ih_l0, bias_hh_l0, the next layer's ..._l1, the second direction's
+// ..._l0_reverse; gates stand in the order i f g o (LSTM), r z n (GRU). Uniform in +-1/sqrt(hidden) at first.
+
+struct LstmOptions {
+  std::int64_t in = 0, hidden = 0;
+  int layers = 1;
+  bool bias = true;
+  bool batch_first = false;
+  bool bidirectional = false;
+  double dropout = 0;  ///< of each layer's output but the last's, when training
+};
+using GruOptions = LstmOptions;
+struct RnnOptions {
+  std::int64_t in = 0, hidden = 0;
+  int layers = 1;
+  bool bias = true;
+  bool batch_first = false;
+  bool bidirectional = false;
+  double dropout = 0;
+  bool relu = false;  ///< instead of tanh
+};
+/// h, and the LSTM's c: (layers directions, B, hidden), without B for an x of two dimensions; of a cell (B, hidden). Undefined: zeros.
+struct RecurrentState {
+  Tensor h, c;
+};
+struct RecurrentResult {
+  Tensor y;
+  RecurrentState state;  ///< after the last step
+};
+
+/// What Rnn, Lstm and Gru share. Errors: sizes that do not fit, a c given to other than an LSTM.
+class MEZZO_API Recurrent : public Module {
+ public:
+  Tensor forward(const Tensor& x) override;  ///< y, from states of zero
+  RecurrentResult forward(const Tensor& x, const RecurrentState& before);
+  using Module::operator();
+  RecurrentResult operator()(const Tensor& x, const RecurrentState& before) { return forward(x, before); }
+
+ protected:
+  enum class Kind : std::uint8_t { rnn_tanh, rnn_relu, lstm, gru };
+  Recurrent(Kind, const char* name, const LstmOptions&);
+
+ private:
+  struct Direction {
+    Tensor w_ih, w_hh, b_ih, b_hh;
+  };
+  Kind kind_;
+  const char* name_;
+  LstmOptions options_;
+  std::vector<Direction> directions_;  ///< layer by layer
+};
+class MEZZO_API Rnn : public Recurrent {
+ public:
+  explicit Rnn(RnnOptions);
+};
+/// Hochreiter & Schmidhuber 1997, with a forget gate.
+class MEZZO_API Lstm : public Recurrent {
+ public:
+  explicit Lstm(LstmOptions);
+};
+/// Cho et al., arXiv 1406.1078, with the reset gate behind the product, as in cuDNN and torch.
+class MEZZO_API Gru : public Recurrent {
+ public:
+  explicit Gru(GruOptions);
+};
+
+struct LstmCellOptions {
+  std::int64_t in = 0, hidden = 0;
+  bool bias = true;
+};
+using GruCellOptions = LstmCellOptions;
+struct RnnCellOptions {
+  std::int64_t in = 0, hidden = 0;
+  bool bias = true;
+  bool relu = false;
+};
+/// One step of x (B, in): weight_ih (G hidden, in), weight_hh (G hidden, hidden), bias_ih, bias_hh (G hidden).
+class MEZZO_API LstmCell : public Module {
+ public:
+  explicit LstmCell(LstmCellOptions);
+  Tensor forward(const Tensor& x) override;  ///< h, from states of zero
+  RecurrentState forward(const Tensor& x, const RecurrentState& before);
+  Tensor weight_ih, weight_hh, bias_ih, bias_hh;
+};
+class MEZZO_API GruCell : public Module {
+ public:
+  explicit GruCell(GruCellOptions);
+  Tensor forward(const Tensor& x) override;
+  Tensor forward(const Tensor& x, const Tensor& h);
+  Tensor weight_ih, weight_hh, bias_ih, bias_hh;
+};
+class MEZZO_API RnnCell : public Module {
+ public:
+  explicit RnnCell(RnnCellOptions);
+  Tensor forward(const Tensor& x) override;
+  Tensor forward(const Tensor& x, const Tensor& h);
+  Tensor weight_ih, weight_hh, bias_ih, bias_hh;
+
+ private:
+  bool relu_;
+};
+
 }  // namespace mezzo::nn

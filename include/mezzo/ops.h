@@ -130,6 +130,11 @@ MEZZO_API Tensor bmm(const Tensor& a /*(B, m, k)*/, const Tensor& b /*(B, k, n)*
 MEZZO_API Tensor addmm(const Tensor& c /*(m, n) or (n)*/, const Tensor& a, const Tensor& b);  ///< c + a b
 /// x w^T + b. Inside autocast the bias is added in f32, unrounded.
 MEZZO_API Tensor linear(const Tensor& x /*(..., in)*/, const Tensor& w /*(out, in)*/, const Tensor& b /*(out)*/ = {});
+/// Sums of products over named dimensions: a letter for each dimension, a list for each tensor, as in "bij,bjk->bik". A letter that the output
+/// lacks is summed over; without "->" the output is the letters that occur once, in alphabetical order; "..." stands for leading dimensions that
+/// broadcast; a letter twice in one list takes the diagonal. Tensors are multiplied from left to right, a pair as one batch of matrix products.
+/// Error that names the letter: sizes that differ, an output letter that no input has, too few or too many lists.
+MEZZO_API Tensor einsum(std::string_view spec, const std::vector<Tensor>& tensors);
 /// residual + linear(x, w, b), added in f32 before the one rounding. residual has the result's shape.
 MEZZO_API Tensor linear_add(const Tensor& residual, const Tensor& x, const Tensor& w, const Tensor& b = {});
 
@@ -166,19 +171,40 @@ MEZZO_API Tensor scaled_dot_product_attention(const Tensor& q, const Tensor& k, 
 /// Self-attention on packed projections: qkv (B, T, 3 C) holds q, k, v of `heads` heads side by side; the result is (B, T, C). No copies are made.
 MEZZO_API Tensor packed_attention(const Tensor& qkv, int heads, const AttentionOptions& = {});
 
-// ---- losses: computed in f32 --------------------------------------------------------------------
+// ---- losses: computed in f32, whatever the inputs ---------------------------------------------------
 
-enum class Reduction : std::uint8_t { none, mean, sum };
+enum class Reduction : std::uint8_t {
+  none,
+  mean,
+  sum,
+  batchmean  ///< kl_div only: the sum over all elements, divided by the first dimension
+};
 struct LossOptions {
   Reduction reduction = Reduction::mean;
   std::int64_t ignore_index = -100;  ///< targets that carry no loss; the mean is over the others
+  /// cross_entropy, nll_loss: (V), a factor for each class, by which the mean is weighted too. The binary ones: a factor for each element,
+  /// broadcast.
+  Tensor weight = {};
+  double label_smoothing = 0;  ///< cross_entropy: this share of the target spread evenly over all classes (Szegedy et al., arXiv 1512.00567)
+  double beta = 1;             ///< smooth_l1_loss: |x - y| from which it is linear; 0 or more
+  double delta = 1;            ///< huber_loss: the same; above 0
+  bool log_target = false;     ///< kl_div: y holds log-probabilities too
 };
 /// -log softmax(logits)[target]: logits (N, V) or (B, T, V), target (N) or (B, T), i32 or i64.
 MEZZO_API Tensor cross_entropy(const Tensor& logits, const Tensor& target, LossOptions = {});
 /// cross_entropy(linear(x, w), target) without ever holding the logits: 256 tokens at a time. x (..., C), w (V, C), target (...).
 MEZZO_API Tensor linear_cross_entropy(const Tensor& x, const Tensor& w, const Tensor& target, LossOptions = {});
 MEZZO_API Tensor nll_loss(const Tensor& log_probabilities, const Tensor& target, LossOptions = {});
+// Of x and y of one shape, element by element. Errors: unequal shapes, integers.
 MEZZO_API Tensor mse_loss(const Tensor& x, const Tensor& y, LossOptions = {});
+MEZZO_API Tensor l1_loss(const Tensor& x, const Tensor& y, LossOptions = {});
+/// |d| < beta ? d^2 / (2 beta) : |d| - beta / 2, d = x - y (Girshick, arXiv 1504.08083).
+MEZZO_API Tensor smooth_l1_loss(const Tensor& x, const Tensor& y, LossOptions = {});
+/// |d| < delta ? d^2 / 2 : delta (|d| - delta / 2) (Huber 1964).
+MEZZO_API Tensor huber_loss(const Tensor& x, const Tensor& y, LossOptions = {});
+/// y (log y - x): x holds log-probabilities, y probabilities, or with .log_target log-probabilities. 0 where y is 0.
+MEZZO_API Tensor kl_div(const Tensor& x, const Tensor& y, LossOptions = {});
+/// Logarithms are held at -100.
 MEZZO_API Tensor binary_cross_entropy(const Tensor& probability, const Tensor& y, LossOptions = {});
 MEZZO_API Tensor binary_cross_entropy_with_logits(const Tensor& x, const Tensor& y, LossOptions = {});
 

@@ -276,6 +276,10 @@ Backward::Sink Backward::sink(int i) {
 Tensor Backward::take_existing(int i) { return engine_.take_existing(node_.edges[static_cast<std::size_t>(i)]); }
 
 void Backward::through(const std::vector<Tensor>& values, const Definition& definition) {
+  through_all(values, [&](const std::vector<Tensor>& in) { return std::vector<Tensor>{definition(in)}; });
+}
+
+void Backward::through_all(const std::vector<Tensor>& values, const Definitions& definition) {
   std::vector<Tensor> in(values.size()), wanted;
   std::vector<int> index;
   for (std::size_t i = 0; i < values.size(); ++i) {
@@ -286,9 +290,14 @@ void Backward::through(const std::vector<Tensor>& values, const Definition& defi
       index.push_back(static_cast<int>(i));
     }
   }
-  const Tensor out = definition(in);
-  const Tensor gradient = dy().to(out.dtype());
-  const auto grads = run_backward({&out, 1}, {&gradient, 1}, {.create_graph = true, .retain_graph = true, .capture = wanted, .allow_unused = true});
+  std::vector<Tensor> outputs, gradients;  // those that a gradient arrived for
+  const auto all = definition(in);
+  for (std::size_t o = 0; o < all.size(); ++o)
+    if (const Tensor& g = dy(static_cast<int>(o)); g.defined()) {
+      outputs.push_back(all[o]);
+      gradients.push_back(g.to(all[o].dtype()));
+    }
+  const auto grads = run_backward(outputs, gradients, {.create_graph = true, .retain_graph = true, .capture = wanted, .allow_unused = true});
   for (std::size_t k = 0; k < index.size(); ++k) set(index[k], grads[k]);
 }
 

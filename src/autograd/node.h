@@ -84,6 +84,9 @@ class Backward {
   /// the gradients of those inputs that want one. `values[i]` stands for input i.
   using Definition = std::function<Tensor(const std::vector<Tensor>&)>;
   void through(const std::vector<Tensor>& values, const Definition& definition);
+  /// The same for a node of several outputs: the definition gives them in order.
+  using Definitions = std::function<std::vector<Tensor>(const std::vector<Tensor>&)>;
+  void through_all(const std::vector<Tensor>& values, const Definitions& definition);
 
   Backward(Node& node, std::span<const Tensor> dy, class Engine& engine) : node_(node), dy_(dy), engine_(engine) {}
 

@@ -39,7 +39,7 @@ static_assert(kOpCount <= amp::kPolicyOps, "amp::kPolicyOps in mezzo/policy.h is
 /// linear ones have no second derivative of their own; none: not differentiable, or of the engine.
 enum class Check : std::uint8_t { none, linear, smooth, kinked };
 
-/// How an op's kernel computes, whatever the class that chose its dtype T; f64 is f64 throughout. docs/ops.md says it in words (facts()).
+/// How an op's kernel computes, whatever the class that chose its dtype T; f64 is f64 throughout. op_facts.h says it in words.
 enum class Numerics : std::uint8_t {
   moved,       // elements keep their bits
   converted,   // one rounding is all it does
@@ -57,54 +57,12 @@ enum class Numerics : std::uint8_t {
   outside      // what the user's function, or another op, does
 };
 
-/// What is kept in memory, what arithmetic runs in, what sums run in, and where a result is rounded.
-struct NumericsFacts {
-  std::string_view storage, compute, accumulate, rounding;
-};
-constexpr NumericsFacts facts(Numerics n) {
-  switch (n) {
-    case Numerics::moved: return {"T", "none", "none", "none"};
-    case Numerics::converted: return {"any to any", "none", "none", "once, to nearest even"};
-    case Numerics::exact: return {"T", "T", "none", "none: exact"};
-    case Numerics::rounded: return {"T", "f32", "none", "once, on store"};
-    case Numerics::summed: return {"T in, the result's dtype out", "f32", "f32, a fixed tree", "once, on store"};
-    case Numerics::by_row: return {"T; statistics f32", "f32", "f32, a fixed tree", "once, on store"};
-    case Numerics::products: return {"T", "products exact", "f32", "once, on store"};
-    case Numerics::attention:
-      return {"T; log-sum-exp f32", "scores and softmax f32", "f32", "probabilities to T where products of T are native; result once, on store"};
-    case Numerics::recurrent: return {"T; gates before their function and the LSTM's cell f32", "f32", "f32", "h once a step"};
-    case Numerics::loss: return {"T in, f32 out", "f32", "f32, a fixed tree", "none; gradients once, to the input's dtype"};
-    case Numerics::fused_head: return {"T in, f32 out; logits f32, 256 rows at a time", "products exact, softmax f32", "f32", "p - y once, to T"};
-    case Numerics::gathered: return {"the table's dtype in, T out", "none", "none; table gradients f32", "once, on store"};
-    case Numerics::scattered: return {"T", "none", "f32", "once, on store"};
-    case Numerics::outside: return {"as given", "the function's", "the function's", "the function's"};
-  }
-  return {};
-}
-
 struct OpInfo {
   OpId id;
   std::string_view name;
   amp::Cast mezzo, torch;
   Numerics numerics;
   Check check;
-};
-
-/// The sections of docs/ops.md: each reaches from its first op to the next one's.
-struct OpFamily {
-  OpId first;
-  std::string_view title;
-};
-inline constexpr std::array kOpFamilies{
-    OpFamily{OpId::add, "Element-wise"},
-    OpFamily{OpId::sum, "Reductions"},
-    OpFamily{OpId::matmul, "Matrix products and attention"},
-    OpFamily{OpId::rnn, "Recurrent layers"},
-    OpFamily{OpId::layer_norm, "Norms, positions, embedding"},
-    OpFamily{OpId::cross_entropy, "Losses"},
-    OpFamily{OpId::cat, "Joining and indexing"},
-    OpFamily{OpId::to, "Views and conversions"},
-    OpFamily{OpId::scale, "Of autograd and loss scaling"},
 };
 
 namespace op_table {

@@ -43,7 +43,7 @@ Tensor take_rows(const Tensor& x, const Tensor& index) {
   return y;
 }
 
-Pieces run(const Tensor& x, const Tensor& w, const Tensor& ids, std::int64_t ignore_index, bool want_dx, bool want_dw) {
+Pieces run(const Tensor& x, const Tensor& w, const Tensor& ids, const LossOptions& o, bool want_dx, bool want_dw) {
   const PartScope timed(Part::head_loss);
   auto& q = cpu_queue();
   const Dtype dtype = x.dtype();
@@ -80,10 +80,10 @@ Pieces run(const Tensor& x, const Tensor& w, const Tensor& ids, std::int64_t ign
     g.ldc = ld;
     kernels::gemm(q, g, xr, data(w), logits.as<float>());
     kernels::cross_entropy(q, Dtype::f32, ids.dtype(), logits.as<float>(), tr, static_cast<float*>(mutable_data(out.losses)) + r, lse.as<float>(), m,
-                           v, ignore_index, ld);
+                           v, o.ignore_index, ld, o.label_smoothing);
     if (!want_dx && !want_dw) continue;
     kernels::cross_entropy_backward(q, Dtype::f32, dtype, ids.dtype(), logits.as<float>(), tr, lse.as<float>(), nullptr, 0, slopes.as<void>(), m, v,
-                                    ignore_index, ld);
+                                    o.ignore_index, ld, o.label_smoothing);
     if (want_dx) {
       kernels::Gemm d;
       d.a = d.b = d.c = dtype;
@@ -127,7 +127,8 @@ Tensor linear_cross_entropy(const Tensor& x, const Tensor& w, const Tensor& targ
   if (wo.value.dtype() != dtype)
     fail(op, fmt::format("dtypes {} and {} given, equal ones wanted", name(dtype), name(wo.value.dtype())),
          "convert with to(), or run inside amp::autocast");
-  if (dtype == Dtype::f64 || o.reduction == Reduction::none) return cross_entropy(linear(x, w), target, o);
+  check_loss_options(op, o);
+  if (dtype == Dtype::f64 || o.reduction == Reduction::none || o.weight.defined()) return cross_entropy(linear(x, w), target, o);
   const auto c = w.size(1), n = target.numel();
   const Tensor ids = dense(target), flat_ids = make_view(ids, {n}, contiguous_strides({n}), ids.impl()->offset);
   const Tensor rows = make_view(xo.value, {n, c}, contiguous_strides({n, c}), xo.value.impl()->offset);
@@ -140,8 +141,8 @@ Tensor linear_cross_entropy(const Tensor& x, const Tensor& w, const Tensor& targ
     kernels::gather(cpu_queue(), Dtype::i64, Dtype::i64, data(wide), data(kept.rows), mutable_data(t), 1, n, carrying, 1);
     return t;
   };
-  Pieces p = run(all ? rows : take_rows(rows, kept.rows), wo.value, all ? flat_ids : taken(), o.ignore_index, grad && x.requires_grad(),
-                 grad && w.requires_grad());
+  Pieces p =
+      run(all ? rows : take_rows(rows, kept.rows), wo.value, all ? flat_ids : taken(), o, grad && x.requires_grad(), grad && w.requires_grad());
   const double scale = o.reduction == Reduction::mean ? 1 / static_cast<double>(carrying) : 1;
   const Tensor loss = make_tensor({}, Dtype::f32);
   kernels::reduce(cpu_queue(), kernels::Reduce::sum, Dtype::f32, Dtype::f32, data(p.losses), mutable_data(loss), 1, carrying, 1, scale);

@@ -123,6 +123,11 @@ void give_product(Backward& g, int input, const Tensor& a, const Tensor& b, bool
   g.set(input, product(a, b, direct ? wanted : low));
 }
 
+Tensor recorded_product(OpId op, const Tensor& a, const Tensor& b) {
+  const auto p = pair(op, a, b);
+  return recorded_product(op, p[0], p[1]);
+}
+
 Tensor mm(const Tensor& a, const Tensor& b) {
   const auto p = pair(OpId::mm, a, b);
   if (a.dim() != 2 || b.dim() != 2)

@@ -11,6 +11,9 @@ Tensor product(const Tensor& a, const Tensor& b, Dtype to);
 /// The same into `out` (contiguous), added to it with `accumulate`. 2-D only.
 void product_into(const Tensor& out, const Tensor& a, const Tensor& b, bool accumulate);
 
+/// The op `op` as one recorded product: (m, k) and (k, n), or batches of them of one length; operands cast as op's class says.
+Tensor recorded_product(OpId op, const Tensor& a, const Tensor& b);
+
 /// Gives input i of a node the gradient a b (2-D): straight into an f32 leaf's buffer where that may be, in f32 for an f32 leaf, else in the
 /// operands' dtype. torch's policy rounds to the operands' dtype first.
 void give_product(Backward& g, int input, const Tensor& a, const Tensor& b, bool round_first);

@@ -6,6 +6,7 @@
 #include <limits>
 
 #include "io/safetensors.h"
+#include "ops/recurrent.h"
 
 namespace mezzo::test {
 namespace {
@@ -18,14 +19,26 @@ double number(const Json& j) {
   return j.get<double>();
 }
 ReduceOptions reduce_options(const Json& o) { return {.dims = o.value("dims", std::vector<int>{}), .keepdim = o.value("keepdim", false)}; }
-LossOptions loss_options(const Json& o) {
-  const auto r = o.value("reduction", std::string("mean"));
-  return {.reduction = r == "none"  ? Reduction::none
-                       : r == "sum" ? Reduction::sum
-                                    : Reduction::mean,
-          .ignore_index = o.value("ignore_index", std::int64_t{-100})};
-}
 Tensor at(const In& in, std::size_t i) { return i < in.size() ? in[i] : Tensor(); }
+LossOptions loss_options(const Json& o, const Tensor& weight) {
+  const auto r = o.value("reduction", std::string("mean"));
+  return {.reduction = r == "none"        ? Reduction::none
+                       : r == "sum"       ? Reduction::sum
+                       : r == "batchmean" ? Reduction::batchmean
+                                          : Reduction::mean,
+          .ignore_index = o.value("ignore_index", std::int64_t{-100}),
+          .weight = weight.defined() ? weight.detach() : Tensor(),
+          .label_smoothing = o.value("label_smoothing", 0.0),
+          .beta = o.value("beta", 1.0),
+          .delta = o.value("delta", 1.0),
+          .log_target = o.value("log_target", false)};
+}
+std::vector<Tensor> recurrent_case(kernels::Cell cell, const In& in, const Json& o) {
+  const bool lstm = cell == kernels::Cell::lstm;
+  const std::size_t w = lstm ? 3 : 2;
+  const auto out = recurrent(cell, in[0], in[1], lstm ? in[2] : Tensor(), {in[w], in[w + 1], in[w + 2], in[w + 3]}, o.value("reverse", false));
+  return lstm ? std::vector<Tensor>{out.y, out.c} : std::vector<Tensor>{out.y};
+}
 
 using Call = std::function<std::vector<Tensor>(const In&, const Json&)>;
 template <class F> Call one(F f) {
@@ -42,7 +55,7 @@ template <class F> Call one(F f) {
 #define PLAIN(name) one([](const In& in, const Json&) { return name(in[0]); })
 #define ALONG(name) one([](const In& in, const Json& o) { return name(in[0], o["dim"].get<int>()); })
 #define REDUCED(name) one([](const In& in, const Json& o) { return name(in[0], reduce_options(o)); })
-#define LOSS(name) one([](const In& in, const Json& o) { return name(in[0], in[1], loss_options(o)); })
+#define LOSS(name) one([](const In& in, const Json& o) { return name(in[0], in[1], loss_options(o, at(in, 2))); })
 
 const std::map<std::string, Call>& calls() {
   static const std::map<std::string, Call> table{
@@ -81,9 +94,14 @@ const std::map<std::string, Call>& calls() {
       {"amax", REDUCED(amax)},
       {"nll_loss", LOSS(nll_loss)},
       {"mse_loss", LOSS(mse_loss)},
+      {"l1_loss", LOSS(l1_loss)},
+      {"smooth_l1_loss", LOSS(smooth_l1_loss)},
+      {"huber_loss", LOSS(huber_loss)},
+      {"kl_div", LOSS(kl_div)},
+      {"binary_cross_entropy", LOSS(binary_cross_entropy)},
       {"cross_entropy", LOSS(cross_entropy)},
       {"binary_cross_entropy_with_logits", LOSS(binary_cross_entropy_with_logits)},
-      {"linear_cross_entropy", one([](const In& in, const Json& o) { return linear_cross_entropy(in[0], in[1], in[2], loss_options(o)); })},
+      {"linear_cross_entropy", one([](const In& in, const Json& o) { return linear_cross_entropy(in[0], in[1], in[2], loss_options(o, {})); })},
       {"gelu", one([](const In& in, const Json& o) { return gelu(in[0], {.tanh = o.value("tanh", false)}); })},
       {"clamp", one([](const In& in, const Json& o) {
          return clamp(in[0], {.min = o.value("min", -std::numeric_limits<double>::infinity()),
@@ -102,6 +120,11 @@ const std::map<std::string, Call>& calls() {
       {"matmul", one([](const In& in, const Json& o) { return matmul(in[0], o.value("transpose_right", false) ? in[1].transpose(-2, -1) : in[1]); })},
       {"addmm", one([](const In& in, const Json&) { return addmm(in[0], in[1], in[2]); })},
       {"linear", one([](const In& in, const Json&) { return linear(in[0], in[1], at(in, 2)); })},
+      {"einsum", one([](const In& in, const Json& o) { return einsum(o["spec"].get<std::string>(), in); })},
+      {"rnn",
+       [](const In& in, const Json& o) { return recurrent_case(o.value("relu", false) ? kernels::Cell::rnn_relu : kernels::Cell::rnn_tanh, in, o); }},
+      {"lstm", [](const In& in, const Json& o) { return recurrent_case(kernels::Cell::lstm, in, o); }},
+      {"gru", [](const In& in, const Json& o) { return recurrent_case(kernels::Cell::gru, in, o); }},
       {"layer_norm", one([](const In& in, const Json& o) { return layer_norm(in[0], at(in, 1), at(in, 2), {.eps = o["eps"].get<double>()}); })},
       {"rms_norm", one([](const In& in, const Json& o) { return rms_norm(in[0], at(in, 1), {.eps = o["eps"].get<double>()}); })},
       {"embedding", one([](const In& in, const Json&) { return embedding(in[0], in[1]); })},
@@ -124,31 +147,37 @@ const std::map<std::string, Call>& calls() {
 
 }  // namespace
 
-const std::vector<OpCase>& golden_cases() {
-  static const std::vector<OpCase> all = [] {
-    const io::SafetensorsFile file("tests/golden/ops_f64.safetensors");
-    std::map<std::string, Tensor> tensors;
-    for (auto& [name, t] : load("tests/golden/ops_f64.safetensors")) tensors[name] = t;
-    std::vector<OpCase> out;
-    const Json cases = Json::parse(file.metadata().at("cases"));
-    for (const auto& [name, options] : cases.items()) {
-      OpCase c{name, options["op"], options, {}, {}, {}, {}};
-      const auto find = [&, n = name](const std::string& part) {
-        const auto it = tensors.find(n + "." + part);
-        return it == tensors.end() ? Tensor() : it->second;
-      };
-      for (std::size_t i = 0; find("in" + std::to_string(i)).defined(); ++i) {
-        c.in.push_back(find("in" + std::to_string(i)));
-        if (const Tensor g = find("grad" + std::to_string(i)); g.defined()) c.grad[i] = g;
-      }
-      for (const char* suffix : {"", "0", "1", "2"}) {
-        if (const Tensor t = find(std::string("out") + suffix); t.defined()) c.out.push_back(t);
-        if (const Tensor t = find(std::string("dy") + suffix); t.defined()) c.dy.push_back(t);
-      }
-      out.push_back(std::move(c));
+std::vector<OpCase> read_cases(const std::string& path) {
+  const io::SafetensorsFile file(path);
+  std::map<std::string, std::map<std::string, Tensor>> tensors;  // case, part
+  const Json cases = Json::parse(file.metadata().at("cases"));
+  const Json rows = file.metadata().count("rows") ? Json::parse(file.metadata().at("rows")) : Json::object();
+  for (auto& [name, t] : load(path)) {
+    const auto dot = name.find('.', name.find('.') + 1);  // a case's name has one: "sum.all"
+    tensors[name.substr(0, dot)][name.substr(dot + 1)] = t;
+  }
+  std::vector<OpCase> out;
+  for (const auto& [name, options] : cases.items()) {
+    OpCase c{name, options["op"], options, {}, {}, {}, {}, rows.value(name, Json()), tensors[name]};
+    const auto find = [&](const std::string& part) {
+      const auto it = c.others.find(part);
+      return it == c.others.end() ? Tensor() : it->second;
+    };
+    for (std::size_t i = 0; find("in" + std::to_string(i)).defined(); ++i) {
+      c.in.push_back(find("in" + std::to_string(i)));
+      if (const Tensor g = find("grad" + std::to_string(i)); g.defined()) c.grad[i] = g;
     }
-    return out;
-  }();
+    for (const char* suffix : {"", "0", "1", "2"}) {
+      if (const Tensor t = find(std::string("out") + suffix); t.defined()) c.out.push_back(t);
+      if (const Tensor t = find(std::string("dy") + suffix); t.defined()) c.dy.push_back(t);
+    }
+    out.push_back(std::move(c));
+  }
+  return out;
+}
+
+const std::vector<OpCase>& golden_cases() {
+  static const std::vector<OpCase> all = read_cases("tests/golden/ops_f64.safetensors");
   return all;
 }
 

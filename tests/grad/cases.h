@@ -1,4 +1,4 @@
-// cases.h - the golden cases of tests/golden/ops_f64.safetensors (PyTorch in float64) and how each op is called on them.
+// cases.h - golden cases of PyTorch in float64 (tests/golden/ops_f64.safetensors, autocast_values.safetensors) and how each op is called on them.
 #pragma once
 
 #include <map>
@@ -15,10 +15,15 @@ struct OpCase {
   std::string name, op;
   nlohmann::json options;
   std::vector<Tensor> in, out, dy;
-  std::map<std::size_t, Tensor> grad;  // by input
+  std::map<std::size_t, Tensor> grad;    // by input
+  nlohmann::json rows;                   // of autocast_values.safetensors: what each policy gives
+  std::map<std::string, Tensor> others;  // tensors under other names
+  const Tensor& other(const std::string& name) const { return others.at(name); }
 };
 
-/// All cases; read once.
+/// The cases of a file of ops.py's or autocast_values.py's making.
+std::vector<OpCase> read_cases(const std::string& path);
+/// All cases of tests/golden/ops_f64.safetensors; read once.
 const std::vector<OpCase>& golden_cases();
 /// Runs the case's op on `in`, whose floating tensors may have another dtype or require grad.
 std::vector<Tensor> run(const OpCase&, const std::vector<Tensor>& in);

@@ -41,6 +41,10 @@ def matrix(t):
     return t[0, 0]
 
 
+def gates(t, n):
+    return matrix(t).repeat(n, 1)
+
+
 OPS = {
     "add": (2, lambda x, y: x + y), "sub": (2, lambda x, y: x - y), "mul": (2, lambda x, y: x * y), "div": (2, lambda x, y: x / y),
     "add.number": (1, lambda x: x + 2.5), "mul.number": (1, lambda x: x * 2.5), "pow": (2, torch.pow), "pow.number": (1, lambda x: x**2),
@@ -58,16 +62,20 @@ OPS = {
     "addmm": (3, lambda x, y, z: torch.addmm(matrix(x), matrix(y), matrix(z))), "einsum": (2, lambda x, y: torch.einsum("abij,abjk->abik", x, y)),
     "linear": (3, lambda x, y, z: F.linear(x, matrix(y), row(z))), "scaled_dot_product_attention": (3, F.scaled_dot_product_attention),
     "linear_cross_entropy": (2, lambda x, y: F.cross_entropy(F.linear(matrix(x), matrix(y)), i)),
+    "rnn": (4, lambda x, h, w, u: torch.rnn_tanh_cell(matrix(x), matrix(h), matrix(w), matrix(u))),
+    "lstm": (4, lambda x, h, w, u: torch.lstm_cell(matrix(x), (matrix(h), matrix(h)), gates(w, 4), gates(u, 4))[0]),
+    "gru": (4, lambda x, h, w, u: torch.gru_cell(matrix(x), matrix(h), gates(w, 3), gates(u, 3))),
     "layer_norm": (3, lambda x, y, z: F.layer_norm(x, (4,), row(y), row(z))), "rms_norm": (2, lambda x, y: F.rms_norm(x, (4,), row(y))),
     "embedding": (1, lambda x: F.embedding(i, matrix(x))),
     "cross_entropy": (1, lambda x: F.cross_entropy(matrix(x), i)), "nll_loss": (1, lambda x: F.nll_loss(matrix(x), i)), "mse_loss": (2, F.mse_loss),
+    "l1_loss": (2, F.l1_loss), "smooth_l1_loss": (2, F.smooth_l1_loss), "huber_loss": (2, F.huber_loss), "kl_div": (2, F.kl_div),
     "binary_cross_entropy": (2, F.binary_cross_entropy), "binary_cross_entropy_with_logits": (2, F.binary_cross_entropy_with_logits),
     "cat": (2, lambda x, y: torch.cat([x, y])), "stack": (2, lambda x, y: torch.stack([x, y])), "split": (1, lambda x: x.split(2, -1)[0]),
     "index_select": (1, lambda x: x.index_select(-1, i)), "gather": (1, lambda x: row(x).gather(0, i)),
     "scatter_add": (2, lambda x, y: row(x).scatter_add(0, i, row(y))),
 }
 # Where the lists have another name: the call that decides the result's dtype.
-LISTED_AS = {"norm": "linalg_vector_norm", "cross_entropy": "nll_loss", "linear_cross_entropy": "nll_loss"}
+LISTED_AS = {"rnn": "rnn_tanh_cell", "lstm": "lstm_cell", "gru": "gru_cell", "norm": "linalg_vector_norm", "cross_entropy": "nll_loss", "linear_cross_entropy": "nll_loss"}
 
 
 def output_dtype(op, dtypes, device):

@@ -177,6 +177,49 @@ def products(draw):
     case("linear.batch", F.linear, draw(2, 3, 4), draw(5, 4), draw(5))
 
 
+def einsums(draw):
+    specs = {
+        "matrices": ("ij,jk->ik", (3, 4), (4, 5)), "implicit": ("ij,jk", (3, 4), (4, 5)), "implicit_order": ("ba,cb", (3, 4), (2, 3)),
+        "right_transposed": ("ij,kj->ik", (3, 4), (5, 4)), "left_transposed": ("ji,jk->ki", (4, 3), (4, 5)), "batch": ("bij,bjk->bik", (2, 3, 4), (2, 4, 5)),
+        "batch_last": ("ijb,jkb->bik", (3, 4, 2), (4, 5, 2)), "heads": ("bthd,bshd->bhts", (2, 3, 2, 4), (2, 5, 2, 4)),
+        "two_summed": ("aij,bij->ab", (2, 3, 4), (5, 3, 4)), "two_summed_crossed": ("aij,jib->ab", (2, 3, 4), (4, 3, 5)),
+        "free_summed": ("ij,kl->ik", (3, 4), (2, 5)), "free_and_shared": ("ijm,jkn->ik", (3, 4, 2), (4, 5, 2)), "dot": ("i,i->", (4,), (4,)),
+        "outer": ("i,j->ij", (3,), (4,)), "scaled_rows": ("ij,i->ij", (3, 4), (3,)), "elementwise_sum": ("ij,ij->i", (3, 4), (3, 4)),
+        "ellipsis": ("...ij,...jk->...ik", (2, 2, 3, 4), (2, 2, 4, 3)), "ellipsis_broadcast": ("...ij,...jk->...ik", (2, 1, 3, 4), (3, 4, 2)),
+        "ellipsis_implicit": ("...ij,jk", (2, 3, 4), (4, 5)), "ellipsis_middle": ("i...k,kj->j...i", (3, 2, 4), (4, 5)), "size_one": ("ij,jk->ik", (3, 1), (4, 5)),
+        "chain": ("ij,jk,kl->il", (2, 3), (3, 4), (4, 2)), "three": ("bi,bj,bij->b", (2, 3), (2, 4), (2, 3, 4)),
+        "transpose": ("ij->ji", (3, 4)), "sum": ("ij->", (3, 4)), "columns": ("ij->j", (3, 4)), "trace": ("ii->", (4, 4)), "diagonal": ("ii->i", (4, 4)),
+        "diagonal_inside": ("bii,ic->bc", (2, 3, 3), (3, 4)), "diagonal_apart": ("ibi->bi", (3, 2, 3)), "implicit_trace": ("ii", (3, 3)),
+    }
+    for label, (spec, *shapes) in specs.items():
+        case(f"einsum.{label}", lambda *xs, spec=spec: torch.einsum(spec, *xs), *(draw(*s) for s in shapes), spec=spec)
+
+
+def recurrent(draw):
+    """One direction of one layer; inputs x h c w_ih w_hh b_ih b_hh (c of the LSTM alone), outputs y and the LSTM's last c."""
+    def layer(cell, gates, reverse=False, relu=False, t=4, b=3, i=2, h=3):
+        x, states = draw(t, b, i), [draw(b, h) for _ in range(2 if cell == "lstm" else 1)]
+        weights = [0.5 * draw(gates * h, i), 0.5 * draw(gates * h, h), 0.5 * draw(gates * h), 0.5 * draw(gates * h)]
+        run = {"lstm": torch._VF.lstm, "gru": torch._VF.gru, "rnn": torch._VF.rnn_relu if relu else torch._VF.rnn_tanh}[cell]
+
+        def f(x, *rest):
+            n = len(states)
+            first = tuple(s.unsqueeze(0) for s in rest[:n])
+            x = x.flip(0) if reverse else x
+            y, _, *c = run(x, first if n == 2 else first[0], list(rest[n:]), True, 1, 0.0, False, False, False)
+            y = y.flip(0) if reverse else y
+            return (y, c[0].squeeze(0)) if c else y
+
+        label = ("relu" if relu else "plain") + ("_reverse" if reverse else "") + ("_step" if t == 1 else "")
+        case(f"{cell}.{label}", f, x, *states, *weights, **({"reverse": True} if reverse else {}), **({"relu": True} if relu else {}))
+
+    for cell, gates in {"rnn": 1, "lstm": 4, "gru": 3}.items():
+        layer(cell, gates)
+        layer(cell, gates, reverse=True)
+        layer(cell, gates, t=1)
+    layer("rnn", 1, relu=True)
+
+
 def norms(draw):
     for label, affine in {"plain": (), "weight": ((5,),), "weight_bias": ((5,), (5,))}.items():
         case(f"layer_norm.{label}", lambda x, *wb: F.layer_norm(x, (5,), *wb, eps=1e-5), draw(2, 3, 5), *(draw(*s) for s in affine), eps=1e-5)
@@ -222,6 +265,12 @@ def losses(draw):
         each_reduction(f"{op}.ignored", f, x, holes)
         each_reduction(f"{op}.ignore_zero", lambda x, t, f=f, **o: f(x, t, ignore_index=0, **o), x, zeros, ignore_index=0)
     each_reduction("cross_entropy.large", F.cross_entropy, 1000 + 50 * draw(4, 5), target)
+    weight = constant(draw.positive(5))
+    for op, f, x in (("cross_entropy", F.cross_entropy, 2 * draw(4, 5)), ("nll_loss", F.nll_loss, torch.log_softmax(draw(4, 5), -1))):
+        each_reduction(f"{op}.weight", lambda x, t, w, f=f, **o: f(x, t, weight=w, **o), x, holes, weight)
+    smooth = lambda x, t, w=None, **o: F.cross_entropy(x, t, weight=w, label_smoothing=0.2, **o)
+    each_reduction("cross_entropy.smooth", smooth, 2 * draw(4, 5), holes, label_smoothing=0.2)
+    each_reduction("cross_entropy.smooth_weight", smooth, 2 * draw(4, 5), holes, weight, label_smoothing=0.2)
 
     def linear_cross_entropy(x, w, t, **options):
         return F.cross_entropy(F.linear(x, w), t, **options)
@@ -229,7 +278,25 @@ def losses(draw):
     each_reduction("linear_cross_entropy.plain", linear_cross_entropy, draw(4, 3), draw(5, 3), target)
     each_reduction("linear_cross_entropy.ignored", linear_cross_entropy, draw(4, 3), draw(5, 3), holes)
 
-    each_reduction("mse_loss.plain", F.mse_loss, draw(3, 4), draw(3, 4))
+    each_reduction("linear_cross_entropy.smooth", lambda x, w, t, **o: F.cross_entropy(F.linear(x, w), t, label_smoothing=0.1, **o), draw(4, 3),
+                   draw(5, 3), holes, label_smoothing=0.1)
+
+    for op in ("mse_loss", "l1_loss", "smooth_l1_loss", "huber_loss"):
+        each_reduction(f"{op}.plain", getattr(F, op), 2 * draw(3, 4), draw(3, 4))
+    each_reduction("smooth_l1_loss.beta", lambda x, y, **o: F.smooth_l1_loss(x, y, beta=0.3, **o), draw(3, 4), draw(3, 4), beta=0.3)
+    each_reduction("huber_loss.delta", lambda x, y, **o: F.huber_loss(x, y, delta=0.4, **o), draw(3, 4), draw(3, 4), delta=0.4)
+    case("smooth_l1_loss.beta_zero", lambda x, y: F.smooth_l1_loss(x, y, beta=0), draw(3, 4), draw(3, 4), beta=0)
+    case("l1_loss.zero", F.l1_loss, f64(-1, 0, 1), f64(-1, 0, 2))  # the derivative at the kink is 0
+    logs = lambda *shape: torch.log_softmax(draw(*shape), -1)
+    each_reduction("kl_div.plain", F.kl_div, logs(3, 4), torch.softmax(draw(3, 4), -1))
+    each_reduction("kl_div.log_target", lambda x, y, **o: F.kl_div(x, y, log_target=True, **o), logs(3, 4), logs(3, 4), log_target=True)
+    case("kl_div.batchmean", lambda x, y: F.kl_div(x, y, reduction="batchmean"), logs(3, 4), torch.softmax(draw(3, 4), -1), reduction="batchmean")
+    case("kl_div.zeros", F.kl_div, logs(2, 3), constant(f64(0, 0.25, 0.75, 1, 0, 0).view(2, 3)))
+    each_reduction("binary_cross_entropy.plain", F.binary_cross_entropy, torch.sigmoid(draw(3, 4)),
+                   constant(torch.rand(3, 4, generator=draw.g, dtype=torch.float64)))
+    case("binary_cross_entropy.ends", F.binary_cross_entropy, f64(0, 1, 1e-9, 0.25), constant(f64(0, 1, 0, 1)))
+    each_reduction("binary_cross_entropy.weight", lambda x, y, w, **o: F.binary_cross_entropy(x, y, weight=w, **o), torch.sigmoid(draw(3, 4)),
+                   constant(torch.rand(3, 4, generator=draw.g, dtype=torch.float64)), constant(draw.positive(4)))
     bce = F.binary_cross_entropy_with_logits
     each_reduction("binary_cross_entropy_with_logits.plain", bce, 2 * draw(3, 4), constant(torch.rand(3, 4, generator=draw.g, dtype=torch.float64)))
     each_reduction("binary_cross_entropy_with_logits.tails", bce, f64(-800, -40, 0, 40, 800), constant(f64(1, 0, 1, 0, 1)))
@@ -251,8 +318,11 @@ def indexing(draw):
     case("scatter_add.last", lambda x, i, s: x.scatter_add(-1, i, s), draw(2, 4), draw.ids(4, 2, 6), draw(2, 6), dim=-1)
 
 
+FAMILIES = (unary, binary, selection, reductions, products, einsums, recurrent, norms, attention, losses, indexing)
+
+
 def main():
-    for family in (unary, binary, selection, reductions, products, norms, attention, losses, indexing):
+    for family in FAMILIES:
         family(Draw(family.__name__))
     write("ops_f64", tensors, __file__, SEED, cases=cases)
     print(f"{len(cases)} cases of {len({c['op'] for c in cases.values()})} ops")
