@@ -224,6 +224,18 @@ Tensor einsum(std::string_view spec, const std::vector<Tensor>& tensors) {
         x.labels.erase(x.labels.begin() + static_cast<std::ptrdiff_t>(d));
       }
 
+  // Of class low as a whole: what is no product (one tensor's trace, a dimension that one tensor sums alone) would else follow the classes of its
+  // pieces, as PyTorch's does. Products cast by themselves, and so give f32 leaves their gradient in f32.
+  const auto summed_alone = [&](Label l) {
+    return !has(out, l) && std::count_if(inputs.begin(), inputs.end(), [&](const Named& x) { return has(x.labels, l); }) == 1;
+  };
+  if (context().autocast && !context().policy.rounds_like_torch() && (inputs.size() == 1 || std::any_of(all.begin(), all.end(), summed_alone))) {
+    std::vector<Tensor> low;
+    for (const Tensor& t : tensors) low.push_back(t.to(compute_dtype(OpId::einsum, t.dtype())));
+    const AutocastMode whole(false);
+    return einsum(spec, low);
+  }
+
   Named result = inputs[0];
   for (std::size_t k = 1; k < inputs.size(); ++k) {
     Labels keep = out;
