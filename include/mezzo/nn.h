@@ -41,7 +41,6 @@ class MEZZO_API Module {
   Module();
   Tensor register_parameter(std::string name, Tensor);  ///< requires grad from now on; Error on a bad or taken name
   Tensor register_buffer(std::string name, Tensor);
-  void drop_parameter(const std::string& name);  ///< that a module has put elsewhere; Error if there is none
   template <class M> std::shared_ptr<M> register_module(std::string name, std::shared_ptr<M> m) {
     add_module(std::move(name), m);
     return m;

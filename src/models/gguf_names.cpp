@@ -67,23 +67,6 @@ std::string parameter_of_gguf(const std::string& tensor, const ModelOptions& opt
   return p->ours.empty() ? std::string() : std::string(p->ours) + end;
 }
 
-std::string gguf_of_parameter(const std::string& parameter, const ModelOptions& options) {
-  const bool gpt = std::holds_alternative<GptOptions>(options);
-  const auto dot = parameter.rfind('.');
-  const std::string end = parameter.substr(dot), base = parameter.substr(0, dot), layers = gpt ? "h." : "model.layers.";
-  const auto by_ours = [&](const auto& table, std::string_view name) -> std::string {
-    for (const auto& p : table)
-      if (p.ours == name) return std::string(p.gguf);
-    fail("save_gguf", fmt::format("the parameter `{}` has no name in GGUF", parameter));
-  };
-  if (base.rfind(layers, 0) == 0) {
-    const auto after = base.find('.', layers.size());
-    const std::string name = base.substr(after + 1);
-    return "blk." + base.substr(layers.size(), after - layers.size()) + '.' + (gpt ? by_ours(kGptBlock, name) : by_ours(kLlamaBlock, name)) + end;
-  }
-  return (gpt ? by_ours(kGpt, base) : by_ours(kLlama, base)) + end;
-}
-
 ModelOptions options_from_gguf(const io::GgufFile& f) {
   const std::string arch(f.string("general.architecture"));
   const auto key = [&](const char* rest) { return arch + "." + rest; };

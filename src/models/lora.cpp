@@ -22,6 +22,7 @@ void add_lora(LanguageModel& model, const LoraOptions& o) {
     if (!p) continue;
     const std::string name = path.substr(path.rfind('.') + 1);
     if (std::find(names.begin(), names.end(), name) == names.end()) names.push_back(name);
+    if (p->has_lora()) fail(op, fmt::format("`{}` already has an adapter", path), "load the model anew to begin with other adapters");
     layers.emplace_back(name, p);
   }
   if (layers.empty()) fail(op, "this model has no layers that adapters attach to", "Llama and its relatives have");

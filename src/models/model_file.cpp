@@ -19,11 +19,6 @@ constexpr const char* kOp = "load_model";
 
 bool ends_with(std::string_view s, std::string_view end) { return s.size() >= end.size() && s.substr(s.size() - end.size()) == end; }
 
-/// Hugging Face's GPT-2 keeps linear weights as (in, out).
-bool is_conv1d(std::string_view name) {
-  return ends_with(name, "c_attn.weight") || ends_with(name, "c_proj.weight") || ends_with(name, "c_fc.weight");
-}
-
 /// Row of the file that holds row r of a matrix whose heads of `dim` rows stand as pairs there: (2i, 2i + 1) for (i, i + dim / 2).
 std::int64_t paired_row(std::int64_t r, std::int64_t dim) {
   const auto head = r / dim, i = r % dim, half = dim / 2;
@@ -31,6 +26,10 @@ std::int64_t paired_row(std::int64_t r, std::int64_t dim) {
 }
 
 }  // namespace
+
+bool is_conv1d(std::string_view name) {
+  return ends_with(name, "c_attn.weight") || ends_with(name, "c_proj.weight") || ends_with(name, "c_fc.weight");
+}
 
 ModelFile::ModelFile(fs::path path) : path_(std::move(path)) {
   std::error_code ignored;

@@ -56,12 +56,12 @@ class ModelFile {
   std::vector<std::shared_ptr<io::SafetensorsFile>> parts_;
 };
 
+/// Whether Hugging Face's GPT-2 keeps this weight as (in, out), its Conv1D.
+bool is_conv1d(std::string_view parameter);
 /// The options that a config.json describes. Error names the file, and a family or setting that is not known.
 ModelOptions options_from_config(const std::filesystem::path& config_json);
 /// The options that a GGUF file's metadata describe.
 ModelOptions options_from_gguf(const io::GgufFile&);
-/// And back, for writing.
-std::string gguf_of_parameter(const std::string& parameter, const ModelOptions&);
 /// The parameter that a tensor of such a file is, as the model names it; empty: one that is left out (a rotary table). Error: unknown.
 std::string parameter_of_gguf(const std::string& tensor, const ModelOptions&, const std::filesystem::path& file);
 

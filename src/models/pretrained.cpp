@@ -14,12 +14,6 @@ namespace {
 
 constexpr const char* kOp = "load_pretrained";
 
-/// Hugging Face's GPT-2 keeps linear weights as (in, out).
-bool transposed(const std::string& path) {
-  const auto ends = [&](std::string_view s) { return path.size() >= s.size() && path.compare(path.size() - s.size(), s.size(), s) == 0; };
-  return ends("c_attn.weight") || ends("c_proj.weight") || ends("c_fc.weight");
-}
-
 std::int64_t integer(const io::Json& j, const char* key, const std::filesystem::path& file) {
   const auto it = j.find(key);
   if (it == j.end() || !it->is_number_integer()) fail(kOp, fmt::format("{}: `{}` is missing or not an integer", file.string(), key));
@@ -159,7 +153,7 @@ void save_pretrained(const LanguageModel& model, const std::filesystem::path& di
   if (!gpt && !llama) fail("save_pretrained", "a model of another family given, Gpt or Llama wanted");
   StateDict out;
   for (const auto& [path, t] : model.named_parameters()) {
-    if (gpt) out.emplace_back("transformer." + path, transposed(path) ? t.transpose(0, 1) : t);
+    if (gpt) out.emplace_back("transformer." + path, is_conv1d(path) ? t.transpose(0, 1) : t);
     else out.emplace_back(path, t);
   }
   io::Json config = gpt ? config_of(gpt->options()) : config_of(llama->options());

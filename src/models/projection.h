@@ -18,12 +18,6 @@ class Projection final : public nn::Module {
   /// Attaches an adapter that changes nothing yet: A uniform as torch's linear layers, B zeros (Hu et al., arXiv 2106.09685).
   void add_lora(const LoraOptions&);
   bool has_lora() const { return lora_a_ != nullptr; }
-  /// w + scale B A in f32, or w where there is no adapter: (out, in).
-  Tensor merged_weight() const;
-  /// Puts the weight into blocks, from where products unpack it. Format::q8_0 or q4_0.
-  void quantize(kernels::Format);
-  std::int64_t in() const { return in_; }
-  std::int64_t out() const { return out_; }
 
   Tensor weight;  ///< undefined where it lies in blocks
   Tensor bias;

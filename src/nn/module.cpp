@@ -37,12 +37,6 @@ Tensor Module::register_parameter(std::string name, Tensor t) {
   return t;
 }
 
-void Module::drop_parameter(const std::string& name) {
-  const auto it = std::find_if(parameters_.begin(), parameters_.end(), [&](const auto& p) { return p.first == name; });
-  if (it == parameters_.end()) fail("Module", fmt::format("there is no parameter `{}`", name));
-  parameters_.erase(it);
-}
-
 Tensor Module::register_buffer(std::string name, Tensor t) {
   check_name(name, buffers_);
   require_defined("Module", t, name.c_str());

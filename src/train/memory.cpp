@@ -8,30 +8,43 @@
 
 namespace mezzo::train {
 
-MemoryPlan plan_bytes(const models::ModelOptions& model, const TrainOptions& options, const PrecisionPlan& plan) {
-  const Generator random = default_generator();
-  const int threads = num_threads();
-  if (options.threads > 0) set_num_threads(options.threads);
-  MemoryPlan out;
-  {
-    const DryRun dry;
-    Machinery m = build(model, options, plan);
-    const auto step = [&] { (*m.step)([&](int) { return m.model->loss(m.x, m.y); }); };
-    step();  // gradients, moments and casts are made in the first
-    reset_peak_memory();
-    const std::int64_t before = dry.allocated();
-    const kernels::WorkLog log;
-    step();
-    out.written = dry.allocated() - before;
-    out.products = log.products();
-    out.attention_flops = log.attention_flops();
-    const MemoryReport report = memory_report();
-    out.peak = report.peak;
-    out.bytes = report.at_peak;
+namespace {
+
+/// Puts the process's thread count and default generator back: a plan leaves no trace, whatever it meets.
+class Untouched {
+ public:
+  Untouched() = default;
+  ~Untouched() {
+    set_num_threads(threads_);
+    default_generator() = random_;
   }
-  set_num_threads(threads);
-  default_generator() = random;
-  return out;
+  Untouched(const Untouched&) = delete;
+  Untouched& operator=(const Untouched&) = delete;
+
+ private:
+  int threads_ = num_threads();
+  Generator random_ = default_generator();
+};
+
+}  // namespace
+
+MemoryPlan plan_bytes(const models::ModelOptions& model, const TrainOptions& options, const PrecisionPlan& plan) {
+  const Untouched process;
+  if (options.threads > 0) set_num_threads(options.threads);
+  const DryRun dry;
+  Machinery m = build(model, options, plan);
+  const auto step = [&] { (*m.step)([&](int) { return m.model->loss(m.x, m.y); }); };
+  step();  // gradients, moments and casts are made in the first
+  reset_peak_memory();
+  const std::int64_t before = dry.allocated();
+  const kernels::WorkLog log;
+  step();
+  const MemoryReport report = memory_report();
+  return {.bytes = report.at_peak,
+          .peak = report.peak,
+          .products = log.products(),
+          .attention_flops = log.attention_flops(),
+          .written = dry.allocated() - before};
 }
 
 MemoryPlan plan_bytes(const TrainOptions& options) {
