@@ -67,7 +67,8 @@ class Bench final : public Task {
     o.usage("[--model SPEC] [--batch B] [--seq T] [--precision P] [--steps N]");
     o.footer("example: mezzo bench --model gpt:layers=6,heads=6,width=384,vocab=65 --batch 12 --seq 256 --precision bf16 --steps 20");
     o.group("what is timed");
-    o.value("--model", "SPEC", model_, "gpt:layers=,heads=,width=[,vocab=][,context=][,dropout=], or gpt2-124m");
+    o.value("--model", "SPEC", model_,
+            "gpt:layers=,heads=,width=[,vocab=][,context=][,dropout=], llama:... (and kv_heads=, ffn=), gpt2-124m or smollm2-135m");
     o.value("--batch", "B", batch_, "Sequences of a step");
     o.value("--seq", "T", seq_, "Tokens of a sequence");
     o.value("--precision", "P", precision_, fmt::format("auto, {}", fmt::join(train::recipe_names(), ", ")));
