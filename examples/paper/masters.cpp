@@ -1,6 +1,6 @@
 // masters.cpp - the first technique of "Mixed Precision Training" (arXiv 1710.03740): why 16-bit weights need something beside them.
 //
-//   example_masters [STEPS] [SEEDS] [LR]      defaults: 20 1 5e-5, which only shows that it runs
+//   example_paper_masters [STEPS] [SEEDS] [LR]      defaults: 20 1 5e-5, which only shows that it runs
 //
 // A GPT of two layers learns a chain of 64 tokens, each followed by one of eight; the least loss there is is the entropy of that choice. At a low
 // learning rate most updates are smaller than half the spacing of a bf16 weight. For each recipe: the loss on tokens that were not trained on, and
