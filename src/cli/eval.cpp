@@ -42,7 +42,7 @@ class Eval final : public Task {
     if (bos_)
       throw UsageError(fmt::format("[eval] --bos given, but the {} tokenizer of {} has no such token", m.tokenizer->kind(), m.source.native()));
     const std::int64_t seq = seq_.value_or(m.model->context());
-    const text::Corpus corpus(data_, *m.tokenizer, {.seq = seq, .val_fraction = 0});
+    const text::Corpus corpus(data_, *m.tokenizer, {.seq = seq, .val_fraction = 0, .end_of_text = false});
     catch_interrupts("mezzo eval: stopping");
 
     ProgressLine progress;

@@ -65,8 +65,9 @@ class Generate final : public Task {
     {
       const amp::Autocast region(recipe.low, {.enabled = recipe.autocast});
       models::sample(*m.model, m.tokenizer->encode(prompt_), s_, [&](std::int32_t id) {
+        if (id == m.tokenizer->end_of_text()) return false;
         ++tokens;
-        put(decoder.push(id));
+        if (!m.tokenizer->is_special(id)) put(decoder.push(id));
         return !interrupted() && console.open();
       });
     }

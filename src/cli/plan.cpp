@@ -10,6 +10,7 @@
 #include "cli/format.h"
 #include "cli/train_options.h"
 #include "train/options.h"
+#include "train/vocabulary.h"
 
 namespace mezzo::cli {
 namespace {
@@ -34,7 +35,6 @@ class Plan final : public Task {
     complete(options, arguments_);
     auto& t = arguments_.options;
     const bool data = !t.data.empty(), out = !t.out.empty();
-    ByteTokenizer tokenizer;
     models::ModelOptions shape;
     train::PrecisionPlan precision;
     checking_usage([&] {
@@ -42,16 +42,19 @@ class Plan final : public Task {
       if (!data) complete.data = ".";
       if (!out) complete.out = ".";
       train::check(complete);
-      shape = train::resolve_model(t, tokenizer.vocab_size());
+      shape = train::resolve_model(t, train::vocab_of(t));
       precision = train::resolve({.precision = t.precision, .loss_scale = t.loss_scale, .width = static_cast<double>(models::width(shape))});
     });
     const train::MemoryPlan memory = train::plan_bytes(shape, t, precision);
     const std::int64_t have = cpu_info().memory, disk = checkpoint_bytes(memory);
     const double ms = estimate_step_ms(memory), tokens = static_cast<double>(train::tokens_of_step(t));
     std::optional<double> passes;
-    if (data)
-      passes = tokens * static_cast<double>(t.steps) /
-               static_cast<double>(text::Corpus(t.data, tokenizer, {.seq = t.seq, .val_fraction = t.val_fraction}).train().size());
+    if (data) {
+      text::Documents documents(t.data);
+      const auto tokenizer = train::make_tokenizer(t, documents);
+      const text::Corpus corpus(std::move(documents), *tokenizer, {.seq = t.seq, .val_fraction = t.val_fraction});
+      passes = tokens * static_cast<double>(t.steps) / static_cast<double>(corpus.train().size());
+    }
     const std::int64_t kept =
         t.checkpoint_steps == 0 ? 1 : std::min<std::int64_t>((t.steps + t.checkpoint_steps - 1) / t.checkpoint_steps, t.keep == 0 ? t.steps : t.keep);
     const bool taken = out && !t.resume && std::filesystem::exists(t.out / "config.json");

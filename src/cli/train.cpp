@@ -13,6 +13,7 @@
 #include "cli/stop.h"
 #include "cli/train_options.h"
 #include "train/options.h"
+#include "train/vocabulary.h"
 
 namespace mezzo::cli {
 namespace {
@@ -33,7 +34,7 @@ class Train final : public Task {
     const auto& t = arguments_.options;
     checking_usage([&] {
       train::check(t);
-      train::resolve_model(t, ByteTokenizer().vocab_size());
+      train::resolve_model(t, train::vocab_of(t));
       train::resolve({.precision = t.precision, .loss_scale = t.loss_scale});
     });
 

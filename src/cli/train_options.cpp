@@ -13,6 +13,7 @@ void declare_training(Options& o, TrainingArguments& a) {
   o.value("--data", "FILE|DIR", t.data, "Text: a file, or a directory of text files");
   o.value("--model", "SPEC", t.model,
           "gpt:layers=,heads=,width=[,vocab=][,context=][,dropout=], llama:... (and kv_heads=, ffn=), gpt2-124m or smollm2-135m");
+  o.value("--vocab", "N", t.vocab, "Learns a byte-level vocabulary of N tokens from the text; 0: tokens are bytes");
   o.value("--out", "DIR", t.out, "The run directory; made when it is not there");
   o.value("--val-fraction", "X", t.val_fraction, "Share of every file that is for validation; 0: none");
   o.value("--seed", "S", t.seed, "Of weights, order of the data, dropout");

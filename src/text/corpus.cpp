@@ -77,13 +77,9 @@ void TokenStream::read(std::int64_t first, std::span<std::int32_t> out) const {
   }
 }
 
-// ---- Corpus ----------------------------------------------------------------------------------
+// ---- Documents -------------------------------------------------------------------------------
 
-Corpus::Corpus(const fs::path& path, const Tokenizer& tokenizer, const CorpusOptions& options) {
-  if (options.seq < 1) fail("data", fmt::format("sequences of {} tokens, at least 1 was expected", options.seq));
-  if (!(options.val_fraction >= 0 && options.val_fraction < 1))
-    fail("data", fmt::format("a validation fraction of {}, one in [0, 1) was expected", options.val_fraction));
-
+Documents::Documents(const fs::path& path) : path_(path) {
   std::error_code error;
   const fs::file_status status = fs::status(path, error);
   if (!fs::exists(status)) {
@@ -98,26 +94,15 @@ Corpus::Corpus(const fs::path& path, const Tokenizer& tokenizer, const CorpusOpt
   }
   fingerprint_ = checksum.value();
   if (bytes_ == 0) fail("data", fmt::format("{}: empty, text was expected", path.native()), kWhat);
-
-  const std::int64_t wanted = options.seq + 1;
-  double fraction = options.val_fraction;
-  for (split(tokenizer, fraction); fraction > 0 && fraction < 0.5 && validation_.size() < wanted; split(tokenizer, fraction))
-    fraction = std::min(0.5, 2 * fraction);
-  if (train_.size() < wanted || (fraction > 0 && validation_.size() < wanted))
-    fail(
-        "data",
-        fmt::format("{}: too short: {} tokens for training and {} for validation, at least {} were expected {}(sequences of {} tokens, and the next)",
-                    path.native(), train_.size(), validation_.size(), wanted, fraction > 0 ? "of each " : "", options.seq),
-        "give more text or take shorter sequences");
 }
 
-void Corpus::load(const fs::path& path, io::Checksum64& checksum) {
+void Documents::load(const fs::path& path, io::Checksum64& checksum) {
   std::error_code error;
   const bool map = fs::is_regular_file(path, error) ? fs::file_size(path, error) >= kMapFrom : true;  // what is no file, mapping refuses
-  Document document;
-  if (map) document.map = io::MappedFile(path, io::Access::sequential);
-  else document.small = io::read_file(path);
-  const std::string_view text = document.text();
+  File file;
+  if (map) file.map = io::MappedFile(path, io::Access::sequential);
+  else file.small = io::read_file(path);
+  const std::string_view text = file.text();
   if (const auto bad = find_invalid_utf8(text))
     fail("data", fmt::format("{}: byte {} (0x{:02x}) is not UTF-8", path.native(), *bad, static_cast<unsigned char>(text[*bad])),
          "convert the text, e.g. with iconv, or remove the file");
@@ -125,11 +110,41 @@ void Corpus::load(const fs::path& path, io::Checksum64& checksum) {
   checksum.update(std::as_bytes(std::span(&size, 1)));
   checksum.update(io::as_bytes(text));
   bytes_ += static_cast<std::int64_t>(size);
-  document.map.advise(io::Access::normal);
-  if (size > 0) documents_.push_back(std::move(document));
+  file.map.advise(io::Access::normal);
+  if (size > 0) files_.push_back(std::move(file));
 }
 
-void Corpus::split(const Tokenizer& tokenizer, double fraction) {
+std::vector<Documents::Parts> Documents::cut(double fraction) const {
+  std::vector<Parts> parts;
+  for (const File& file : files_) {
+    const std::string_view text = file.text();
+    const auto tail = static_cast<std::size_t>(std::ceil(static_cast<double>(text.size()) * fraction));
+    std::size_t at = text.size() - std::min(tail, text.size());
+    while (at > 0 && at < text.size() && (text[at] & 0xC0) == 0x80) --at;
+    parts.push_back({text.substr(0, at), text.substr(at)});
+  }
+  return parts;
+}
+
+// ---- Corpus ----------------------------------------------------------------------------------
+
+Corpus::Corpus(Documents documents, const Tokenizer& tokenizer, const CorpusOptions& options) : documents_(std::move(documents)) {
+  if (options.seq < 1) fail("data", fmt::format("sequences of {} tokens, at least 1 was expected", options.seq));
+  if (!(options.val_fraction >= 0 && options.val_fraction < 1))
+    fail("data", fmt::format("a validation fraction of {}, one in [0, 1) was expected", options.val_fraction));
+  const std::int64_t wanted = options.seq + 1;
+  double fraction = options.val_fraction;
+  const auto cut = [&] { split(tokenizer, fraction, options.end_of_text); };
+  for (cut(); fraction > 0 && fraction < 0.5 && validation_.size() < wanted; cut()) fraction = std::min(0.5, 2 * fraction);
+  if (train_.size() < wanted || (fraction > 0 && validation_.size() < wanted))
+    fail(
+        "data",
+        fmt::format("{}: too short: {} tokens for training and {} for validation, at least {} were expected {}(sequences of {} tokens, and the next)",
+                    documents_.path().native(), train_.size(), validation_.size(), wanted, fraction > 0 ? "of each " : "", options.seq),
+        "give more text or take shorter sequences");
+}
+
+void Corpus::split(const Tokenizer& tokenizer, double fraction, bool end_of_text) {
   train_ = validation_ = {};
   ids_.clear();
   const bool bytes_are_ids = dynamic_cast<const ByteTokenizer*>(&tokenizer) != nullptr;
@@ -137,16 +152,12 @@ void Corpus::split(const Tokenizer& tokenizer, double fraction) {
     if (part.empty()) return;
     if (bytes_are_ids) return stream.append(as_ids(part));
     ids_.push_back(tokenizer.encode(part));
-    if (const auto end = tokenizer.end_of_text()) ids_.back().push_back(*end);
+    if (const auto end = tokenizer.end_of_text(); end && end_of_text) ids_.back().push_back(*end);
     stream.append(std::span<const std::int32_t>(ids_.back()));
   };
-  for (const Document& document : documents_) {
-    const std::string_view text = document.text();
-    const auto tail = static_cast<std::size_t>(std::ceil(static_cast<double>(text.size()) * fraction));
-    std::size_t cut = text.size() - std::min(tail, text.size());
-    while (cut > 0 && cut < text.size() && (text[cut] & 0xC0) == 0x80) --cut;
-    append(train_, text.substr(0, cut));
-    append(validation_, text.substr(cut));
+  for (const auto& [train, validation] : documents_.cut(fraction)) {
+    append(train_, train);
+    append(validation_, validation);
   }
 }
 

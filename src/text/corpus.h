@@ -34,46 +34,66 @@ class TokenStream {
   std::int64_t size_ = 0;
 };
 
-struct CorpusOptions {
-  std::int64_t seq = 256;     ///< tokens T of a sequence: each part must hold one, and its next token
-  double val_fraction = 0.1;  ///< of every file, in [0, 1); 0: all text is for training, there is no validation part
-};
-
 /// The text of a file, or of a directory and those below it. In a directory are taken, sorted by path (bytewise): regular files, but not
 ///   - names that begin with a dot, files or directories;
 ///   - symbolic links (they would bring a file twice: fortunes has one beside each text);
 ///   - NAME.dat beside a file NAME (the index that strfile(1) makes for fortune(6)).
 /// All text must be UTF-8; an Error names file and offset where it is not. Files of 64 KiB and more are mapped, smaller ones read.
-///
-/// Split: of each file the last val_fraction of its bytes (rounded up, then back to the begin of a code point) is for validation, the rest
-/// for training, so that both come from every file and none of the bytes is in both. The heads joined in order are the training stream, the
-/// tails the validation stream; end_of_text() follows each where the tokenizer has one. A fraction too small for one sequence of T + 1 tokens
-/// is doubled, up to one half, until it suffices.
-class Corpus {
+class Documents {
  public:
-  Corpus(const std::filesystem::path&, const Tokenizer&, const CorpusOptions& = {});
-  const TokenStream& train() const& noexcept { return train_; }
-  const TokenStream& validation() const& noexcept { return validation_; }
+  explicit Documents(const std::filesystem::path&);
+  const std::filesystem::path& path() const noexcept { return path_; }
   /// Files that have text, and their bytes.
-  std::int64_t files() const noexcept { return static_cast<std::int64_t>(documents_.size()); }
+  std::int64_t files() const noexcept { return static_cast<std::int64_t>(files_.size()); }
   std::int64_t bytes() const noexcept { return bytes_; }
   /// Of all lengths and bytes, in order: the same text gives the same number.
   std::uint64_t fingerprint() const noexcept { return fingerprint_; }
+  /// Each document cut in two: the last `fraction` of its bytes (rounded up, then back to the begin of a code point) is the second part.
+  struct Parts {
+    std::string_view train, validation;
+  };
+  std::vector<Parts> cut(double fraction) const;
 
  private:
-  struct Document {
+  struct File {
     io::MappedFile map;
     std::string small;
     std::string_view text() const noexcept { return map.bytes().empty() ? small : map.text(); }
   };
   void load(const std::filesystem::path&, io::Checksum64&);
-  void split(const Tokenizer&, double fraction);
 
-  std::vector<Document> documents_;
-  std::vector<std::vector<std::int32_t>> ids_;  // what the streams point to where tokens are not bytes
-  TokenStream train_, validation_;
+  std::filesystem::path path_;
+  std::vector<File> files_;
   std::int64_t bytes_ = 0;
   std::uint64_t fingerprint_ = 0;
+};
+
+struct CorpusOptions {
+  std::int64_t seq = 256;     ///< tokens T of a sequence: each part must hold one, and its next token
+  double val_fraction = 0.1;  ///< of every file, in [0, 1); 0: all text is for training, there is no validation part
+  bool end_of_text = true;    ///< the tokenizer's end_of_text() follows each document, where it has one
+};
+
+/// Documents as tokens. Of each file the last val_fraction is for validation, the rest for training, so that both come from every file and none
+/// of the bytes is in both. The heads joined in order are the training stream, the tails the validation stream. A fraction too small for one
+/// sequence of T + 1 tokens is doubled, up to one half, until it suffices.
+class Corpus {
+ public:
+  Corpus(const std::filesystem::path& path, const Tokenizer& tokenizer, const CorpusOptions& options = {})
+      : Corpus(Documents(path), tokenizer, options) {}
+  Corpus(Documents, const Tokenizer&, const CorpusOptions& = {});
+  const TokenStream& train() const& noexcept { return train_; }
+  const TokenStream& validation() const& noexcept { return validation_; }
+  std::int64_t files() const noexcept { return documents_.files(); }
+  std::int64_t bytes() const noexcept { return documents_.bytes(); }
+  std::uint64_t fingerprint() const noexcept { return documents_.fingerprint(); }
+
+ private:
+  void split(const Tokenizer&, double fraction, bool end_of_text);
+
+  Documents documents_;
+  std::vector<std::vector<std::int32_t>> ids_;  // what the streams point to where tokens are not bytes
+  TokenStream train_, validation_;
 };
 
 }  // namespace mezzo::text

@@ -10,6 +10,7 @@
 #include "text/batches.h"
 #include "train/checkpoint.h"
 #include "train/trainer.h"
+#include "train/vocabulary.h"
 
 namespace mezzo::train {
 namespace {
@@ -66,35 +67,20 @@ EvalResult evaluate(models::LanguageModel& model, const text::TokenStream& strea
 
 namespace {
 
-constexpr const char* kTokenizerFile = "tokenizer_config.json";
-
-/// The tokenizer that a model directory names.
-std::shared_ptr<Tokenizer> tokenizer_of(const fs::path& dir) {
-  const fs::path file = dir / kTokenizerFile;
-  if (present(file)) {
-    const io::Json j = io::read_json(file);
-    if (const auto it = j.find("mezzo"); it != j.end() && it->is_object() && it->value("kind", "") == "byte")
-      return std::make_shared<ByteTokenizer>();
-  }
-  fail("model", fmt::format("{}: its tokenizer is not one of this version's", dir.native()),
-       "this version reads the byte-level models that `mezzo train` writes");
-}
-
 RunModel from_checkpoint(const fs::path& checkpoint) {
   verify_checkpoint(checkpoint);
   const io::Json config = checkpoint_config(checkpoint);
   const auto spec = config.find("options") != config.end() ? config["options"].value("model", std::string()) : std::string();
   auto model = models::make_model(models::model_from_spec(spec));
   read_weights(checkpoint, *model);
-  return {std::move(model), std::make_shared<ByteTokenizer>(), checkpoint};
+  return {std::move(model), saved_tokenizer(checkpoint.parent_path().parent_path()), checkpoint};
 }
 
 }  // namespace
 
 void write_model(const models::LanguageModel& model, const Tokenizer& tokenizer, const fs::path& dir) {
   models::save_pretrained(model, dir);
-  io::write_json(dir / kTokenizerFile,
-                 {{"tokenizer_class", "MezzoTokenizer"}, {"model_max_length", model.context()}, {"mezzo", {{"kind", tokenizer.kind()}}}});
+  save_tokenizer(tokenizer, dir, model.context());
 }
 
 RunModel load_run_model(const fs::path& dir) {
@@ -102,7 +88,7 @@ RunModel load_run_model(const fs::path& dir) {
     fail("model", fmt::format("{}: nothing of that name is there", dir.native()),
          "give a run directory, or one with model.safetensors and config.json");
   if (present(dir / "manifest.json")) return from_checkpoint(dir);
-  if (present(dir / "model.safetensors")) return {models::load_pretrained(dir), tokenizer_of(dir), dir};
+  if (present(dir / "model.safetensors")) return {models::load_pretrained(dir), model_tokenizer(dir), dir};
   if (present(dir / "model" / "model.safetensors")) return load_run_model(dir / "model");
   const auto steps = checkpoint_steps(dir);
   if (steps.empty()) fail("model", fmt::format("{}: no model/ and no checkpoint in it", dir.native()), "has the run reached its first checkpoint?");

@@ -4,6 +4,7 @@
 #include "core/dry_run.h"
 #include "kernels/work_log.h"
 #include "train/machinery.h"
+#include "train/vocabulary.h"
 #include "train/trainer.h"
 
 namespace mezzo::train {
@@ -49,7 +50,7 @@ MemoryPlan plan_bytes(const models::ModelOptions& model, const TrainOptions& opt
 
 MemoryPlan plan_bytes(const TrainOptions& options) {
   check(options);
-  const auto model = resolve_model(options, ByteTokenizer().vocab_size());
+  const auto model = resolve_model(options, vocab_of(options));
   return plan_bytes(model, options,
                     resolve({.precision = options.precision, .loss_scale = options.loss_scale, .width = static_cast<double>(models::width(model))}));
 }

@@ -8,6 +8,7 @@
 #include <nlohmann/json.hpp>
 
 #include "core/fail.h"
+#include "train/vocabulary.h"
 #include "train/rules.h"
 
 namespace mezzo::train {
@@ -25,6 +26,7 @@ template <class Options, class F> void each_option(Options& o, F&& f) {
   using enum OnResume;
   f("data", o.data, free);  // the text itself is compared, by its fingerprint
   f("model", o.model, same);
+  f("vocab", o.vocab, same);
   f("val_fraction", o.val_fraction, same);
   f("seed", o.seed, same);
   f("batch", o.batch, same);
@@ -81,6 +83,8 @@ void check(const TrainOptions& o) {
   if (o.data.empty()) fail(kOp, "no --data given, a text file or a directory of text files wanted");
   if (o.out.empty()) fail(kOp, "no --out given, a directory for the run wanted");
   const auto positive = [](std::string_view key, auto x) { require(x >= 1, key, x, "1 or more"); };
+  require(o.vocab == 0 || (o.vocab >= kLeastVocab && o.vocab <= kMostVocab), "vocab", o.vocab,
+          fmt::format("0 (tokens are bytes) or {} to {}", kLeastVocab, kMostVocab));
   positive("batch", o.batch);
   positive("seq", o.seq);
   positive("steps", o.steps);

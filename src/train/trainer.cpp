@@ -16,6 +16,7 @@
 #include "text/batches.h"
 #include "train/checkpoint.h"
 #include "train/machinery.h"
+#include "train/vocabulary.h"
 #include "train/metrics.h"
 #include "train/options.h"
 
@@ -70,7 +71,7 @@ void refuse_too_large(const MemoryPlan& plan) {
 
 struct Trainer::Impl {
   TrainOptions options;
-  ByteTokenizer tokenizer;
+  std::shared_ptr<const Tokenizer> tokenizer;
   models::ModelOptions shape;
   PrecisionPlan plan;
   MemoryPlan memory;
@@ -90,19 +91,23 @@ struct Trainer::Impl {
     if (o.threads > 0) set_num_threads(o.threads);
     if (o.resume_step) o.resume = true;
     check(o);
-    shape = resolve_model(o, tokenizer.vocab_size());
+    shape = resolve_model(o, vocab_of(o));
     options = resolved(std::move(o), shape);
     options.threads = num_threads();
     plan = resolve({.precision = options.precision, .loss_scale = options.loss_scale, .width = static_cast<double>(models::width(shape))});
     warnings = plan.warnings;
     memory = plan_bytes(shape, options, plan);
     refuse_too_large(memory);
-    corpus.emplace(options.data, tokenizer, text::CorpusOptions{.seq = options.seq, .val_fraction = options.val_fraction});
+    text::Documents documents(options.data);
+    tokenizer = options.resume ? saved_tokenizer(options.out) : make_tokenizer(options, documents);
+    corpus.emplace(std::move(documents), *tokenizer, text::CorpusOptions{.seq = options.seq, .val_fraction = options.val_fraction});
     open_directory();
     manual_seed(options.seed);
     machine = build(shape, options, plan);
     batches.emplace(corpus->train(), text::BatchesOptions{.batch = options.batch, .seq = options.seq, .seed = options.seed});
     if (options.resume) resume();
+    if (tokenizer->vocab_size() != vocab_of(options))
+      fail(kOp, fmt::format("{}: its tokenizer has {} tokens, {} were expected", options.out.native(), tokenizer->vocab_size(), vocab_of(options)));
   }
 
   // ---- before the loop -----------------------------------------------------------------------------
@@ -135,7 +140,7 @@ struct Trainer::Impl {
               {"vocab", models::vocab(shape)},
               {"context", models::context(shape)},
               {"parameters", models::parameter_count(shape)}}},
-            {"tokenizer", tokenizer.kind()},
+            {"tokenizer", tokenizer->kind()},
             {"data",
              {{"files", corpus->files()},
               {"bytes", corpus->bytes()},
@@ -205,6 +210,7 @@ struct Trainer::Impl {
   TrainSummary run(const std::function<void(const Progress&)>& on_progress, const std::function<bool()>& stop) {
     if (std::exchange(ran, true)) fail(kOp, "run() was called a second time", "build another Trainer with .resume = true");
     if (state.step > 0 || options.resume_step) remove_after(options.out, state.step);
+    if (!options.resume) save_tokenizer(*tokenizer, options.out, options.seq);
     io::write_json(options.out / "config.json", config());
     MetricsLog metrics(options.out, state.step, options.tensorboard);
     if (metrics.missing() > 0)
@@ -324,7 +330,7 @@ struct Trainer::Impl {
 
   void finish() {
     io::AtomicDirectory directory(options.out / "model");
-    write_model(*machine.model, tokenizer, directory.path());
+    write_model(*machine.model, *tokenizer, directory.path());
     directory.commit();
   }
 

@@ -29,6 +29,7 @@ struct TrainOptions {
   // what is trained
   std::filesystem::path data;                            ///< text: a file, or a directory (text::Corpus says what it takes)
   std::string model = "gpt:layers=6,heads=6,width=384";  ///< a spec; vocab: the tokenizer's, context: seq, unless it says otherwise
+  std::int64_t vocab = 0;                                ///< tokens of a byte-level vocabulary learnt from the text; 0: tokens are bytes
   std::filesystem::path out;                             ///< the run directory; made when it is not there
   double val_fraction = 0.1;                             ///< of every file, for validation; 0: none
   std::uint64_t seed = 0;                                ///< of the weights, the order of the data, dropout
@@ -110,7 +111,7 @@ struct MemoryPlan {
   std::int64_t written = 0;                         ///< bytes of all tensors that the step makes
 };
 MemoryPlan plan_bytes(const models::ModelOptions&, const TrainOptions&, const PrecisionPlan&);
-/// The same from the options alone: does not read the data (vocab: the byte tokenizer's 256).
+/// The same from the options alone: does not read the data (its vocabulary has the size asked for).
 MemoryPlan plan_bytes(const TrainOptions&);
 
 /// One run. Everything that can be refused is refused by the constructor, before the directory changes.
@@ -162,11 +163,11 @@ EvalResult evaluate(models::LanguageModel&, const text::TokenStream&, const Eval
 /// The model of a run directory (its model/, or else its newest checkpoint), or of a directory in Hugging Face's layout.
 struct RunModel {
   std::shared_ptr<models::LanguageModel> model;
-  std::shared_ptr<Tokenizer> tokenizer;
+  std::shared_ptr<const Tokenizer> tokenizer;
   std::filesystem::path source;  ///< the directory it came from
 };
 RunModel load_run_model(const std::filesystem::path& dir);
-/// Writes a model directory: Hugging Face's layout, and a tokenizer_config.json that names the tokenizer.
+/// Writes a model directory: Hugging Face's layout, the tokenizer with it.
 void write_model(const models::LanguageModel&, const Tokenizer&, const std::filesystem::path& dir);
 
 }  // namespace mezzo::train

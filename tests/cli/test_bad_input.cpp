@@ -76,6 +76,7 @@ TEST_CASE("a command line that is wrong: exit code 2, and no directory is made")
   check_refused(c.train_with("--precision", "bf16-khan"), 2, "bf16-kahan");
   check_refused(c.train_with("--optimizer", "adamv"), 2, "--optimizer adamv");
   check_refused(c.train_with("--state-dtype", "f16"), 2, "--state-dtype f16");
+  check_refused(c.train_with("--vocab", "100"), 2, "--vocab 100 given");
   check_refused(c.train_with("--model", "gtp:layers=2"), 2, "did you mean `gpt`");
   check_refused(c.train_with("--model", "gpt:layer=2"), 2, "did you mean `layers`");
   check_refused(c.train_with("--model", "gpt:layers=two"), 2, "layers=two");

@@ -314,4 +314,46 @@ TEST_CASE("the disk fills under metrics.jsonl: an Error, whole lines stay, the r
   CHECK(metrics_of(full.out) == metrics_of(o.out));
 }
 
+TEST_CASE("a vocabulary learnt from the text goes with the run: into model/, to whoever reads a checkpoint, through a resume") {
+  const TempDir dir;
+  write_small_text(dir);
+  auto o = small_run(dir, "run");
+  o.vocab = 290;
+  const auto s = run(o);
+  CHECK(s.val_loss.has_value());
+  const auto tokenizer = load_tokenizer(o.out / "model");  // as a stranger reads it
+  CHECK(tokenizer->vocab_size() == 290);
+  const std::string text = small_text(300);
+  CHECK(tokenizer->encode(text).size() < text.size() / 2);
+  CHECK(tokenizer->decode(tokenizer->encode(text)) == text);
+  REQUIRE(tokenizer->end_of_text().has_value());
+  CHECK(tokenizer->is_special(*tokenizer->end_of_text()));
+
+  const text::Corpus corpus(o.data, *tokenizer, {.seq = o.seq, .val_fraction = o.val_fraction});
+  for (const fs::path& from : {o.out, s.checkpoint}) {
+    const auto read = train::load_run_model(from);
+    CHECK(read.tokenizer->encode(text) == tokenizer->encode(text));
+    CHECK(read.model->vocab() == 290);
+    CHECK(train::evaluate(*read.model, corpus.validation(), {.batch = o.batch, .seq = o.seq, .recipe = train::recipe("fp32")}).loss == *s.val_loss);
+  }
+
+  auto twice = small_run(dir, "twice");
+  twice.vocab = 290;
+  twice.checkpoint_steps = 5;
+  int asked = 0;
+  train::Trainer(twice).run({}, [&] { return ++asked == 5; });
+  twice.resume = true;
+  CHECK(*run(twice).val_loss == *s.val_loss);
+
+  auto other = twice;
+  other.vocab = 300;
+  CHECK(contains(refused(other), "--vocab: 290 in the run, 300 given"));
+  auto greedy = small_run(dir, "greedy");
+  greedy.vocab = 60000;
+  CHECK(contains(refused(greedy), "pairs"));
+  CHECK_FALSE(fs::exists(greedy.out));
+  greedy.vocab = 256;
+  CHECK(contains(refused(greedy), "--vocab 256 given"));
+}
+
 }  // namespace mezzo::test
