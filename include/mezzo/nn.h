@@ -47,6 +47,8 @@ class MEZZO_API Module {
   }
   /// Marks a parameter that stays f32 in every recipe but pure: norm weights, biases, adapters.
   static void mark_exempt(const Tensor&);
+  /// Marks a buffer (or parameter) whose dtype to() and recipes leave alone: running statistics.
+  static void mark_kept(const Tensor&);
   /// Marks a 16-bit leaf that several contributions reach before each step (a tied head): its gradient is kept in f32 until then.
   static void mark_shared(const Tensor&);
 
@@ -111,6 +113,114 @@ class MEZZO_API RmsNorm : public Module {
 
  private:
   double eps_;
+};
+
+struct Conv2dOptions {
+  std::int64_t in = 0, out = 0;
+  PerDim kernel = {};
+  PerDim stride = 1, padding = 0, dilation = 1;
+  std::int64_t groups = 1;
+  bool bias = true;
+  PerDim output_padding = 0;  ///< ConvTranspose2d only
+};
+using Conv1dOptions = Conv2dOptions;
+using Conv3dOptions = Conv2dOptions;
+using ConvTranspose2dOptions = Conv2dOptions;
+/// What convolutions share: weight (out, in / groups, kernel), or (in, out / groups, kernel) for a transposed one, and bias (out); at first both
+/// uniform in +-1/sqrt(n), n being the elements of weight[0], as in torch.
+class MEZZO_API Convolution : public Module {
+ public:
+  Tensor weight, bias;
+
+ protected:
+  Convolution(const char* name, int spatial, bool transposed, const Conv2dOptions&);
+  ConvOptions options_;
+};
+class MEZZO_API Conv1d : public Convolution {
+ public:
+  explicit Conv1d(const Conv1dOptions&);
+  Tensor forward(const Tensor& x /*(N, in, L)*/) override;
+};
+class MEZZO_API Conv2d : public Convolution {
+ public:
+  explicit Conv2d(const Conv2dOptions&);
+  Tensor forward(const Tensor& x /*(N, in, H, W)*/) override;
+};
+class MEZZO_API Conv3d : public Convolution {
+ public:
+  explicit Conv3d(const Conv3dOptions&);
+  Tensor forward(const Tensor& x /*(N, in, D, H, W)*/) override;
+};
+class MEZZO_API ConvTranspose2d : public Convolution {
+ public:
+  explicit ConvTranspose2d(const ConvTranspose2dOptions&);
+  Tensor forward(const Tensor& x /*(N, in, H, W)*/) override;
+};
+
+struct BatchNorm2dOptions {
+  std::int64_t dim = 0;  ///< channels
+  double eps = 1e-5, momentum = 0.1;
+  bool affine = true;  ///< has weight and bias
+};
+/// What BatchNorm1d and BatchNorm2d share: weight, bias, and the buffers running_mean, running_var, which stay f32 whatever to() says. A step that
+/// train::Step does not apply leaves them as they were.
+class MEZZO_API BatchNorm : public Module {
+ public:
+  Tensor forward(const Tensor& x) override;
+  Tensor weight, bias, running_mean, running_var;
+
+ protected:
+  BatchNorm(const char* name, const BatchNorm2dOptions&, int least_dims, int most_dims);
+
+ private:
+  const char* name_;
+  double eps_, momentum_;
+  int least_dims_, most_dims_;
+};
+using BatchNorm1dOptions = BatchNorm2dOptions;
+/// x (N, C) or (N, C, L).
+class MEZZO_API BatchNorm1d : public BatchNorm {
+ public:
+  explicit BatchNorm1d(const BatchNorm1dOptions&);
+};
+/// x (N, C, H, W).
+class MEZZO_API BatchNorm2d : public BatchNorm {
+ public:
+  explicit BatchNorm2d(const BatchNorm2dOptions&);
+};
+
+struct GroupNormOptions {
+  int groups = 0;
+  std::int64_t dim = 0;  ///< channels
+  double eps = 1e-5;
+  bool affine = true;
+};
+class MEZZO_API GroupNorm : public Module {
+ public:
+  explicit GroupNorm(const GroupNormOptions&);
+  Tensor forward(const Tensor& x) override;
+  Tensor weight, bias;
+
+ private:
+  int groups_;
+  double eps_;
+};
+
+class MEZZO_API MaxPool2d : public Module {
+ public:
+  explicit MaxPool2d(PoolOptions);
+  Tensor forward(const Tensor& x) override;
+
+ private:
+  PoolOptions options_;
+};
+class MEZZO_API AvgPool2d : public Module {
+ public:
+  explicit AvgPool2d(PoolOptions);
+  Tensor forward(const Tensor& x) override;
+
+ private:
+  PoolOptions options_;
 };
 
 struct DropoutOptions {

@@ -5,9 +5,11 @@
 #pragma once
 
 #include <cstdint>
+#include <initializer_list>
 #include <limits>
 #include <optional>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include <mezzo/tensor.h>
@@ -138,6 +140,49 @@ MEZZO_API Tensor einsum(std::string_view spec, const std::vector<Tensor>& tensor
 /// residual + linear(x, w, b), added in f32 before the one rounding. residual has the result's shape.
 MEZZO_API Tensor linear_add(const Tensor& residual, const Tensor& x, const Tensor& w, const Tensor& b = {});
 
+// ---- convolutions and pooling --------------------------------------------------------------------
+
+/// A number for every spatial dimension, or one for each: 2, or {2, 1}.
+class PerDim {
+ public:
+  PerDim() = default;  ///< not given
+  PerDim(std::int64_t all) : values_{all} {}
+  PerDim(std::initializer_list<std::int64_t> each) : values_(each) {}
+  PerDim(std::vector<std::int64_t> each) : values_(std::move(each)) {}
+  const std::vector<std::int64_t>& values() const { return values_; }
+
+ private:
+  std::vector<std::int64_t> values_;
+};
+
+struct ConvOptions {
+  PerDim stride = 1, padding = 0, dilation = 1;
+  std::int64_t groups = 1;
+  PerDim output_padding = 0;  ///< transposed ones only: added to the end of the result
+};
+/// Cross-correlation of x (N, C, L) with w (O, C / groups, k), zeros outside of x; result (N, O, (L + 2 padding - dilation (k - 1) - 1) / stride +
+/// 1). x may lack N. b (O), added in f32, unrounded, under Policy::mezzo(). Accumulated in f32.
+MEZZO_API Tensor conv1d(const Tensor& x, const Tensor& w, const Tensor& b = {}, const ConvOptions& = {});
+MEZZO_API Tensor conv2d(const Tensor& x /*(N, C, H, W)*/, const Tensor& w /*(O, C / groups, kh, kw)*/, const Tensor& b = {}, const ConvOptions& = {});
+MEZZO_API Tensor conv3d(const Tensor& x /*(N, C, D, H, W)*/, const Tensor& w, const Tensor& b = {}, const ConvOptions& = {});
+/// The adjoint of conv: x (N, C, L), w (C, O / groups, k), result (N, O, (L - 1) stride - 2 padding + dilation (k - 1) + output_padding + 1).
+MEZZO_API Tensor conv_transpose1d(const Tensor& x, const Tensor& w, const Tensor& b = {}, const ConvOptions& = {});
+MEZZO_API Tensor conv_transpose2d(const Tensor& x, const Tensor& w, const Tensor& b = {}, const ConvOptions& = {});
+MEZZO_API Tensor conv_transpose3d(const Tensor& x, const Tensor& w, const Tensor& b = {}, const ConvOptions& = {});
+
+struct PoolOptions {
+  PerDim kernel = {};
+  PerDim stride = {};             ///< kernel, when left out
+  PerDim padding = 0;             ///< at most half of kernel
+  bool ceil_mode = false;         ///< a last window that x fills only in part counts, if it begins in x or its left padding
+  bool count_include_pad = true;  ///< avg_pool2d: padding counts as zeros
+};
+/// The largest element of each window of x (N, C, H, W) or (C, H, W); the gradient goes to the first of equal ones.
+MEZZO_API Tensor max_pool2d(const Tensor& x, const PoolOptions&);
+MEZZO_API Tensor avg_pool2d(const Tensor& x, const PoolOptions&);
+/// The mean of out[0] x out[1] windows that cover x (N, C, H, W) or (C, H, W).
+MEZZO_API Tensor adaptive_avg_pool2d(const Tensor& x, const Shape& out);
+
 // ---- layers ----------------------------------------------------------------------------------
 
 struct NormOptions {
@@ -146,6 +191,17 @@ struct NormOptions {
 /// Over the last dimension C. w, b (C), optional. Statistics in f32.
 MEZZO_API Tensor layer_norm(const Tensor& x, const Tensor& w = {}, const Tensor& b = {}, NormOptions = {});
 MEZZO_API Tensor rms_norm(const Tensor& x, const Tensor& w = {}, NormOptions = {});
+/// x (N, C, ...), normalised over each group of C / groups channels of each n (Wu & He, arXiv 1803.08494). w, b (C), optional. Statistics in f32.
+MEZZO_API Tensor group_norm(const Tensor& x, int groups, const Tensor& w = {}, const Tensor& b = {}, NormOptions = {});
+struct BatchNormOptions {
+  bool training = false;  ///< statistics of the batch, which also move the running ones; else the running ones
+  double momentum = 0.1;  ///< running = (1 - momentum) running + momentum of the batch (unbiased variance)
+  double eps = 1e-5;
+};
+/// x (N, C) or (N, C, ...), each channel normalised (Ioffe & Szegedy, arXiv 1502.03167). Statistics in f32. running_mean, running_var (C): f32 (or
+/// f64), changed in place in training, may be undefined then. w, b (C), optional. Error in training when a channel has one value.
+MEZZO_API Tensor batch_norm(const Tensor& x, const Tensor& running_mean, const Tensor& running_var, const Tensor& w = {}, const Tensor& b = {},
+                            BatchNormOptions = {});
 /// Rows of table (V, C) at ids (i32 or i64, any shape). Error for an id outside [0, V).
 MEZZO_API Tensor embedding(const Tensor& ids, const Tensor& table);
 struct RopeOptions {

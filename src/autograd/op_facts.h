@@ -41,6 +41,7 @@ inline constexpr std::array kOpFamilies{
     OpFamily{OpId::sum, "Reductions"},
     OpFamily{OpId::matmul, "Matrix products and attention"},
     OpFamily{OpId::rnn, "Recurrent layers"},
+    OpFamily{OpId::conv1d, "Convolutions and pooling"},
     OpFamily{OpId::layer_norm, "Norms, positions, embedding"},
     OpFamily{OpId::cross_entropy, "Losses"},
     OpFamily{OpId::cat, "Joining and indexing"},

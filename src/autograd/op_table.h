@@ -19,8 +19,10 @@ enum class OpId : std::uint8_t {
   matmul, mm, bmm, addmm, linear, einsum, scaled_dot_product_attention, packed_attention, linear_cross_entropy,
   // recurrent layers
   rnn, lstm, gru,
+  // convolutions, pooling
+  conv1d, conv2d, conv3d, conv_transpose1d, conv_transpose2d, conv_transpose3d, max_pool2d, avg_pool2d, adaptive_avg_pool2d,
   // norms, positions
-  layer_norm, rms_norm, rope, embedding,
+  layer_norm, rms_norm, group_norm, batch_norm, rope, embedding,
   // losses
   cross_entropy, nll_loss, mse_loss, l1_loss, smooth_l1_loss, huber_loss, kl_div, binary_cross_entropy, binary_cross_entropy_with_logits,
   // joining and indexing
@@ -121,8 +123,19 @@ inline constexpr std::array kOps{
     OpInfo{OpId::rnn,             "rnn",           low,          low,      recurrent,  smooth},
     OpInfo{OpId::lstm,            "lstm",          low,          low,      recurrent,  smooth},
     OpInfo{OpId::gru,             "gru",           low,          low,      recurrent,  smooth},
+    OpInfo{OpId::conv1d,          "conv1d",        low,          low,      products,   smooth},
+    OpInfo{OpId::conv2d,          "conv2d",        low,          low,      products,   smooth},
+    OpInfo{OpId::conv3d,          "conv3d",        low,          low,      products,   smooth},
+    OpInfo{OpId::conv_transpose1d, "conv_transpose1d", low, low, products, smooth},
+    OpInfo{OpId::conv_transpose2d, "conv_transpose2d", low, low, products, smooth},
+    OpInfo{OpId::conv_transpose3d, "conv_transpose3d", low, low, products, smooth},
+    OpInfo{OpId::max_pool2d,      "max_pool2d",    as_is,        as_is,    exact,      kinked},
+    OpInfo{OpId::avg_pool2d,      "avg_pool2d",    f32_internal, as_is,    summed,     Check::linear},
+    OpInfo{OpId::adaptive_avg_pool2d, "adaptive_avg_pool2d", f32_internal, as_is, summed, Check::linear},
     OpInfo{OpId::layer_norm,      "layer_norm",    f32_internal, f32,      by_row,     smooth},
     OpInfo{OpId::rms_norm,        "rms_norm",      f32_internal, f32,      by_row,     smooth},
+    OpInfo{OpId::group_norm,      "group_norm",    f32_internal, f32,      by_row,     smooth},
+    OpInfo{OpId::batch_norm,      "batch_norm",    f32_internal, as_is,    by_row,     smooth},
     OpInfo{OpId::rope,            "rope",          f32_internal, as_is,    rounded,    Check::linear},
     OpInfo{OpId::embedding,       "embedding",     low,          as_is,    gathered,   Check::linear},
     OpInfo{OpId::cross_entropy,   "cross_entropy", f32,          f32,      loss,       smooth},

@@ -4,6 +4,7 @@
 #include "autograd/engine.h"
 #include "core/fail.h"
 #include "core/parts.h"
+#include "tensor/buffers.h"
 #include "tensor/layout.h"
 
 namespace mezzo {
@@ -103,6 +104,7 @@ Tensor Tensor::contiguous() const { return is_contiguous() ? *this : clone(); }
 
 void* Tensor::checked_mutable_data(Dtype wanted) {
   const void* p = checked_data(wanted);
+  before_write(*this);
   bump_version(*this);
   return const_cast<void*>(p);
 }
@@ -122,6 +124,7 @@ Tensor copy_(Tensor dst, const Tensor& src) {
     fail("copy_", "the source requires grad, and the graph would not see the write", "copy from detach(), or under autograd::NoGrad");
   if (broadcast_shapes("copy_", dst.shape(), src.shape()) != dst.shape())
     fail("copy_", fmt::format("source {} given, a shape that broadcasts to {} wanted", to_string(src.shape()), to_string(dst.shape())));
+  before_write(dst);
   copy_elements(dst, src.impl()->storage == dst.impl()->storage ? src.clone() : src);
   bump_version(dst);
   return dst;
@@ -129,6 +132,7 @@ Tensor copy_(Tensor dst, const Tensor& src) {
 
 Tensor fill_(Tensor dst, double value) {
   check_writable("fill_", dst);
+  before_write(dst);
   kernels::fill(kernels::cpu_queue(), dst.dtype(), value, mutable_data(dst), strided({&dst}));
   bump_version(dst);
   return dst;

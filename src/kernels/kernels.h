@@ -189,6 +189,63 @@ void gemm(Queue&, const Gemm&, const void* a, const void* b, void* c);
 /// Whether a product of 16-bit operands of this dtype has native instructions here.
 bool native_gemm(Dtype);
 
+// ---- convolutions ----------------------------------------------------------------------------
+
+/// A convolution (cross-correlation, as everywhere in this field) over up to three dimensions D, H, W; missing ones stand first, with size 1:
+/// y[n, p, o] = bias[o] + sum over taps t and channels c of o's group of w[o, c, t] x[n, p stride + t dilation - padding, c], 0 outside of x.
+/// Activations are channels-last: x (N, in, C), y (N, out, O). Weights are (O, C / groups, kernel). x, w, y are `dtype`, one that conv_dtype gives;
+/// the activation that is written may be f32 instead. Accumulated in f32 (f64 for f64), one rounding on store.
+struct Conv {
+  Dtype dtype = f32, result = f32;  ///< result: of y or dx
+  std::int64_t n = 0, c = 0, o = 0, groups = 1;
+  std::array<std::int64_t, 3> in{1, 1, 1}, out{1, 1, 1}, kernel{1, 1, 1}, stride{1, 1, 1}, padding{0, 0, 0}, dilation{1, 1, 1};
+  friend bool operator==(const Conv&, const Conv&) = default;
+};
+/// The dtype that convolutions of `t` run in here: itself, or f32 (which holds any f16 and bf16) where there are no instructions for it.
+Dtype conv_dtype(Dtype t);
+/// y from x and w; bias (O; f32, or f64 for f64) may be null.
+void conv(Queue&, const Conv&, const void* x, const void* w, const void* bias, void* y);
+/// dx (N, in, C) = the transposed convolution of dy (N, out, O) with w.
+void conv_input_grad(Queue&, const Conv&, const void* w, const void* dy, void* dx);
+/// dw (O, C / groups, kernel; f32, or f64 for f64) = (accumulate ? dw : 0) + the gradient of w.
+void conv_weight_grad(Queue&, const Conv&, const void* x, const void* dy, void* dw, bool accumulate);
+
+// ---- pooling: planes of x (planes, h, w) to y (planes, oh, ow) --------------------------------------
+
+/// Window i of dimension d (0: h, 1: w) covers [i stride - padding, i stride - padding + kernel) cut to x; adaptive: [floor(i in / out),
+/// ceil((i + 1) in / out)). No window may lie outside of x whole. count_include_pad: a window's average is over its part of the padded input.
+struct Pool {
+  std::int64_t planes = 0;
+  std::array<std::int64_t, 2> in{1, 1}, out{1, 1}, kernel{1, 1}, stride{1, 1}, padding{0, 0};
+  bool adaptive = false, count_include_pad = true;
+};
+/// y = the largest element of each window, NaN if there is one, and where it is: index (planes, oh, ow; y w + x in its plane; the first of equal
+/// ones), null: not wanted. Fewer than 2^31 elements a plane.
+void max_pool(Queue&, Dtype, const Pool&, const void* x, void* y, std::int32_t* index);
+void max_pool_backward(Queue&, Dtype, const Pool&, const std::int32_t* index, const void* dy, void* dx);
+/// y = the mean of each window, summed in f32 (f64 for f64).
+void avg_pool(Queue&, Dtype, const Pool&, const void* x, void* y);
+void avg_pool_backward(Queue&, Dtype, const Pool&, const void* dy, void* dx);
+
+// ---- norms over channels: x is (N, C, L) ------------------------------------------------------------
+
+/// Statistics for each channel over N and L (groups 0: batch norm), or for each n and group of C / groups channels over these and L (group norm).
+/// They are f32, or f64 for f64, of length `sets()`.
+struct ChannelNorm {
+  Dtype dtype = f32;
+  std::int64_t n = 0, c = 0, l = 1, groups = 0;
+  std::int64_t sets() const { return groups ? n * groups : c; }
+  std::int64_t set_size() const { return groups ? c / groups * l : n * l; }
+};
+/// mean and var (biased): blocks of x in two passes within the cache, joined in f64 (Chan, Golub, LeVeque 1983).
+void channel_stats(Queue&, const ChannelNorm&, const void* x, void* mean, void* var);
+/// y = (x - mean) rstd w + b; w and b (C; f32, or f64 for f64) may be null. y == x allowed.
+void channel_norm(Queue&, const ChannelNorm&, const void* x, const void* mean, const void* rstd, const void* w, const void* b, void* y);
+/// dx; and dw, db (C; f32, or f64 for f64; null: not wanted), overwritten, or added to with `accumulate`. fixed: mean and rstd do not depend on x.
+/// dx null: not wanted.
+void channel_norm_backward(Queue&, const ChannelNorm&, bool fixed, const void* x, const void* mean, const void* rstd, const void* w, const void* dy,
+                           void* dx, void* dw, void* db, bool accumulate);
+
 // ---- attention -------------------------------------------------------------------------------
 
 /// Strides (elements) of a (B, H, T, D) operand whose D is contiguous.

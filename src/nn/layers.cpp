@@ -20,11 +20,9 @@ Tensor normal(const Shape& shape, double std) {
   return mul(randn(shape), std);
 }
 
-namespace {
-void require_size(const char* what, const char* field, std::int64_t n) {
-  if (n < 1) fail(what, fmt::format(".{} = {} given, 1 or more wanted", field, n));
+void require_size(const char* module, const char* field, std::int64_t n) {
+  if (n < 1) fail(module, fmt::format(".{} = {} given, 1 or more wanted", field, n));
 }
-}  // namespace
 
 Linear::Linear(LinearOptions o) {
   require_size("Linear", "in", o.in);

@@ -40,7 +40,9 @@ Tensor Module::register_parameter(std::string name, Tensor t) {
 Tensor Module::register_buffer(std::string name, Tensor t) {
   check_name(name, buffers_);
   require_defined("Module", t, name.c_str());
-  t.impl()->storage->relabel(Memory::weights);
+  auto& storage = *t.impl()->storage;
+  storage.buffer = true;
+  storage.relabel(Memory::weights);
   buffers_.emplace_back(std::move(name), t);
   return t;
 }
@@ -53,6 +55,7 @@ void Module::add_module(std::string name, std::shared_ptr<Module> m) {
 }
 
 void Module::mark_exempt(const Tensor& t) { t.impl()->more().exempt = true; }
+void Module::mark_kept(const Tensor& t) { t.impl()->more().kept = true; }
 void Module::mark_shared(const Tensor& t) { t.impl()->more().grad_in_f32 = true; }
 
 // ---- walking -------------------------------------------------------------------------------------
@@ -149,9 +152,9 @@ void convert_in_place(const Tensor& t, Dtype dtype) {
   const Tensor c = make_tensor(t.shape(), dtype);
   copy_elements(c, t);
   auto& impl = *t.impl();
-  const bool parameter = impl.storage->parameter;
+  c.impl()->storage->parameter = impl.storage->parameter;
+  c.impl()->storage->buffer = impl.storage->buffer;
   impl.storage = c.impl()->storage;
-  impl.storage->parameter = parameter;
   impl.offset = 0;
   impl.strides = c.impl()->strides;
   impl.contiguous = true;

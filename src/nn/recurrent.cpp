@@ -12,10 +12,6 @@
 namespace mezzo::nn {
 namespace {
 
-void require_size(const char* what, const char* field, std::int64_t n) {
-  if (n < 1) fail(what, fmt::format(".{} = {} given, 1 or more wanted", field, n));
-}
-
 Tensor squeezed(const Tensor& t, int dim) { return t.defined() ? t.squeeze(dim) : t; }
 Tensor selected(const Tensor& t, std::int64_t i) { return t.defined() ? t.select(0, i) : t; }
 

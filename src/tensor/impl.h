@@ -49,6 +49,7 @@ struct Storage final : RefCounted {
   Memory category;
   std::atomic<std::uint64_t> version{0};
   bool parameter = false;  // a module's parameter, frozen or not: its casts are cached
+  bool buffer = false;     // a module's buffer: a step that is not applied leaves it as it was
   std::unique_ptr<CastCache> casts;
 };
 

@@ -9,6 +9,7 @@
 #include <mezzo/train.h>
 
 #include "core/fail.h"
+#include "tensor/buffers.h"
 #include "tensor/impl.h"
 
 namespace mezzo::train {
@@ -88,9 +89,11 @@ StepReport Step::operator()(const std::function<Tensor(int micro)>& loss) {
   const auto& o = s.options;
   StepReport report;
   s.optimizer.zero_grad();  // what a step that threw has left, or the caller
+  BufferScope buffers;      // running statistics: part of the step that is applied, or is not
   for (int micro = 0; micro < o.accumulate; ++micro) report.loss += s.run(loss, micro);
   report.loss /= o.accumulate;
   report.result = s.scaler.step(s.optimizer, {.clip_norm = o.clip_norm, .measure = true, .multiplier = o.loss_divisor});
+  if (report.applied()) buffers.keep();
   s.scaler.update();
   s.optimizer.zero_grad();  // their memory serves what comes next
   return report;

@@ -31,7 +31,7 @@ const OpInfo* row_of(const OpCase& c) {
 
 /// Whether an input is added to a product: a bias, a mask. Of recurrent cells: the two biases, behind x, h (and the LSTM's c) and two weights.
 bool added(const std::string& op, std::size_t i) {
-  if (op == "linear") return i == 2;
+  if (op == "linear" || op.rfind("conv", 0) == 0) return i == 2;
   if (op == "scaled_dot_product_attention") return i == 3;
   if (op == "rnn" || op == "gru") return i >= 4;
   return op == "lstm" && i >= 5;

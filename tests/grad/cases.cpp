@@ -19,6 +19,26 @@ double number(const Json& j) {
   return j.get<double>();
 }
 ReduceOptions reduce_options(const Json& o) { return {.dims = o.value("dims", std::vector<int>{}), .keepdim = o.value("keepdim", false)}; }
+PerDim per_dim(const Json& o, const char* field, PerDim otherwise) {
+  if (!o.contains(field)) return otherwise;
+  return o[field].is_array() ? PerDim(o[field].get<std::vector<std::int64_t>>()) : PerDim(o[field].get<std::int64_t>());
+}
+ConvOptions conv_options(const Json& o) {
+  return {.stride = per_dim(o, "stride", 1),
+          .padding = per_dim(o, "padding", 0),
+          .dilation = per_dim(o, "dilation", 1),
+          .groups = o.value("groups", std::int64_t{1}),
+          .output_padding = per_dim(o, "output_padding", 0)};
+}
+PoolOptions pool_options(const Json& o) {
+  return {.kernel = per_dim(o, "kernel", {}),
+          .stride = per_dim(o, "stride", {}),
+          .padding = per_dim(o, "padding", 0),
+          .ceil_mode = o.value("ceil_mode", false),
+          .count_include_pad = o.value("count_include_pad", true)};
+}
+/// Running statistics: a copy that the op may change, of f32 or f64 whatever the sweep's dtype.
+Tensor running(const Tensor& t) { return (is_16bit(t.dtype()) ? t.to(f32) : t).detach().clone(); }
 Tensor at(const In& in, std::size_t i) { return i < in.size() ? in[i] : Tensor(); }
 LossOptions loss_options(const Json& o, const Tensor& weight) {
   const auto r = o.value("reduction", std::string("mean"));
@@ -56,6 +76,7 @@ template <class F> Call one(F f) {
 #define ALONG(name) one([](const In& in, const Json& o) { return name(in[0], o["dim"].get<int>()); })
 #define REDUCED(name) one([](const In& in, const Json& o) { return name(in[0], reduce_options(o)); })
 #define LOSS(name) one([](const In& in, const Json& o) { return name(in[0], in[1], loss_options(o, at(in, 2))); })
+#define CONVOLVED(name) one([](const In& in, const Json& o) { return name(in[0], in[1], at(in, 2), conv_options(o)); })
 
 const std::map<std::string, Call>& calls() {
   static const std::map<std::string, Call> table{
@@ -127,6 +148,22 @@ const std::map<std::string, Call>& calls() {
       {"gru", [](const In& in, const Json& o) { return recurrent_case(kernels::Cell::gru, in, o); }},
       {"layer_norm", one([](const In& in, const Json& o) { return layer_norm(in[0], at(in, 1), at(in, 2), {.eps = o["eps"].get<double>()}); })},
       {"rms_norm", one([](const In& in, const Json& o) { return rms_norm(in[0], at(in, 1), {.eps = o["eps"].get<double>()}); })},
+      {"conv1d", CONVOLVED(conv1d)},
+      {"conv2d", CONVOLVED(conv2d)},
+      {"conv3d", CONVOLVED(conv3d)},
+      {"conv_transpose1d", CONVOLVED(conv_transpose1d)},
+      {"conv_transpose2d", CONVOLVED(conv_transpose2d)},
+      {"conv_transpose3d", CONVOLVED(conv_transpose3d)},
+      {"max_pool2d", one([](const In& in, const Json& o) { return max_pool2d(in[0], pool_options(o)); })},
+      {"avg_pool2d", one([](const In& in, const Json& o) { return avg_pool2d(in[0], pool_options(o)); })},
+      {"adaptive_avg_pool2d", one([](const In& in, const Json& o) { return adaptive_avg_pool2d(in[0], o["out"].get<std::vector<std::int64_t>>()); })},
+      {"group_norm", one([](const In& in, const Json& o) {
+         return group_norm(in[0], o["groups"].get<int>(), at(in, 1), at(in, 2), {.eps = o["eps"].get<double>()});
+       })},
+      {"batch_norm", one([](const In& in, const Json& o) {
+         return batch_norm(in[0], running(in[1]), running(in[2]), at(in, 3), at(in, 4),
+                           {.training = o["training"].get<bool>(), .eps = o["eps"].get<double>()});
+       })},
       {"embedding", one([](const In& in, const Json&) { return embedding(in[0], in[1]); })},
       {"where", one([](const In& in, const Json&) { return where(in[0], in[1], in[2]); })},
       {"masked_fill", one([](const In& in, const Json& o) { return masked_fill(in[0], in[1], number(o["number"])); })},

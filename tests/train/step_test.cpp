@@ -215,4 +215,61 @@ TEST_CASE("what a step refuses") {
   CHECK(w.to_vector() == std::vector<float>{1, 2, 3, 4});
 }
 
+TEST_CASE("module buffers belong to the step: a step that is not applied leaves running statistics as they were") {
+  nn::BatchNorm1d norm({.dim = 2});
+  optim::Sgd opt(norm.named_parameters(), {.lr = 0.1});
+  train::Step step(opt, {.recipe = "fp32", .accumulate = 2, .scaler = amp::GradScalerOptions{.init_scale = 4}});
+  const Tensor x = tensor({1, 2, 3, 4, 5, 7}, {3, 2});
+  const auto statistics = [&] { return values_of({norm.running_mean, norm.running_var}); };
+  const auto loss = [&](double size) { return [&, size](int micro) { return mul(sum(norm(mul(x, micro + 1.0))), size); }; };
+  const auto at_first = statistics();
+
+  CHECK(step(loss(1)).applied());
+  const auto after_one = statistics();
+  CHECK(after_one != at_first);
+
+  const auto version = norm.running_mean.version();
+  CHECK_FALSE(step(loss(std::numeric_limits<double>::infinity())).applied());
+  CHECK(statistics() == after_one);
+  CHECK(norm.running_mean.version() > version);  // whoever saved it in between is told
+
+  CHECK_THROWS_AS(step([&](int micro) {
+                    if (micro == 1) throw std::runtime_error("no more data");
+                    return loss(1)(micro);
+                  }),
+                  std::runtime_error);
+  CHECK(statistics() == after_one);
+
+  CHECK(step(loss(1)).applied());
+  CHECK(statistics() != after_one);
+}
+
+TEST_CASE("a module's own buffer, written in any way, is restored too; other tensors are not") {
+  struct Counting final : nn::Module {
+    Counting() {
+      w = register_parameter("w", ones({2}));
+      seen = register_buffer("seen", zeros({3}));
+    }
+    Tensor w, seen;
+  } m;
+  const Tensor outside = zeros({1});
+  optim::Sgd opt(m.named_parameters(), {.lr = 0.1});
+  train::Step step(opt, {.recipe = "fp32", .scaler = amp::GradScalerOptions{}});
+  const auto run = [&](double size) {
+    return step([&](int) {
+      fill_(m.seen.narrow(0, 0, 1), 5);
+      copy_(m.seen.narrow(0, 1, 1), ones({1}));
+      Tensor handle = m.seen;
+      handle.mutable_data<float>()[2] += 1;
+      fill_(outside, size);
+      return mul(sum(m.w), size);
+    });
+  };
+  CHECK_FALSE(run(std::numeric_limits<double>::infinity()).applied());
+  CHECK(m.seen.to_vector() == std::vector<float>{0, 0, 0});
+  CHECK(std::isinf(outside.item()));
+  CHECK(run(1).applied());
+  CHECK(m.seen.to_vector() == std::vector<float>{5, 1, 1});
+}
+
 }  // namespace mezzo::test

@@ -22,7 +22,8 @@ from golden import FOLDER, write
 SEED = ops.SEED
 DTYPES = {"f32": torch.float32, "f16": torch.float16, "bf16": torch.bfloat16}
 COMPARISONS = {"eq", "ne", "lt", "le", "gt", "ge"}
-BIASES = {"linear": {2}, "rnn": {4, 5}, "gru": {4, 5}, "lstm": {5, 6}}  # mezzo() adds them unrounded
+CONVOLUTIONS = {f"conv{kind}{n}d" for kind in ("", "_transpose") for n in (1, 2, 3)}
+BIASES = {**{op: {2} for op in ("linear", *CONVOLUTIONS)}, "rnn": {4, 5}, "gru": {4, 5}, "lstm": {5, 6}}  # mezzo() adds them unrounded
 tensors, cases, rows = {}, {}, {}
 
 

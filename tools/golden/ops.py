@@ -230,6 +230,64 @@ def norms(draw):
     case("rms_norm.tiny", lambda x: F.rms_norm(x, (5,), eps=1e-3), 1e-2 * draw(3, 5), eps=1e-3)
 
 
+def convolutions(draw):
+    """Numbers, and one number a dimension; each tensor is small, since second derivatives are checked element by element."""
+    def run(name, x, w, bias=True, **options):
+        op = name.split(".")[0]
+        out = w[1] * options.get("groups", 1) if "transpose" in op else w[0]
+        case(name, lambda *xs: getattr(F, op)(*xs, **options), draw(*x), draw(*w), *([draw(out)] if bias else []), **options)
+
+    run("conv1d.plain", (2, 3, 7), (4, 3, 3))
+    run("conv1d.spread", (2, 2, 9), (3, 2, 3), bias=False, stride=2, padding=2, dilation=2)
+    run("conv1d.unbatched", (3, 6), (2, 3, 2))
+    run("conv2d.plain", (2, 3, 5, 4), (4, 3, 3, 2))
+    run("conv2d.padded", (1, 2, 4, 4), (3, 2, 3, 3), padding=1)
+    run("conv2d.all", (1, 4, 6, 5), (6, 2, 3, 2), stride=[2, 1], padding=[1, 2], dilation=[1, 2], groups=2)
+    run("conv2d.depthwise", (2, 3, 4, 4), (3, 1, 3, 3), bias=False, padding=1, groups=3)
+    run("conv2d.pointwise", (2, 3, 3, 2), (4, 3, 1, 1))
+    run("conv2d.whole", (2, 2, 3, 4), (3, 2, 3, 4))
+    run("conv3d.plain", (1, 2, 3, 4, 3), (3, 2, 2, 2, 3))
+    run("conv3d.all", (1, 2, 4, 3, 4), (2, 1, 2, 3, 2), stride=[2, 1, 1], padding=[0, 1, 1], dilation=[1, 1, 2], groups=2)
+    run("conv_transpose1d.plain", (2, 3, 4), (3, 2, 3), stride=2, padding=1, output_padding=1)
+    run("conv_transpose2d.plain", (2, 3, 3, 2), (3, 2, 3, 2))
+    run("conv_transpose2d.all", (1, 4, 2, 3), (4, 2, 2, 3), stride=[2, 3], padding=[1, 0], output_padding=[1, 2], dilation=[2, 1], groups=2)
+    run("conv_transpose2d.dilated", (1, 2, 3, 3), (2, 2, 2, 2), bias=False, dilation=3, output_padding=2)
+    run("conv_transpose3d.plain", (1, 2, 2, 3, 2), (2, 2, 2, 2, 3), stride=[1, 2, 1])
+
+
+def pooling(draw):
+    for op, f in {"max_pool2d": F.max_pool2d, "avg_pool2d": F.avg_pool2d}.items():
+        def run(name, x, **options):
+            case(f"{op}.{name}", lambda x, f=f, kernel=options["kernel"], o={k: v for k, v in options.items() if k != "kernel"}: f(x, kernel, **o), draw(*x), **options)
+
+        run("plain", (2, 2, 4, 6), kernel=2)
+        run("overlapping", (1, 2, 7, 6), kernel=3, stride=2, padding=1)
+        run("sides", (2, 5, 7), kernel=[2, 3], stride=[1, 2], padding=[1, 0])
+        run("ceil", (1, 2, 6, 5), kernel=3, stride=2, padding=1, ceil_mode=True)
+        run("gaps", (1, 1, 7, 8), kernel=2, stride=3)
+    case("max_pool2d.equal", lambda x: F.max_pool2d(x, 2), torch.ones(1, 1, 4, 4, dtype=torch.float64), kernel=2)
+    case("avg_pool2d.padding_left_out", lambda x: F.avg_pool2d(x, 3, 2, 1, True, False), draw(1, 2, 6, 5), kernel=3, stride=2, padding=1, ceil_mode=True,
+         count_include_pad=False)
+    for label, (x, out) in {"whole": ((2, 3, 4, 5), (1, 1)), "even": ((2, 2, 4, 6), (2, 3)), "uneven": ((1, 2, 5, 7), (3, 4)),
+                            "more": ((2, 3, 2), (5, 3))}.items():
+        case(f"adaptive_avg_pool2d.{label}", lambda x, out=out: F.adaptive_avg_pool2d(x, out), draw(*x), out=list(out))
+
+
+def channel_norms(draw):
+    for label, shape in {"rows": (5, 3), "sequence": (2, 3, 4), "images": (2, 3, 2, 3)}.items():
+        for training in (True, False):
+            running = [constant(draw(3)), constant(draw.positive(3))]
+            case(f"batch_norm.{label}_{'training' if training else 'running'}",
+                 lambda x, m, v, w, b, t=training: F.batch_norm(x, m.clone(), v.clone(), w, b, t, 0.1, 1e-5),
+                 draw(*shape), *running, draw(3), draw(3), training=training, eps=1e-5)
+    case("batch_norm.plain", lambda x, m, v: F.batch_norm(x, m.clone(), v.clone(), None, None, True, 0.1, 1e-3), 1e-1 * draw(2, 2, 3), constant(draw(2)),
+         constant(draw.positive(2)), training=True, eps=1e-3)
+    for label, shape, groups in (("images", (2, 4, 2, 3), 2), ("each", (2, 3, 4), 3), ("one", (2, 4, 3), 1), ("rows", (3, 6), 2)):
+        case(f"group_norm.{label}", lambda x, w, b, g=groups: F.group_norm(x, g, w, b, eps=1e-5), draw(*shape), draw(shape[1]), draw(shape[1]), groups=groups,
+             eps=1e-5)
+    case("group_norm.plain", lambda x: F.group_norm(x, 2, eps=1e-5), draw(2, 4, 3), groups=2, eps=1e-5)
+
+
 def attention(draw):
     def run(name, q, kv, mask=None, **options):
         q, k, v = draw(*q), draw(*kv), draw(*kv)
@@ -318,7 +376,7 @@ def indexing(draw):
     case("scatter_add.last", lambda x, i, s: x.scatter_add(-1, i, s), draw(2, 4), draw.ids(4, 2, 6), draw(2, 6), dim=-1)
 
 
-FAMILIES = (unary, binary, selection, reductions, products, einsums, recurrent, norms, attention, losses, indexing)
+FAMILIES = (unary, binary, selection, reductions, products, einsums, recurrent, norms, convolutions, pooling, channel_norms, attention, losses, indexing)
 
 
 def main():

@@ -3,50 +3,18 @@
 
 #include <array>
 #include <cstdint>
-#include <list>
 #include <string_view>
-#include <unordered_map>
 
 #include <dlfcn.h>
-#include <oneapi/dnnl/dnnl.hpp>
 
 #include <mezzo/runtime.h>
 #include "core/dry_run.h"
-#include "core/fail.h"
-#include "core/parallel.h"
-#include "core/parallel_backend.h"
+#include "kernels/gemm/onednn_library.h"
 
 namespace mezzo::kernels {
 namespace {
 
-// ---- the library -------------------------------------------------------------------------------------
-
-// Before oneDNN's first other call, which would fix its choice.
-void cap_isa() {
-  static const bool done = [] {
-    switch (active_isa()) {
-      case Isa::scalar: dnnl_set_max_cpu_isa(dnnl_cpu_isa_sse41); break;
-      case Isa::avx2: dnnl_set_max_cpu_isa(dnnl_cpu_isa_avx2); break;
-      case Isa::avx512: dnnl_set_max_cpu_isa(dnnl_cpu_isa_avx512_core); break;
-      case Isa::avx512_bf16: break;
-    }
-    return true;
-  }();
-  (void)done;
-}
-
-/// Whether oneDNN may run here and now. Inside somebody's team it may not: a primitive is made for a number of threads and,
-/// where it finds fewer, leaves their part of the work undone.
-bool may_run() {
-  if (detail::in_foreign_team()) return false;
-  cap_isa();
-  share_num_threads();
-  return true;
-}
-
-void check(dnnl_status_t status, const char* what) {
-  if (status != dnnl_success) fail("gemm", fmt::format("oneDNN's {} returned status {}", what, static_cast<int>(status)));
-}
+void check(dnnl_status_t status, const char* what) { onednn::check("gemm", status, what); }
 
 bool has_epilogue(const Gemm& g) { return g.bias || g.residual; }
 char transposed(bool t) { return t ? 'T' : 'N'; }
@@ -83,22 +51,12 @@ struct Key {
 
 struct KeyHash {
   std::size_t operator()(const Key& key) const {
-    std::uint64_t h = 0;
-    const auto mix = [&h](std::uint64_t v) { h = (h ^ v) * 0x9E3779B97F4A7C15ull, h ^= h >> 29; };
-    for (const std::int64_t size : key.sizes) mix(static_cast<std::uint64_t>(size));
-    mix(static_cast<std::uint64_t>(key.threads) << 32 | static_cast<std::uint64_t>(key.c) << 16 | static_cast<std::uint64_t>(key.bias_dtype) << 8 |
-        static_cast<std::uint64_t>(key.trans_a) << 4 | static_cast<std::uint64_t>(key.trans_b) << 3 | static_cast<std::uint64_t>(key.bias) << 2 |
-        static_cast<std::uint64_t>(key.residual) << 1 | static_cast<std::uint64_t>(key.accumulate));
-    return h;
+    onednn::Mix mix;
+    for (const std::int64_t size : key.sizes) mix(size);
+    const auto flags = key.trans_a << 4 | key.trans_b << 3 | key.bias << 2 | key.residual << 1 | int{key.accumulate};
+    return mix(key.threads)(static_cast<int>(key.c))(static_cast<int>(key.bias_dtype))(flags).value();
   }
 };
-
-dnnl::memory::data_type type_of(Dtype t) { return t == f32 ? dnnl::memory::data_type::f32 : dnnl::memory::data_type::bf16; }
-
-const dnnl::engine& engine() {
-  static const dnnl::engine cpu(dnnl::engine::kind::cpu, 0);
-  return cpu;
-}
 
 /// A primitive with memory objects whose pointers are set for each call: one thread's own.
 class Matmul {
@@ -109,8 +67,8 @@ class Matmul {
     const auto bf16_type = memory::data_type::bf16;
     const memory::desc a({m, k}, bf16_type, key.trans_a ? memory::dims{1, lda} : memory::dims{lda, 1});
     const memory::desc b({k, n}, bf16_type, key.trans_b ? memory::dims{1, ldb} : memory::dims{ldb, 1});
-    const memory::desc c({m, n}, type_of(key.c), memory::dims{ldc, 1});
-    const memory::desc bias = key.bias ? memory::desc({1, n}, type_of(key.bias_dtype), memory::dims{n, 1}) : memory::desc();
+    const memory::desc c({m, n}, onednn::type_of(key.c), memory::dims{ldc, 1});
+    const memory::desc bias = key.bias ? memory::desc({1, n}, onednn::type_of(key.bias_dtype), memory::dims{n, 1}) : memory::desc();
 
     dnnl::primitive_attr attributes;
     attributes.set_scratchpad_mode(dnnl::scratchpad_mode::user);
@@ -120,13 +78,13 @@ class Matmul {
     attributes.set_post_ops(after);
 
     const auto op = key.bias ? dnnl::matmul::desc(a, b, bias, c) : dnnl::matmul::desc(a, b, c);
-    const dnnl::matmul::primitive_desc pd(op, attributes, engine(), /*allow_empty=*/true);
+    const dnnl::matmul::primitive_desc pd(op, attributes, onednn::engine(), /*allow_empty=*/true);
     if (!pd || std::string_view(pd.impl_info_str()).substr(0, 4) != "brg:") return;  // another implementation is slower than our own
     primitive_ = dnnl::matmul(pd);
     scratch_bytes_ = pd.scratchpad_desc().get_size();
 
     const auto argument = [this](int index, const memory::desc& d) {
-      memories_[count_] = memory(d, engine(), DNNL_MEMORY_NONE);
+      memories_[count_] = memory(d, onednn::engine(), DNNL_MEMORY_NONE);
       arguments_[count_] = {index, memories_[count_].get()};
       ++count_;
     };
@@ -159,38 +117,10 @@ class Matmul {
   int count_ = 0;
 };
 
-/// The primitives that one thread has used last; no locks. (Compiled code is shared by oneDNN's own cache.)
-class MatmulCache {
- public:
-  MatmulCache() : stream_(engine()) {}
-
-  Matmul& get(const Key& key) {
-    if (const auto found = by_key_.find(key); found != by_key_.end()) {
-      recent_.splice(recent_.begin(), recent_, found->second);
-      return found->second->second;
-    }
-    if (recent_.size() == kCapacity) {
-      by_key_.erase(recent_.back().first);
-      recent_.pop_back();
-    }
-    recent_.emplace_front(key, Matmul(key));
-    by_key_.emplace(key, recent_.begin());
-    return recent_.front().second;
-  }
-  const dnnl::stream& stream() const { return stream_; }
-
- private:
-  static constexpr std::size_t kCapacity = 512;
-  using Entries = std::list<std::pair<Key, Matmul>>;
-  dnnl::stream stream_;
-  Entries recent_;  // latest first
-  std::unordered_map<Key, Entries::iterator, KeyHash> by_key_;
-};
-
 }  // namespace
 
 bool onednn_sgemm(const Gemm& g, const void* a, const void* b, void* c) {
-  if (has_epilogue(g) || !may_run()) return false;
+  if (has_epilogue(g) || !onednn::may_run()) return false;
   if (DryRun::active()) return true;
   check(dnnl_sgemm(transposed(g.trans_a), transposed(g.trans_b), g.m, g.n, g.k, static_cast<float>(g.alpha), static_cast<const float*>(a), g.lda,
                    static_cast<const float*>(b), g.ldb, static_cast<float>(g.beta), static_cast<float*>(c), g.ldc),
@@ -199,7 +129,7 @@ bool onednn_sgemm(const Gemm& g, const void* a, const void* b, void* c) {
 }
 
 bool onednn_gemm_bf16(const Gemm& g, const void* a, const void* b, void* c) {
-  if (g.c != f32 || has_epilogue(g) || !native_gemm(bf16) || !gemm_bf16_function() || !may_run()) return false;
+  if (g.c != f32 || has_epilogue(g) || !native_gemm(bf16) || !gemm_bf16_function() || !onednn::may_run()) return false;
   if (DryRun::active()) return true;
   check(gemm_bf16_function()(transposed(g.trans_a), transposed(g.trans_b), g.m, g.n, g.k, static_cast<float>(g.alpha), static_cast<const bf16_t*>(a),
                              g.lda, static_cast<const bf16_t*>(b), g.ldb, static_cast<float>(g.beta), static_cast<float*>(c), g.ldc),
@@ -208,8 +138,8 @@ bool onednn_gemm_bf16(const Gemm& g, const void* a, const void* b, void* c) {
 }
 
 bool onednn_matmul(Queue& queue, const Gemm& g, const void* a, const void* b, void* c) {
-  if (g.alpha != 1 || (g.beta != 0 && g.beta != 1) || !native_gemm(bf16) || !may_run()) return false;
-  thread_local MatmulCache cache;
+  if (g.alpha != 1 || (g.beta != 0 && g.beta != 1) || !native_gemm(bf16) || !onednn::may_run()) return false;
+  thread_local onednn::PrimitiveCache<Key, KeyHash, Matmul> cache;
   Matmul& matmul = cache.get(Key(g));
   if (!matmul.usable()) return false;
   matmul.run(queue, cache.stream(), g, a, b, c);

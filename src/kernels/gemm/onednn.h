@@ -1,4 +1,5 @@
-// onednn.h - matrix products by oneDNN: the only header of ours that stands for it. (onednn.cpp, or onednn_absent.cpp in builds without.)
+// onednn.h - matrix products and convolutions by oneDNN: the only header of ours that stands for it. (onednn*.cpp, or onednn_absent.cpp in builds
+// without.)
 #pragma once
 
 #include "kernels/kernels.h"
@@ -14,5 +15,10 @@ bool onednn_sgemm(const Gemm&, const void* a, const void* b, void* c);
 bool onednn_gemm_bf16(const Gemm&, const void* a, const void* b, void* c);
 /// bf16 operands, bf16 or f32 C; alpha 1, beta 0 or 1.
 bool onednn_matmul(Queue&, const Gemm&, const void* a, const void* b, void* c);
+
+// The same for convolutions, as kernels.h has them, in f32 and bf16, without empty sizes: what these refuse goes through columns.
+bool onednn_conv(Queue&, const Conv&, const void* x, const void* w, const void* bias, void* y);
+bool onednn_conv_input_grad(Queue&, const Conv&, const void* w, const void* dy, void* dx);
+bool onednn_conv_weight_grad(Queue&, const Conv&, const void* x, const void* dy, void* dw, bool accumulate);
 
 }  // namespace mezzo::kernels
