@@ -11,14 +11,14 @@ import tempfile
 
 # Modules are the folders of src/.
 FLOOR = {"core": 0, "dtype": 1, "kernels": 2, "tensor": 2, "autograd": 3, "io": 3, "ops": 4, "text": 4, "nn": 5, "optim": 5,
-         "amp": 6, "models": 6, "train": 7, "cli": 8}
+         "amp": 6, "inspect": 6, "models": 6, "train": 7, "cli": 8}
 
 # One step between neighbours of a floor: tensors copy and convert with kernels, kernels know no tensor.
 STEPS = {("tensor", "kernels")}
 
 # The module that a public header belongs to. <mezzo/mezzo.h> is everything, so only programs include it.
 PUBLIC = {"error": "core", "runtime": "core", "random": "core", "dtype": "dtype", "tensor": "tensor", "autograd": "autograd",
-          "policy": "autograd", "io": "io", "ops": "ops", "text": "text", "nn": "nn", "optim": "optim", "amp": "amp", "models": "models",
+          "policy": "autograd", "io": "io", "ops": "ops", "text": "text", "nn": "nn", "optim": "optim", "amp": "amp", "inspect": "inspect", "models": "models",
           "train": "train", "mezzo": "train"}
 
 # Libraries that stay behind one door: what their headers begin with, and the folder that may include them.

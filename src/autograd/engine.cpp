@@ -3,6 +3,7 @@
 
 #include <algorithm>
 
+#include "autograd/observer.h"
 #include "core/fail.h"
 #include "kernels/kernels.h"
 #include "tensor/layout.h"
@@ -164,10 +165,17 @@ void Engine::run_node(Node& node, Pending pending) {
   if (node.released)
     fail(name(node.op), "backward runs through this part of the graph a second time, but what it saved was freed the first time",
          "pass .retain_graph = true to the first backward");
+  Observer* const watching = observer();
+  if (watching) watching->backward(node, pending.gradients);
   {
     const AutocastMode autocast(node.callers_context && callers_autocast_);
     Backward b(node, pending.gradients, *this);
     node.run(b);
+  }
+  if (watching && !captures()) {
+    for (std::size_t i = 0; i < node.edges.size(); ++i)
+      if (const auto& leaf = node.edges[i].leaf; leaf && leaf->extra && leaf->extra->grad.defined())
+        watching->gave(node, static_cast<int>(i), leaf->extra->grad);
   }
   if (!options_.retain_graph && !options_.create_graph) {
     node.released = true;
@@ -250,6 +258,7 @@ Tensor Backward::take_saved(int i) {
 void Backward::set(int i, Tensor g) {
   if (!g.defined() || !wants(i)) return;
   MEZZO_CHECK(g.shape() == node_.inputs[static_cast<std::size_t>(i)].shape);
+  if (auto* o = observer(); o && !node_.edges[static_cast<std::size_t>(i)].leaf) o->gave(node_, i, g);
   engine_.add(node_.edges[static_cast<std::size_t>(i)], std::move(g));
 }
 

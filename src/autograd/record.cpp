@@ -2,6 +2,7 @@
 #include <atomic>
 
 #include "autograd/node.h"
+#include "autograd/observer.h"
 #include "core/fail.h"
 
 namespace mezzo {
@@ -78,6 +79,12 @@ void connect(Node& node, OpId op, std::span<Tensor> outputs, std::span<const Ope
     impl->requires_grad = true;
     impl->edge = {holder, {}, static_cast<int>(o)};
   }
+  if (auto* o = observer()) o->forward(node, outputs, inputs);
+}
+
+Observer*& observer() noexcept {
+  thread_local Observer* current = nullptr;
+  return current;
 }
 
 }  // namespace autograd
