@@ -198,6 +198,8 @@ struct LoadOptions {
   Dtype dtype = Dtype::f32;  ///< of matrices; vectors (norms, biases) are f32
   /// Matrices that a GGUF file holds in blocks stay there, mapped, and are unpacked by each product: frozen, and without a copy.
   bool keep_blocks = false;
+  /// "q8_0" or "q4_0", with keep_blocks: the layers' matrices that the file holds element by element are rounded into such blocks, in memory.
+  std::string quantize = {};
 };
 /// The model of a GGUF file (Llama, Qwen2, Qwen3, GPT-2) or of a directory in Hugging Face's layout (safetensors, single or in parts).
 /// Error names what is missing, unknown or does not fit.

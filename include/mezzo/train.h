@@ -34,6 +34,7 @@ struct PrecisionPlan {
   std::string requested;                         ///< as the user wrote it: "auto", ...
   std::string isa, reason;                       ///< why auto chose; what is emulated
   std::optional<amp::GradScalerOptions> scaler;  ///< unset: no scaling
+  std::string frozen;                            ///< how matrices that are not trained are kept, beside adapters; empty: there are none
   std::vector<std::string> stays_f32;            ///< what is kept in f32, and why
   std::vector<std::string> warnings;
 };
@@ -41,6 +42,7 @@ struct PlanOptions {
   std::string precision = "auto";
   std::string loss_scale = {};  ///< "dynamic", "none", a number, or empty: the recipe's
   double width = 0;             ///< of the model's matrices (matrix_width), for "auto"; 0: wide
+  std::string frozen = {};      ///< PrecisionPlan::frozen
 };
 /// The side of a square with as many elements as the matrix has that an average multiplication belongs to: sqrt(sum n^2 / sum n) over the
 /// parameters of two and more dims, n their elements. 0 without any.

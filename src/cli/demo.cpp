@@ -150,10 +150,11 @@ class Demo final : public Task {
   }
 
   static void introduce(const train::Trainer& trainer, Console& console) {
-    const auto& c = trainer.corpus();
+    const io::Json text = trainer.workload().describe();
+    const auto number = [&](const char* key) { return text.at(key).get<std::int64_t>(); };
     console.say(introduction(trainer.options()) + "\n");
-    console.say(fmt::format("text   {}: {}, {} bytes for training, {} for validation", trainer.options().data.native(), format_files(c.files()),
-                            format_count(c.train().size()), format_count(c.validation().size())));
+    console.say(fmt::format("text   {}: {}, {} bytes for training, {} for validation", trainer.options().data.native(), format_files(number("files")),
+                            format_count(number("train_tokens")), format_count(number("validation_tokens"))));
     console.say(fmt::format("model  {}: {} parameters\n", models::to_spec(trainer.model_options()),
                             format_count(models::parameter_count(trainer.model_options()))));
   }

@@ -8,9 +8,11 @@
 #include <CLI/App.hpp>
 #include <CLI/Config.hpp>
 #include <CLI/Formatter.hpp>
+#include <fmt/ranges.h>
 
 #include "cli/command.h"
 #include "core/fail.h"
+#include "train/tuning.h"
 
 namespace mezzo::cli {
 namespace {
@@ -66,12 +68,30 @@ void read_option(std::string_view name, const std::string& text, std::optional<s
   if (!a || !b) refuse(fmt::format("{} {} given, two numbers wanted, as in 0.9,0.95", name, text));
   value = std::array{*a, *b};
 }
+void read_option(std::string_view name, const std::string& text, std::vector<std::string>& value) {
+  value.clear();
+  for (std::size_t begin = 0; begin <= text.size();) {
+    const auto end = std::min(text.find(',', begin), text.size());
+    if (end == begin) refuse(fmt::format("{} {} given, names with commas between them wanted", name, text));
+    value.push_back(text.substr(begin, end - begin));
+    begin = end + 1;
+  }
+}
+void read_option(std::string_view, const std::string& text, text::Overlong& value) {
+  value = checking_usage([&] { return train::overlong_from_name(text); });
+}
+void read_option(std::string_view, const std::string& text, text::TrainOn& value) {
+  value = checking_usage([&] { return train::train_on_from_name(text); });
+}
 
 std::string show_option(double value) { return fmt::format("{}", value); }
 std::string show_option(const std::string& value) { return value; }
 std::string show_option(const std::filesystem::path& value) { return value.native(); }
 std::string show_option(const std::optional<std::int64_t>& value) { return value ? std::to_string(*value) : ""; }
 std::string show_option(optim::ScheduleKind value) { return std::string(optim::name(value)); }
+std::string show_option(const std::vector<std::string>& value) { return fmt::format("{}", fmt::join(value, ",")); }
+std::string show_option(text::Overlong value) { return std::string(train::name(value)); }
+std::string show_option(text::TrainOn value) { return std::string(train::name(value)); }
 std::string show_option(const std::optional<std::array<double, 2>>& value) { return value ? fmt::format("{},{}", (*value)[0], (*value)[1]) : ""; }
 
 // ---- CLI11 -----------------------------------------------------------------------------------

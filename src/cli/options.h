@@ -14,6 +14,8 @@
 
 #include <mezzo/optim.h>
 
+#include "text/examples.h"
+
 namespace mezzo::cli {
 
 /// What text stands for, as a value of the target's type; a UsageError says what was wanted.
@@ -26,6 +28,9 @@ void read_option(std::string_view name, const std::string& text, std::filesystem
 void read_option(std::string_view name, const std::string& text, std::optional<std::int64_t>& value);
 void read_option(std::string_view name, const std::string& text, optim::ScheduleKind& value);
 void read_option(std::string_view name, const std::string& text, std::optional<std::array<double, 2>>& value);  // "0.9,0.95"
+void read_option(std::string_view name, const std::string& text, std::vector<std::string>& value);              // "q_proj,v_proj"
+void read_option(std::string_view name, const std::string& text, text::Overlong& value);
+void read_option(std::string_view name, const std::string& text, text::TrainOn& value);
 
 /// The value as --help shows it; empty: not shown.
 std::string show_option(std::integral auto value) { return std::to_string(value); }
@@ -35,6 +40,9 @@ std::string show_option(const std::filesystem::path& value);
 std::string show_option(const std::optional<std::int64_t>& value);
 std::string show_option(optim::ScheduleKind value);
 std::string show_option(const std::optional<std::array<double, 2>>& value);
+std::string show_option(const std::vector<std::string>& value);
+std::string show_option(text::Overlong value);
+std::string show_option(text::TrainOn value);
 
 class Options {
  public:

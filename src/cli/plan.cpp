@@ -10,16 +10,9 @@
 #include "cli/format.h"
 #include "cli/train_options.h"
 #include "train/options.h"
-#include "train/vocabulary.h"
 
 namespace mezzo::cli {
 namespace {
-
-/// Bytes of one checkpoint: weights, masters and moments.
-std::int64_t checkpoint_bytes(const train::MemoryPlan& p) {
-  const auto of = [&](Memory m) { return p.bytes[static_cast<std::size_t>(m)]; };
-  return of(Memory::weights) + of(Memory::masters) + of(Memory::optimizer);
-}
 
 class Plan final : public Task {
  public:
@@ -32,31 +25,34 @@ class Plan final : public Task {
   }
 
   int run(Options& options, Console& console) override {
-    complete(options, arguments_);
+    complete(options, arguments_, RunKind::training);
     auto& t = arguments_.options;
-    const bool data = !t.data.empty(), out = !t.out.empty();
-    models::ModelOptions shape;
-    train::PrecisionPlan precision;
+    const bool out = !t.out.empty();
+    const auto resolve = [&] {
+      const auto shape = train::shape_of(t);
+      return std::pair(shape, train::precision_of(t, shape));
+    };
     checking_usage([&] {
       train::TrainOptions complete = t;  // a plan may leave open what a run needs
-      if (!data) complete.data = ".";
+      if (t.data.empty()) complete.data = ".";
       if (!out) complete.out = ".";
       train::check(complete);
-      shape = train::resolve_model(t, train::vocab_of(t));
-      precision = train::resolve({.precision = t.precision, .loss_scale = t.loss_scale, .width = static_cast<double>(models::width(shape))});
+      if (!t.tune) resolve();  // the command line alone decides
     });
+    const auto [shape, precision] = resolve();
     const train::MemoryPlan memory = train::plan_bytes(shape, t, precision);
-    const std::int64_t have = cpu_info().memory, disk = checkpoint_bytes(memory);
-    const double ms = estimate_step_ms(memory), tokens = static_cast<double>(train::tokens_of_step(t));
     std::optional<double> passes;
-    if (data) {
-      text::Documents documents(t.data);
-      const auto tokenizer = train::make_tokenizer(t, documents);
-      const text::Corpus corpus(std::move(documents), *tokenizer, {.seq = t.seq, .val_fraction = t.val_fraction});
-      passes = tokens * static_cast<double>(t.steps) / static_cast<double>(corpus.train().size());
+    if (!t.data.empty()) {
+      const auto data = train::read_data(t, shape);
+      train::resolve_steps(t, *data.work);
+      passes = data.work->passes_of(t.steps);
     }
-    const std::int64_t kept =
-        t.checkpoint_steps == 0 ? 1 : std::min<std::int64_t>((t.steps + t.checkpoint_steps - 1) / t.checkpoint_steps, t.keep == 0 ? t.steps : t.keep);
+    const bool known = t.steps > 0;  // epochs of data that was not named
+    const std::int64_t have = cpu_info().memory;
+    const double ms = estimate_step_ms(memory), tokens = static_cast<double>(train::tokens_of_step(t));
+    const std::int64_t each = t.checkpoint_steps, most = t.keep == 0 && known ? t.steps : std::max(t.keep, 1);
+    const std::int64_t kept = each == 0 ? 1 : known ? std::min((t.steps + each - 1) / each, most) : most;
+    const std::int64_t disk = kept * memory.checkpoint;
     const bool taken = out && !t.resume && std::filesystem::exists(t.out / "config.json");
 
     io::Json document{{"peak_bytes", memory.peak},
@@ -65,11 +61,11 @@ class Plan final : public Task {
                       {"fits", memory.peak <= have},
                       {"memory_bytes", have},
                       {"tokens_per_second", 1e3 * tokens / ms},
-                      {"run_seconds", 1e-3 * ms * static_cast<double>(t.steps)},
-                      {"disk_bytes", kept * disk},
+                      {"disk_bytes", disk},
                       {"parameters", models::parameter_count(shape)},
                       {"model", models::to_spec(shape)},
                       {"precision", precision.recipe.name}};
+    if (known) document["steps"] = t.steps, document["run_seconds"] = 1e-3 * ms * static_cast<double>(t.steps);
     if (passes) document["passes"] = *passes;
     console.result(document);
     if (console.json()) return kSuccess;
@@ -79,11 +75,11 @@ class Plan final : public Task {
     console.say(describe(memory));
     console.say(fmt::format("{:<10} {} of {}: {}", "memory", format_bytes(memory.peak), format_bytes(have),
                             memory.peak <= have ? "fits" : "does not fit; a smaller --batch with a larger --accumulate, or a smaller model"));
-    console.say(fmt::format("{:<10} about {} ms a step, {} tokens/s, {} for {} steps", "time", format_ms(ms),
-                            format_count(std::llround(1e3 * tokens / ms)), format_seconds(1e-3 * ms * static_cast<double>(t.steps)),
-                            format_count(t.steps)));
-    console.say(fmt::format("{:<10} {} for {} checkpoint{}", "disk", format_bytes(kept * disk), kept, kept == 1 ? "" : "s"));
-    if (passes) console.say(fmt::format("{:<10} {:.2f} passes over the training text", "text", *passes));
+    console.say(fmt::format(
+        "{:<10} about {} ms a step, {} tokens/s{}", "time", format_ms(ms), format_count(std::llround(1e3 * tokens / ms)),
+        known ? fmt::format(", {} for {} steps", format_seconds(1e-3 * ms * static_cast<double>(t.steps)), format_count(t.steps)) : std::string()));
+    console.say(fmt::format("{:<10} {} for {} checkpoint{}", "disk", format_bytes(disk), kept, kept == 1 ? "" : "s"));
+    if (passes) console.say(fmt::format("{:<10} {:.2f} passes over the {}", "data", *passes, t.tune ? "examples" : "training text"));
     if (t.global_batch > 0)
       console.say(fmt::format("{:<10} the mean over {} tokens, of which a step runs {}", "loss", format_count(t.global_batch),
                               format_count(train::tokens_of_step(t))));

@@ -68,6 +68,8 @@ io::Json to_json(const train::TrainSummary& s) {
           {"step", s.step},
           {"skipped", s.skipped},
           {"val_loss", s.val_loss ? io::Json(*s.val_loss) : io::Json(nullptr)},
+          {"best_step", s.best_step > 0 ? io::Json(s.best_step) : io::Json(nullptr)},
+          {"best_val_loss", s.best_step > 0 ? io::Json(s.best_loss) : io::Json(nullptr)},
           {"train_loss", s.train_loss},
           {"scale", s.scale},
           {"zero_fraction", s.zero_fraction},

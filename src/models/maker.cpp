@@ -2,9 +2,18 @@
 #include "models/maker.h"
 
 #include "autograd/context.h"
+#include "core/fail.h"
 #include "nn/init.h"
 
 namespace mezzo::models {
+
+Maker::Maker(const ModelFile& file, const LoadOptions& o) : file_(&file), dtype_(o.dtype), keep_blocks_(o.keep_blocks) {
+  if (o.quantize.empty()) return;
+  const io::Encoding e = io::encoding_from_name(o.quantize);
+  if (!e.blocks || !kernels::can_quantize(*e.blocks)) fail("load_pretrained", fmt::format("quantize = {} given, q8_0 or q4_0 wanted", o.quantize));
+  if (!o.keep_blocks) fail("load_pretrained", "quantize without keep_blocks given: the blocks would not be kept");
+  format_ = e.blocks;
+}
 
 Tensor Maker::matrix(const std::string& path, std::int64_t rows, std::int64_t cols, double std) const {
   if (!file_) return nn::normal({rows, cols}, std);
@@ -20,8 +29,26 @@ Tensor Maker::vector(const std::string& path, std::int64_t n, double value) cons
 std::shared_ptr<const BlockMatrix> Maker::blocks(const std::string& path, std::int64_t rows, std::int64_t cols) const {
   if (!file_ || !keep_blocks_) return nullptr;
   auto b = file_->blocks(path, {rows, cols});
+  if (!b && format_) {
+    b = quantize(path, file_->tensor(path, {rows, cols}, Dtype::f32));
+    ++quantized_;
+  }
   if (b) in_blocks_.push_back(path);
   return b;
+}
+
+std::shared_ptr<const BlockMatrix> Maker::quantize(const std::string& path, const Tensor& w) const {
+  const auto facts = kernels::facts(*format_);
+  if (w.size(1) % facts.elements != 0)
+    fail("load_pretrained",
+         fmt::format("`{}` has rows of {} elements, whole blocks of {} wanted for {}", path, w.size(1), facts.elements, facts.name));
+  BlockMatrix m{*format_, nullptr, w.size(0), w.size(1), nullptr};
+  const Tensor own = make_tensor({m.rows * m.row_bytes()}, Dtype::u8);
+  own.impl()->storage->relabel(Memory::weights);
+  kernels::quantize(kernels::cpu_queue(), m.format, static_cast<const float*>(data(w)), mutable_data(own), w.numel());
+  m.blocks = static_cast<const std::byte*>(data(own));
+  m.owner = std::make_shared<Tensor>(own);
+  return std::make_shared<BlockMatrix>(m);
 }
 
 }  // namespace mezzo::models

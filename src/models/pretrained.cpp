@@ -165,7 +165,7 @@ void save_pretrained(const LanguageModel& model, const std::filesystem::path& di
 std::shared_ptr<LanguageModel> load_pretrained(const std::filesystem::path& path, const LoadOptions& o) {
   if (!is_floating(o.dtype) || o.dtype == Dtype::f64) fail(kOp, fmt::format("{} given, f32, f16 or bf16 wanted", name(o.dtype)));
   const ModelFile file(path);
-  const Maker make(file, o.dtype, o.keep_blocks);
+  const Maker make(file, o);
   std::shared_ptr<LanguageModel> model;
   if (const auto* llama = std::get_if<LlamaOptions>(&file.options())) {
     model = std::make_shared<Llama>(*llama, make);
@@ -177,6 +177,9 @@ std::shared_ptr<LanguageModel> load_pretrained(const std::filesystem::path& path
     model->to(o.dtype);
   }
   file.check_all_in(*model, make.in_blocks());
+  if (!o.quantize.empty() && make.quantized() == 0)
+    fail(kOp, fmt::format("{}: quantize = {} given, but no matrix of a layer is there element by element", path.native(), o.quantize),
+         "what is in blocks already stays in them");
   return model;
 }
 

@@ -6,6 +6,7 @@
 
 #include "autograd/context.h"
 #include "core/fail.h"
+#include "nn/state.h"
 #include "tensor/layout.h"
 
 namespace mezzo::nn {
@@ -123,8 +124,9 @@ StateDict Module::state_dict() const {
   return out;
 }
 
-void Module::load_state_dict(const StateDict& state) {
-  const StateDict own = state_dict();
+void Module::load_state_dict(const StateDict& state) { load_state(state_dict(), state); }
+
+void load_state(const StateDict& own, const StateDict& state) {
   const auto find = [](const StateDict& in, const std::string& name) {
     return std::find_if(in.begin(), in.end(), [&](const auto& e) { return e.first == name; });
   };

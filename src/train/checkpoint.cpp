@@ -11,6 +11,7 @@
 #include "core/fail.h"
 #include "io/file.h"
 #include "io/safetensors.h"
+#include "nn/state.h"
 
 namespace mezzo::train {
 namespace {
@@ -89,10 +90,12 @@ amp::GradScalerState scaler_state(const Json& j) {
 Json to_json(const RunState& s) {
   return {{"step", s.step},
           {"skipped", s.skipped},
-          {"windows", s.windows},
+          {"position", s.position},
+          {"tokens", s.tokens},
           {"generator", {{"seed", s.seed}, {"counter", s.counter}}},
           {"zero_sum", s.zero_sum},
           {"skips_in_a_row", s.skips_in_a_row},
+          {"best", {{"step", s.best_step}, {"loss", s.best_loss}, {"evaluations_since", s.evaluations_since_best}}},
           {"scaler", s.scaler ? to_json(*s.scaler) : Json(nullptr)}};
 }
 
@@ -100,11 +103,15 @@ RunState run_state(const Json& j) {
   RunState s;
   j.at("step").get_to(s.step);
   j.at("skipped").get_to(s.skipped);
-  j.at("windows").get_to(s.windows);
+  j.at("position").get_to(s.position);
+  j.at("tokens").get_to(s.tokens);
   j.at("generator").at("seed").get_to(s.seed);
   j.at("generator").at("counter").get_to(s.counter);
   j.at("zero_sum").get_to(s.zero_sum);
   j.at("skips_in_a_row").get_to(s.skips_in_a_row);
+  j.at("best").at("step").get_to(s.best_step);
+  j.at("best").at("loss").get_to(s.best_loss);
+  j.at("best").at("evaluations_since").get_to(s.evaluations_since_best);
   if (const Json& scaler = j.at("scaler"); !scaler.is_null()) s.scaler = scaler_state(scaler);
   return s;
 }
@@ -173,7 +180,7 @@ std::vector<std::int64_t> checkpoint_steps(const fs::path& run) {
 
 // ---- writing -------------------------------------------------------------------------------------
 
-void write_checkpoint(const fs::path& run, const RunState& state, const nn::Module& model, const optim::Optimizer& optimizer,
+void write_checkpoint(const fs::path& run, const RunState& state, const StateDict& weights, const optim::Optimizer& optimizer,
                       const Json& run_config) {
   const GradMode off(false);
   std::error_code error;
@@ -182,7 +189,7 @@ void write_checkpoint(const fs::path& run, const RunState& state, const nn::Modu
   io::AtomicDirectory directory(checkpoint_path(run, state.step));
   const optim::OptimizerState optimizer_state = optimizer.state_view();
   Json files;
-  files[kWeights] = write_tensors(directory.path() / kWeights, model.state_dict());
+  files[kWeights] = write_tensors(directory.path() / kWeights, weights);
   files[kOptimizer] = write_tensors(directory.path() / kOptimizer, optimizer_state.tensors);
   files[kState] = write_text(directory.path() / kState, {{"run", to_json(state)}, {"optimizer", to_json(optimizer_state)}, {"config", run_config}});
   io::write_json(directory.path() / kManifest, {{"files", std::move(files)}});
@@ -210,14 +217,14 @@ Json checkpoint_config(const fs::path& checkpoint) {
   return reading(checkpoint / kState, [](const Json& j) { return j.at("config"); });
 }
 
-void read_weights(const fs::path& checkpoint, nn::Module& model) {
+void read_weights(const fs::path& checkpoint, const StateDict& weights) {
   const MemoryScope scope(Memory::data);
-  model.load_state_dict(load(checkpoint / kWeights));
+  nn::load_state(weights, load(checkpoint / kWeights));
 }
 
-RunState read_checkpoint(const fs::path& checkpoint, nn::Module& model, optim::Optimizer& optimizer) {
+RunState read_checkpoint(const fs::path& checkpoint, const StateDict& weights, optim::Optimizer& optimizer) {
   verify_checkpoint(checkpoint);
-  read_weights(checkpoint, model);
+  read_weights(checkpoint, weights);
   const auto read = [&](const Json& j) { return std::pair(run_state(j.at("run")), optimizer_state(j.at("optimizer"))); };
   auto [state, of_optimizer] = reading(checkpoint / kState, read);
   {
@@ -230,9 +237,10 @@ RunState read_checkpoint(const fs::path& checkpoint, nn::Module& model, optim::O
 
 // ---- removing ------------------------------------------------------------------------------------
 
-void keep_newest(const fs::path& run, int keep) {
+void keep_newest(const fs::path& run, int keep, std::int64_t best) {
   const auto steps = checkpoint_steps(run);
-  for (std::size_t i = 0; keep > 0 && i + static_cast<std::size_t>(keep) < steps.size(); ++i) discard(checkpoint_path(run, steps[i]));
+  for (std::size_t i = 0; keep > 0 && i + static_cast<std::size_t>(keep) < steps.size(); ++i)
+    if (steps[i] != best) discard(checkpoint_path(run, steps[i]));
 }
 
 void remove_after(const fs::path& run, std::int64_t step) {

@@ -9,6 +9,7 @@
 #include "core/fail.h"
 #include "text/batches.h"
 #include "train/checkpoint.h"
+#include "train/eval_mode.h"
 #include "train/trainer.h"
 #include "train/vocabulary.h"
 
@@ -16,20 +17,6 @@ namespace mezzo::train {
 namespace {
 
 namespace fs = std::filesystem;
-
-/// A model in evaluation mode for a scope.
-class EvalMode {
- public:
-  explicit EvalMode(nn::Module& m) : model_(m), before_(m.is_training()) { m.eval(); }
-  ~EvalMode() { model_.train(before_); }
-  EvalMode(const EvalMode&) = delete;
-  EvalMode& operator=(const EvalMode&) = delete;
-
- private:
-  nn::Module& model_;
-  bool before_;
-};
-
 }  // namespace
 
 EvalResult evaluate(models::LanguageModel& model, const text::TokenStream& stream, const EvalOptions& o,
@@ -72,7 +59,7 @@ RunModel from_checkpoint(const fs::path& checkpoint) {
   const io::Json config = checkpoint_config(checkpoint);
   const auto spec = config.find("options") != config.end() ? config["options"].value("model", std::string()) : std::string();
   auto model = models::make_model(models::model_from_spec(spec));
-  read_weights(checkpoint, *model);
+  read_weights(checkpoint, model->state_dict());
   return {std::move(model), saved_tokenizer(checkpoint.parent_path().parent_path()), checkpoint};
 }
 

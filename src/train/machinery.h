@@ -11,10 +11,10 @@ struct Machinery {
   std::shared_ptr<models::LanguageModel> model;
   std::unique_ptr<optim::Optimizer> optimizer;
   std::unique_ptr<Step> step;
-  Tensor x, y;  // (B, T) i32, filled again for each micro-batch
+  StateDict weights;  // what a checkpoint holds: all, or what is trained where the rest is a file's
 };
 
-/// A new model, its optimizer and step, from the default generator as it stands.
+/// A new model, or the one that is fine-tuned, its optimizer and step, from the default generator as it stands.
 Machinery build(const models::ModelOptions&, const TrainOptions&, const PrecisionPlan&);
 
 }  // namespace mezzo::train

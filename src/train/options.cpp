@@ -8,8 +8,8 @@
 #include <nlohmann/json.hpp>
 
 #include "core/fail.h"
-#include "train/vocabulary.h"
 #include "train/rules.h"
+#include "train/vocabulary.h"
 
 namespace mezzo::train {
 namespace {
@@ -21,8 +21,26 @@ constexpr const char* kOp = "train";
 /// Whether a resumed run may differ in an option: in none that decides a number of the training.
 enum class OnResume : std::uint8_t { same, free, may_grow };
 
+template <class Options, class T>
+concept OptionsOf = std::same_as<std::remove_const_t<Options>, T>;
+
 /// All options that are written down, once: f(key, member, OnResume). precision and loss_scale are compared as the plan they resolve to.
-template <class Options, class F> void each_option(Options& o, F&& f) {
+template <OptionsOf<TuneOptions> Options, class F> void each_option(Options& o, F&& f) {
+  using enum OnResume;
+  f("full", o.full, same);
+  f("lora_rank", o.lora.rank, same);
+  f("lora_alpha", o.lora.alpha, same);
+  f("lora_dropout", o.lora.dropout, same);
+  f("rslora", o.lora.rslora, same);
+  f("lora_targets", o.lora.targets, same);
+  f("quantize_base", o.quantize_base, same);
+  f("eval_data", o.eval_data, free);  // the examples themselves are compared, by their fingerprint
+  f("packing", o.packing, same);
+  f("overlong", o.overlong, same);
+  f("train_on", o.train_on, same);
+  f("skip_bad_lines", o.skip_bad_lines, free);
+}
+template <OptionsOf<TrainOptions> Options, class F> void each_option(Options& o, F&& f) {
   using enum OnResume;
   f("data", o.data, free);  // the text itself is compared, by its fingerprint
   f("model", o.model, same);
@@ -32,6 +50,7 @@ template <class Options, class F> void each_option(Options& o, F&& f) {
   f("batch", o.batch, same);
   f("seq", o.seq, same);
   f("steps", o.steps, may_grow);
+  f("epochs", o.epochs, free);  // as the steps that they are
   f("accumulate", o.accumulate, same);
   f("global_batch", o.global_batch, same);
   f("optimizer", o.optimizer, same);
@@ -50,6 +69,7 @@ template <class Options, class F> void each_option(Options& o, F&& f) {
   f("keep", o.keep, free);
   f("eval_steps", o.eval_steps, free);
   f("eval_tokens", o.eval_tokens, free);
+  f("early_stop", o.early_stop, free);
   f("tensorboard", o.tensorboard, free);
   f("threads", o.threads, free);
 }
@@ -57,11 +77,15 @@ template <class Options, class F> void each_option(Options& o, F&& f) {
 template <class T> io::Json value_of(const T& x) { return x; }
 io::Json value_of(const fs::path& x) { return x.native(); }
 io::Json value_of(const optim::ScheduleKind& x) { return name(x); }
+io::Json value_of(const text::Overlong& x) { return name(x); }
+io::Json value_of(const text::TrainOn& x) { return name(x); }
 template <class T> io::Json value_of(const std::optional<T>& x) { return x ? io::Json(*x) : io::Json(nullptr); }
 
 template <class T> void read_value(const io::Json& j, T& x) { j.get_to(x); }
 void read_value(const io::Json& j, fs::path& x) { x = j.get<std::string>(); }
 void read_value(const io::Json& j, optim::ScheduleKind& x) { x = optim::schedule_from_name(j.get<std::string>()); }
+void read_value(const io::Json& j, text::Overlong& x) { x = overlong_from_name(j.get<std::string>()); }
+void read_value(const io::Json& j, text::TrainOn& x) { x = train_on_from_name(j.get<std::string>()); }
 template <class T> void read_value(const io::Json& j, std::optional<T>& x) { x = j.is_null() ? std::optional<T>() : j.get<T>(); }
 
 std::string flag(std::string_view key) {
@@ -80,14 +104,16 @@ template <class T> void require(bool ok, std::string_view key, const T& given, s
 
 void check(const TrainOptions& o) {
   constexpr std::int64_t kTokens = std::numeric_limits<std::int32_t>::max();  // of a step
-  if (o.data.empty()) fail(kOp, "no --data given, a text file or a directory of text files wanted");
+  if (o.data.empty())
+    fail(kOp, o.tune ? "no --data given, a JSONL file with examples wanted" : "no --data given, a text file or a directory of text files wanted");
   if (o.out.empty()) fail(kOp, "no --out given, a directory for the run wanted");
   const auto positive = [](std::string_view key, auto x) { require(x >= 1, key, x, "1 or more"); };
   require(o.vocab == 0 || (o.vocab >= kLeastVocab && o.vocab <= kMostVocab), "vocab", o.vocab,
           fmt::format("0 (tokens are bytes) or {} to {}", kLeastVocab, kMostVocab));
   positive("batch", o.batch);
   positive("seq", o.seq);
-  positive("steps", o.steps);
+  require(o.epochs >= 0, "epochs", o.epochs, "0 (--steps decides) or more");
+  if (o.epochs == 0) positive("steps", o.steps);
   positive("accumulate", o.accumulate);
   if (o.batch > kTokens / o.seq || o.batch * o.seq > kTokens / o.accumulate)
     fail(kOp, fmt::format("--batch {} --seq {} --accumulate {} given: more than {} tokens a step", o.batch, o.seq, o.accumulate, kTokens));
@@ -98,7 +124,8 @@ void check(const TrainOptions& o) {
   const auto share = [](double x) { return x >= 0 && x < 1; };
   require(o.lr > 0 && finite(o.lr), "lr", o.lr, "a finite number above 0");
   // A run that is resumed for fewer steps than it was planned for keeps its warm-up, which may then not end.
-  require(!o.warmup || (*o.warmup >= 0 && (o.resume || *o.warmup <= o.steps)), "warmup", o.warmup.value_or(0), fmt::format("0 to {} steps", o.steps));
+  const bool ends = o.epochs > 0 || o.resume;
+  require(!o.warmup || (*o.warmup >= 0 && (ends || *o.warmup <= o.steps)), "warmup", o.warmup.value_or(0), fmt::format("0 to {} steps", o.steps));
   require(o.final_fraction >= 0 && o.final_fraction <= 1, "final_fraction", o.final_fraction, "a number from 0 to 1");
   require(o.weight_decay >= 0 && finite(o.weight_decay), "weight_decay", o.weight_decay, "a finite number of 0 or more");
   if (o.betas)
@@ -113,7 +140,10 @@ void check(const TrainOptions& o) {
   natural("keep", o.keep);
   natural("eval_steps", o.eval_steps);
   natural("eval_tokens", o.eval_tokens);
+  natural("early_stop", o.early_stop);
+  if (o.early_stop > 0 && o.eval_steps == 0) fail(kOp, "--early-stop with --eval-steps 0 given: there is nothing to stop by");
   require(o.threads >= 0 && o.threads <= 4096, "threads", o.threads, "0 (as many as there are cores) to 4096");
+  if (o.tune) check(*o.tune);
 }
 
 models::ModelOptions resolve_model(const TrainOptions& o, std::int64_t vocab) {
@@ -123,15 +153,47 @@ models::ModelOptions resolve_model(const TrainOptions& o, std::int64_t vocab) {
   return m;
 }
 
+models::ModelOptions shape_of(const TrainOptions& o) { return o.tune ? base_shape(o) : resolve_model(o, vocab_of(o)); }
+
+PrecisionPlan precision_of(const TrainOptions& o, const models::ModelOptions& m) {
+  PlanOptions p{.precision = o.precision, .loss_scale = o.loss_scale, .width = static_cast<double>(models::width(m))};
+  if (o.tune && !o.tune->full) p.frozen = frozen_text(o, resolve(p).recipe);
+  return resolve(p);
+}
+
 TrainOptions resolved(TrainOptions o, const models::ModelOptions& m) {
-  constexpr std::int64_t kLongest = 500, kShare = 20;
   check(o);
-  if (!o.warmup) o.warmup = std::min(o.steps / kShare, kLongest);
+  const auto absolute = [](const fs::path& p) {
+    const fs::path whole = fs::absolute(p).lexically_normal();
+    return whole.has_filename() ? whole : whole.parent_path();  // a trailing slash
+  };
   o.betas = betas_of(o);
-  o.model = models::to_spec(m);
-  o.data = fs::absolute(o.data).lexically_normal();
-  o.out = fs::absolute(o.out).lexically_normal();
-  if (!o.out.has_filename()) o.out = o.out.parent_path();  // a trailing slash
+  o.model = o.tune ? absolute(base_path(o.model)).native() : models::to_spec(m);
+  o.data = absolute(o.data);
+  o.out = absolute(o.out);
+  if (o.tune && !o.tune->eval_data.empty()) o.tune->eval_data = absolute(o.tune->eval_data);
+  return o;
+}
+
+void resolve_steps(TrainOptions& o, const Workload& data) {
+  constexpr std::int64_t kLongest = 500, kShare = 20;
+  if (o.epochs > 0) o.steps = data.steps_of(o.epochs);
+  if (!o.warmup) o.warmup = std::min(o.steps / kShare, kLongest);
+}
+
+TrainOptions tuning_defaults(bool full) {
+  TrainOptions o;
+  o.tune.emplace().full = full;
+  o.model.clear();
+  o.batch = 4;
+  o.seq = 1024;
+  o.steps = 0;
+  o.epochs = 3;
+  o.lr = full ? 2e-5 : 2e-4;
+  o.weight_decay = 0.01;
+  o.betas = {0.9, 0.999};
+  o.checkpoint_steps = 200;
+  o.eval_steps = 50;
   return o;
 }
 
@@ -144,20 +206,28 @@ double loss_divisor(const TrainOptions& o) {
 io::Json to_json(const TrainOptions& o) {
   io::Json j;
   each_option(o, [&](const char* key, const auto& member, OnResume) { j[key] = value_of(member); });
+  if (!o.tune) return j;
+  io::Json tune;
+  each_option(*o.tune, [&](const char* key, const auto& member, OnResume) { tune[key] = value_of(member); });
+  j["tune"] = std::move(tune);
   return j;
 }
 
 TrainOptions options_from_json(const io::Json& j, std::string_view source) {
   TrainOptions o;
-  each_option(o, [&](const char* key, auto& member, OnResume) {
-    const auto it = j.find(key);
-    if (it == j.end()) fail("run", fmt::format("{}: the option `{}` is missing", source, key));
-    try {
-      read_value(*it, member);
-    } catch (const io::Json::exception&) {
-      fail("run", fmt::format("{}: the option `{}` has the value {}, which is not of its type", source, key, io::to_text(*it)));
-    }
-  });
+  const auto read_from = [&](const io::Json& object) {
+    return [&](const char* key, auto& member, OnResume) {
+      const auto it = object.find(key);
+      if (it == object.end()) fail("run", fmt::format("{}: the option `{}` is missing", source, key));
+      try {
+        read_value(*it, member);
+      } catch (const io::Json::exception&) {
+        fail("run", fmt::format("{}: the option `{}` has the value {}, which is not of its type", source, key, io::to_text(*it)));
+      }
+    };
+  };
+  each_option(o, read_from(j));
+  if (const auto tune = j.find("tune"); tune != j.end()) each_option(o.tune.emplace(), read_from(*tune));
   return o;
 }
 
@@ -184,6 +254,7 @@ io::Json to_json(const PrecisionPlan& p) {
           {"masters", p.recipe.storage == optim::Storage::master},
           {"bytes_per_parameter", p.recipe.bytes_per_parameter},
           {"scaler", p.scaler ? to_json(*p.scaler) : io::Json(nullptr)},
+          {"frozen", p.frozen.empty() ? io::Json(nullptr) : io::Json(p.frozen)},
           {"stays_f32", p.stays_f32},
           {"warnings", p.warnings}};
 }
@@ -191,10 +262,10 @@ io::Json to_json(const PrecisionPlan& p) {
 // ---- comparison ----------------------------------------------------------------------------------
 
 std::vector<std::string> differences(const TrainOptions& run, const TrainOptions& given, std::int64_t done) {
+  if (run.tune.has_value() != given.tune.has_value()) return {run.tune ? "it is a run of mezzo finetune" : "it is a run of mezzo train"};
   std::vector<std::string> out;
   const io::Json wanted = to_json(given);
-  each_option(run, [&](const char* key, const auto& member, OnResume rule) {
-    const io::Json before = value_of(member), &now = wanted[key];
+  const auto compare = [&](const char* key, const io::Json& before, const io::Json& now, OnResume rule) {
     if (rule == OnResume::free || before == now) return;
     std::string text = fmt::format("{}: {} in the run, {} given", flag(key), io::to_text(before), io::to_text(now));
     if (rule == OnResume::may_grow) {
@@ -203,7 +274,12 @@ std::vector<std::string> differences(const TrainOptions& run, const TrainOptions
                                                             : fmt::format(" (the {} schedule depends on it)", name(run.schedule));
     }
     out.push_back(std::move(text));
+  };
+  each_option(run, [&](const char* key, const auto& member, OnResume rule) {
+    if (!run.tune || std::string_view(key) != "model") compare(key, value_of(member), wanted[key], rule);  // a file is compared by its fingerprint
   });
+  if (run.tune)
+    each_option(*run.tune, [&](const char* key, const auto& member, OnResume rule) { compare(key, value_of(member), wanted["tune"][key], rule); });
   return out;
 }
 

@@ -13,8 +13,14 @@ namespace mezzo::train {
 void check(const TrainOptions&);
 /// The model that options.model means for a tokenizer of `vocab` tokens. Error: a spec that is wrong, a context shorter than the sequence.
 models::ModelOptions resolve_model(const TrainOptions&, std::int64_t vocab);
-/// Checked, with everything decided that was left open: warm-up, the model's whole spec, absolute paths.
+/// The model of a run: by its spec with the run's vocabulary, or the one that is fine-tuned. Errors of resolve_model() and base_shape().
+models::ModelOptions shape_of(const TrainOptions&);
+/// Its precision. Error for a --precision or --loss-scale that is none.
+PrecisionPlan precision_of(const TrainOptions&, const models::ModelOptions&);
+/// Checked, with everything decided that the model decides: its whole spec, the optimizer's settings, absolute paths.
 TrainOptions resolved(TrainOptions, const models::ModelOptions&);
+/// Steps, where passes over the data were asked for, and with them the warm-up.
+void resolve_steps(TrainOptions&, const Workload&);
 
 /// Tokens of a step, and what its loss is divided by besides their number.
 inline std::int64_t tokens_of_step(const TrainOptions& o) { return o.batch * o.seq * o.accumulate; }

@@ -72,13 +72,19 @@ std::optional<amp::GradScalerOptions> scaler_of(const std::string& loss_scale, P
   return constant ? constant_scale(*constant) : amp::GradScalerOptions{};
 }
 
-std::vector<std::string> what_stays_f32(const Recipe& r) {
+std::vector<std::string> what_stays_f32(const Recipe& r, bool adapters) {
   using optim::Storage;
-  if (r.low == Dtype::f32) return {"everything"};
+  if (r.low == Dtype::f32) return {adapters ? "everything that is trained, and everything that is computed" : "everything"};
   std::vector<std::string> kept{
       "sums inside matrix products, softmax, norms and activations: 16 bits stop counting (2048 + 1 = 2048 in f16)",
       "losses and sums to a scalar: their range and their last digits matter",
   };
+  if (adapters) {
+    kept.emplace_back("norm weights and biases of the frozen model: few, and added to wide values");
+    if (r.storage != Storage::pure)
+      kept.emplace_back("adapters, their gradients and moments: all that is trained, and few; products read a cached 16-bit copy");
+    return kept;
+  }
   if (r.storage != Storage::pure) kept.emplace_back("norm weights and biases, and their gradients: few, and added to wide values");
   if (r.storage == Storage::stochastic || r.storage == Storage::kahan)
     kept.emplace_back("moments of what is f32; those of 16-bit weights are bf16, rounded by chance: to nearest, they would not decay");
@@ -104,9 +110,10 @@ std::vector<std::string> what_stays_f32(const Recipe& r) {
   return kept;
 }
 
-std::string what_is_16bit(const Recipe& r) {
+std::string what_is_16bit(const Recipe& r, bool adapters) {
   if (r.low == Dtype::f32) return "nothing";
-  const char* weights = r.storage == optim::Storage::f32    ? ""
+  const char* weights = adapters                            ? r.storage == optim::Storage::pure ? "adapters and their gradients, " : ""
+                        : r.storage == optim::Storage::f32  ? ""
                         : r.storage == optim::Storage::pure ? "all weights and their gradients, "
                                                             : "matrix weights and their gradients, ";
   return fmt::format("{}operands of products and attention, the residual stream and its gradients, what is kept for backward", weights);
@@ -151,7 +158,8 @@ PrecisionPlan resolve(const PlanOptions& o) {
     plan.warnings.push_back(fmt::format("{} has no {} products: operands are widened to f32 panel by panel, which saves memory and not time",
                                         plan.isa, mezzo::name(low)));
   plan.scaler = scaler_of(o.loss_scale, plan);
-  plan.stays_f32 = what_stays_f32(plan.recipe);
+  plan.frozen = o.frozen;
+  plan.stays_f32 = what_stays_f32(plan.recipe, !o.frozen.empty());
   return plan;
 }
 
@@ -159,10 +167,12 @@ std::string to_string(const PrecisionPlan& p) {
   std::string out;
   const auto line = [&out](std::string_view key, std::string_view text) { out += fmt::format("{:<10} {}\n", key, text); };
   line("precision", p.requested == p.recipe.name ? p.recipe.name : fmt::format("{} ({}: {})", p.recipe.name, p.requested, p.reason));
-  line("16-bit", what_is_16bit(p.recipe));
+  const bool adapters = !p.frozen.empty();
+  line("16-bit", what_is_16bit(p.recipe, adapters));
   for (std::size_t i = 0; i < p.stays_f32.size(); ++i) line(i == 0 ? "f32" : "", p.stays_f32[i]);
+  if (adapters) line("frozen", p.frozen);
   line("loss scale", scaling_text(p));
-  line("memory", fmt::format("{} bytes a parameter with AdamW", p.recipe.bytes_per_parameter));
+  if (!adapters) line("memory", fmt::format("{} bytes a parameter with AdamW", p.recipe.bytes_per_parameter));
   for (const auto& w : p.warnings) line("warning", w);
   return out;
 }

@@ -13,12 +13,11 @@
 #include "io/file.h"
 #include "kernels/kernels.h"
 #include "tensor/impl.h"
-#include "text/batches.h"
 #include "train/checkpoint.h"
 #include "train/machinery.h"
-#include "train/vocabulary.h"
 #include "train/metrics.h"
 #include "train/options.h"
+#include "train/vocabulary.h"
 
 namespace mezzo::train {
 namespace {
@@ -71,17 +70,16 @@ void refuse_too_large(const MemoryPlan& plan) {
 
 struct Trainer::Impl {
   TrainOptions options;
-  std::shared_ptr<const Tokenizer> tokenizer;
   models::ModelOptions shape;
   PrecisionPlan plan;
   MemoryPlan memory;
   std::vector<std::string> warnings;
-  std::optional<text::Corpus> corpus;
+  RunData input;
+  std::string base;  // the fingerprint of the model that is fine-tuned
   std::optional<io::DirectoryLock> lock;
-  std::optional<text::Batches> batches;
   Machinery machine;
   RunState state;
-  std::int64_t first_step = 0, newest_checkpoint = -1;
+  std::int64_t first_step = 0, first_tokens = 0, newest_checkpoint = -1;
   std::vector<double> step_times;
   std::int64_t peak = 0;
   std::array<std::int64_t, kMemoryCategories> peak_bytes{};
@@ -91,23 +89,20 @@ struct Trainer::Impl {
     if (o.threads > 0) set_num_threads(o.threads);
     if (o.resume_step) o.resume = true;
     check(o);
-    shape = resolve_model(o, vocab_of(o));
+    shape = shape_of(o);
     options = resolved(std::move(o), shape);
     options.threads = num_threads();
-    plan = resolve({.precision = options.precision, .loss_scale = options.loss_scale, .width = static_cast<double>(models::width(shape))});
+    plan = precision_of(options, shape);
     warnings = plan.warnings;
     memory = plan_bytes(shape, options, plan);
     refuse_too_large(memory);
-    text::Documents documents(options.data);
-    tokenizer = options.resume ? saved_tokenizer(options.out) : make_tokenizer(options, documents);
-    corpus.emplace(std::move(documents), *tokenizer, text::CorpusOptions{.seq = options.seq, .val_fraction = options.val_fraction});
+    input = read_data(options, shape);
+    if (options.tune) base = fmt::format("{:016x}", base_fingerprint(options.model));
+    resolve_steps(options, *input.work);
     open_directory();
     manual_seed(options.seed);
     machine = build(shape, options, plan);
-    batches.emplace(corpus->train(), text::BatchesOptions{.batch = options.batch, .seq = options.seq, .seed = options.seed});
     if (options.resume) resume();
-    if (tokenizer->vocab_size() != vocab_of(options))
-      fail(kOp, fmt::format("{}: its tokenizer has {} tokens, {} were expected", options.out.native(), tokenizer->vocab_size(), vocab_of(options)));
   }
 
   // ---- before the loop -----------------------------------------------------------------------------
@@ -139,18 +134,21 @@ struct Trainer::Impl {
               {"spec", models::to_spec(shape)},
               {"vocab", models::vocab(shape)},
               {"context", models::context(shape)},
-              {"parameters", models::parameter_count(shape)}}},
-            {"tokenizer", tokenizer->kind()},
-            {"data",
-             {{"files", corpus->files()},
-              {"bytes", corpus->bytes()},
-              {"fingerprint", fmt::format("{:016x}", corpus->fingerprint())},
-              {"train_tokens", corpus->train().size()},
-              {"validation_tokens", corpus->validation().size()}}},
+              {"parameters", models::parameter_count(shape)},
+              {"trained", trained_parameters()},
+              {"base", base.empty() ? io::Json(nullptr) : io::Json{{"path", options.model}, {"fingerprint", base}}}}},
+            {"tokenizer", input.tokenizer->kind()},
+            {"data", input.work->describe()},
             {"precision", to_json(plan)},
             {"tokens_per_step", tokens_of_step(options)},
             {"loss_divisor", train::loss_divisor(options)},
             {"planned_bytes", memory.peak}};
+  }
+
+  std::int64_t trained_parameters() const {
+    std::int64_t n = 0;
+    for (const auto& [path, w] : models::trainable_parameters(*machine.model)) n += w.numel();
+    return n;
   }
 
   /// Error that names every option in which this run and the one in the directory differ.
@@ -164,7 +162,10 @@ struct Trainer::Impl {
       };
       compare("--precision", run.at("precision").at("recipe"), now["precision"]["recipe"]);
       compare("--loss-scale", run.at("precision").at("scaler"), now["precision"]["scaler"]);
-      compare("the text (its fingerprint)", run.at("data").at("fingerprint"), now["data"]["fingerprint"]);
+      compare("the base model (its fingerprint)", run.at("model").at("base").is_null() ? io::Json(nullptr) : run["model"]["base"].at("fingerprint"),
+              base.empty() ? io::Json(nullptr) : io::Json(base));
+      compare(options.tune ? "the examples (their fingerprint)" : "the text (its fingerprint)", run.at("data").at("fingerprint"),
+              now["data"]["fingerprint"]);
       if (!differ.empty())
         fail("resume", fmt::format("{} does not continue with these options: {}", options.out.native(), fmt::join(differ, "; ")),
              "give the run's own options, or begin a new run in another --out");
@@ -192,13 +193,14 @@ struct Trainer::Impl {
     const fs::path checkpoint = checkpoint_path(out, from);
     verify_checkpoint(checkpoint);
     compare_with(checkpoint_config(checkpoint), checkpoint.native(), from);
-    state = read_checkpoint(checkpoint, *machine.model, *machine.optimizer);
+    state = read_checkpoint(checkpoint, machine.weights, *machine.optimizer);
     release_cached_memory();  // what reading took
     manual_seed(state.seed);
     default_generator().seek(state.counter);
-    batches->seek(state.windows);
+    input.work->seek(state.position);
     if (state.scaler) machine.step->scaler().load_state(*state.scaler);
     first_step = newest_checkpoint = state.step;
+    first_tokens = state.tokens;
   }
 
   // ---- the loop ------------------------------------------------------------------------------------
@@ -210,7 +212,7 @@ struct Trainer::Impl {
   TrainSummary run(const std::function<void(const Progress&)>& on_progress, const std::function<bool()>& stop) {
     if (std::exchange(ran, true)) fail(kOp, "run() was called a second time", "build another Trainer with .resume = true");
     if (state.step > 0 || options.resume_step) remove_after(options.out, state.step);
-    if (!options.resume) save_tokenizer(*tokenizer, options.out, options.seq);
+    if (!options.tune && !options.resume) save_tokenizer(*input.tokenizer, options.out, options.seq);
     io::write_json(options.out / "config.json", config());
     MetricsLog metrics(options.out, state.step, options.tensorboard);
     if (metrics.missing() > 0)
@@ -221,13 +223,13 @@ struct Trainer::Impl {
     TrainSummary summary;
     bool stopped = false;
     const auto begin = Clock::now();
-    while (state.step < options.steps && !stopped) {
+    while (state.step < options.steps && !worn_out() && !stopped) {
       Progress p = one_step();
-      const bool last = state.step == options.steps;
+      if (state.step == options.steps || (options.eval_steps > 0 && state.step % options.eval_steps == 0)) evaluate_after(p);
+      const bool last = state.step == options.steps || worn_out();
       stopped = !last && stop && stop();
-      if (last || (options.eval_steps > 0 && state.step % options.eval_steps == 0)) p.val_loss = validate(last ? 0 : options.eval_tokens);
       metrics.write(p);
-      if (last || stopped || (options.checkpoint_steps > 0 && state.step % options.checkpoint_steps == 0)) {
+      if (last || stopped || (p.best && keeps_best()) || (options.checkpoint_steps > 0 && state.step % options.checkpoint_steps == 0)) {
         checkpoint();
         p.checkpoint = true;
       }
@@ -239,7 +241,8 @@ struct Trainer::Impl {
     }
     summary.status = stopped ? RunStatus::interrupted : RunStatus::finished;
     if (!stopped) {
-      if (first_step == options.steps) summary.val_loss = validate(0);  // resumed behind the last step
+      if (const bool others = take_best(); others || first_step == state.step)
+        summary.val_loss = validate(0);  // resumed behind the last step, or other weights
       finish();
     }
     fill(summary);
@@ -251,13 +254,12 @@ struct Trainer::Impl {
     const auto begin = Clock::now();
     const double lr = optim::schedule(schedule(), machine.optimizer->steps());
     for (auto& group : machine.optimizer->groups()) group.lr = lr;
-    const StepReport report = (*machine.step)([&](int) {
-      batches->next(machine.x.mutable_data<std::int32_t>(), machine.y.mutable_data<std::int32_t>());
-      return machine.model->loss(machine.x, machine.y);
-    });
+    const std::int64_t tokens = input.work->next_step();
+    const StepReport report = (*machine.step)([&](int micro) { return input.work->loss(*machine.model, micro); });
     const auto& r = report.result;
     ++state.step;
-    state.windows = batches->position();
+    state.position = input.work->position();
+    state.tokens += tokens;
     state.zero_sum += r.zero_fraction;
     if (!r.applied) skipped(report);
     else state.skips_in_a_row = 0;
@@ -279,7 +281,7 @@ struct Trainer::Impl {
             .skipped = state.skipped,
             .zero_fraction = r.zero_fraction,
             .culprit = r.applied ? std::string() : r.culprit,
-            .tokens_per_second = static_cast<double>(tokens_of_step(options)) * 1000 / ms,
+            .tokens_per_second = static_cast<double>(tokens) * 1000 / ms,
             .step_ms = ms,
             .peak_bytes = report_now.peak};
   }
@@ -312,25 +314,50 @@ struct Trainer::Impl {
     return fmt::format("all parameters are finite, the first bad tensor is the gradient of `{}` ({})", culprit, kind);
   }
 
-  std::optional<double> validate(std::int64_t max_tokens) {
-    if (corpus->validation().size() <= options.seq) return std::nullopt;
-    return evaluate(*machine.model, corpus->validation(),
-                    {.batch = options.batch, .seq = options.seq, .max_tokens = max_tokens, .recipe = plan.recipe})
-        .loss;
+  std::optional<double> validate(std::int64_t max_tokens) { return input.work->validate(*machine.model, plan.recipe, max_tokens); }
+
+  // ---- the best weights ------------------------------------------------------------------------------
+
+  bool keeps_best() const { return options.tune || options.early_stop > 0; }
+  bool worn_out() const { return options.early_stop > 0 && state.evaluations_since_best >= options.early_stop; }
+
+  /// The loss on what is held out after this step, and whether it is the lowest of those over as many tokens.
+  void evaluate_after(Progress& p) {
+    const bool last = state.step == options.steps;
+    p.val_loss = validate(last ? 0 : options.eval_tokens);
+    if (!p.val_loss || (last && options.eval_tokens > 0 && state.best_step > 0)) return;
+    p.best = state.best_step == 0 || *p.val_loss < state.best_loss;
+    ++state.evaluations_since_best;
+    if (!p.best) return;
+    state.best_step = state.step;
+    state.best_loss = *p.val_loss;
+    state.evaluations_since_best = 0;
   }
+
+  /// With --early-stop a run leaves the best weights, which may be those of an earlier step. Whether it did.
+  bool take_best() {
+    if (options.early_stop == 0 || state.best_step == 0 || state.best_step == state.step) return false;
+    const fs::path best = checkpoint_path(options.out, state.best_step);
+    verify_checkpoint(best);
+    read_weights(best, machine.weights);
+    return true;
+  }
+
+  // ---- what is written -------------------------------------------------------------------------------
 
   void checkpoint() {
     state.seed = default_generator().seed();
     state.counter = default_generator().counter();
     if (machine.step->scaler().is_enabled()) state.scaler = machine.step->scaler().state();
-    write_checkpoint(options.out, state, *machine.model, *machine.optimizer, config());
+    write_checkpoint(options.out, state, machine.weights, *machine.optimizer, config());
     newest_checkpoint = state.step;
-    keep_newest(options.out, options.keep);
+    keep_newest(options.out, options.keep, keeps_best() ? state.best_step : 0);
   }
 
   void finish() {
     io::AtomicDirectory directory(options.out / "model");
-    write_model(*machine.model, *tokenizer, directory.path());
+    if (options.tune) save_tuned(*machine.model, options, directory.path());
+    else write_model(*machine.model, *input.tokenizer, directory.path());
     directory.commit();
   }
 
@@ -339,11 +366,14 @@ struct Trainer::Impl {
     s.skipped = state.skipped;
     s.scale = machine.step->scaler().get_scale();
     s.zero_fraction = state.step > 0 ? state.zero_sum / static_cast<double>(state.step) : 0;
-    s.tokens = state.step * tokens_of_step(options);
+    s.tokens = state.tokens;
+    s.best_step = state.best_step;
+    s.best_loss = state.best_loss;
     constexpr std::size_t kWarm = 3;  // steps in which buffers and caches are made
     const std::vector<double> warm(step_times.begin() + static_cast<std::ptrdiff_t>(step_times.size() > kWarm ? kWarm : 0), step_times.end());
     s.step_ms_median = median(warm);
-    s.tokens_per_second = s.step_ms_median > 0 ? static_cast<double>(tokens_of_step(options)) * 1000 / s.step_ms_median : 0;
+    const double tokens_of_a_step = static_cast<double>(state.tokens - first_tokens) / static_cast<double>(step_times.size());
+    s.tokens_per_second = s.step_ms_median > 0 ? tokens_of_a_step * 1000 / s.step_ms_median : 0;
     s.peak_bytes = peak;
     s.bytes = peak_bytes;
     if (newest_checkpoint >= 0) s.checkpoint = checkpoint_path(options.out, newest_checkpoint);
@@ -359,7 +389,8 @@ const TrainOptions& Trainer::options() const { return impl_->options; }
 const models::ModelOptions& Trainer::model_options() const { return impl_->shape; }
 const PrecisionPlan& Trainer::plan() const { return impl_->plan; }
 const MemoryPlan& Trainer::memory() const { return impl_->memory; }
-const text::Corpus& Trainer::corpus() const { return *impl_->corpus; }
+const Workload& Trainer::workload() const { return *impl_->input.work; }
+std::int64_t Trainer::trained_parameters() const { return impl_->trained_parameters(); }
 std::int64_t Trainer::first_step() const { return impl_->first_step; }
 double Trainer::loss_divisor() const { return train::loss_divisor(impl_->options); }
 std::vector<std::string> Trainer::warnings() const { return impl_->warnings; }

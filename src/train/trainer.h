@@ -1,7 +1,9 @@
-// trainer.h - a whole run: a language model from scratch on text, in a run directory that can be stopped and resumed at any step, bit for bit.
+// trainer.h - a whole run: a language model from scratch on text, or an existing one on examples, in a run directory that can be stopped and
+// resumed at any step, bit for bit.
 //
 // Run directory: config.json (options, model, precision plan), metrics.jsonl (one object a step), events.out.tfevents.* (TensorBoard),
-// checkpoints/step-N/ (atomic, checksummed), model/ (Hugging Face layout, when the run has finished), .lock (while a process trains in it).
+// checkpoints/step-N/ (atomic, checksummed), model/ (Hugging Face layout, or an adapter in PEFT's, when the run has finished), .lock (while a
+// process trains in it).
 #pragma once
 
 #include <array>
@@ -21,10 +23,12 @@
 #include "io/json.h"
 #include "kernels/work_log.h"
 #include "text/corpus.h"
+#include "train/tuning.h"
+#include "train/workload.h"
 
 namespace mezzo::train {
 
-/// Everything `mezzo train` can be told. Errors name the option as the command line spells it.
+/// Everything `mezzo train` and `mezzo finetune` can be told. Errors name the option as the command line spells it.
 struct TrainOptions {
   // what is trained
   std::filesystem::path data;                            ///< text: a file, or a directory (text::Corpus says what it takes)
@@ -37,6 +41,7 @@ struct TrainOptions {
   // how long, how much at once
   std::int64_t batch = 8, seq = 256;  ///< B windows of T tokens in a micro-batch
   std::int64_t steps = 1000;          ///< optimizer steps of the whole run, skipped ones included
+  std::int64_t epochs = 0;            ///< passes over the training data instead: `steps` follows from it; 0: `steps` decides
   int accumulate = 1;                 ///< micro-batches of a step; the loss is their mean
   std::int64_t global_batch = 0;      ///< tokens over which the loss is a mean, of which a step runs B T accumulate; 0: those
 
@@ -61,12 +66,18 @@ struct TrainOptions {
   int keep = 3;                         ///< newest checkpoints that stay; 0: all
   std::int64_t eval_steps = 250;        ///< validation loss each that many steps; 0: only at the end (where it is always taken)
   std::int64_t eval_tokens = 0;         ///< of the validation part in the evaluations on the way; 0: all of it. At the end: all
+  int early_stop = 0;                   ///< evaluations in a row without a lower loss that end the run, with the best weights; 0: none do
   bool tensorboard = true;
+
+  std::optional<TuneOptions> tune = {};  ///< an existing model is trained further: `mezzo finetune`
 
   int threads = 0;                               ///< 0: as they are
   bool resume = false;                           ///< continue the run in `out` from its newest checkpoint (from the start, if it has none yet)
   std::optional<std::int64_t> resume_step = {};  ///< ... from checkpoints/step-N instead; later ones are removed (they will be made again)
 };
+
+/// What fine-tuning takes where nothing else is said: three passes, smaller learning rates, longer memory, evaluations closer together.
+TrainOptions tuning_defaults(bool full);
 
 /// The options that a run directory was made with (its config.json), to resume it without repeating them. Error where it holds no run.
 TrainOptions run_options(const std::filesystem::path& run_directory);
@@ -83,6 +94,7 @@ struct Progress {
   double tokens_per_second = 0, step_ms = 0, eta_seconds = 0;
   std::int64_t peak_bytes = 0;          ///< largest sum of live bytes during this step
   std::optional<double> val_loss = {};  ///< when it was taken after this step
+  bool best = false;                    ///< it is the lowest so far
   bool checkpoint = false;              ///< one was written after this step
 };
 
@@ -92,6 +104,8 @@ struct TrainSummary {
   RunStatus status = RunStatus::finished;
   std::int64_t step = 0, skipped = 0;   ///< of the whole run, resumed parts included
   std::optional<double> val_loss = {};  ///< mean natural-log loss a token of the whole validation part; none without one, or when interrupted
+  std::int64_t best_step = 0;           ///< after which that loss was lowest, and ...
+  double best_loss = 0;                 ///< ... what it was; 0: it was not taken
   double train_loss = 0;                ///< of the last step
   double scale = 1;                     ///< at the end
   double zero_fraction = 0;             ///< share of gradient elements that were exactly 0, all steps together
@@ -109,6 +123,7 @@ struct MemoryPlan {
   std::vector<kernels::WorkLog::Product> products;  ///< of one step, each shape once with its count
   double attention_flops = 0;                       ///< floating-point operations
   std::int64_t written = 0;                         ///< bytes of all tensors that the step makes
+  std::int64_t checkpoint = 0;                      ///< bytes of one: what is trained, masters, moments
 };
 MemoryPlan plan_bytes(const models::ModelOptions&, const TrainOptions&, const PrecisionPlan&);
 /// The same from the options alone: does not read the data (its vocabulary has the size asked for).
@@ -131,7 +146,8 @@ class Trainer {
   const models::ModelOptions& model_options() const;
   const PrecisionPlan& plan() const;
   const MemoryPlan& memory() const;
-  const text::Corpus& corpus() const;
+  const Workload& workload() const;
+  std::int64_t trained_parameters() const;    ///< numbers that the optimizer updates
   std::int64_t first_step() const;            ///< steps done before this process: 0, or where it resumed
   double loss_divisor() const;                ///< global_batch / (B T accumulate)
   std::vector<std::string> warnings() const;  ///< for a person: the plan's, and those of the run (another thread count than before, ...)

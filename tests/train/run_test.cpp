@@ -356,4 +356,34 @@ TEST_CASE("a vocabulary learnt from the text goes with the run: into model/, to 
   CHECK(contains(refused(greedy), "--vocab 256 given"));
 }
 
+TEST_CASE("passes over the text instead of steps; a run that no longer gets better ends with its best weights") {
+  const TempDir dir;
+  write_small_text(dir);
+  auto o = small_run(dir, "passes");
+  o.steps = 0;
+  o.epochs = 1;
+  o.batch = 30;
+  train::Trainer trainer(o);
+  const auto windows = (trainer.workload().describe()["train_tokens"].get<std::int64_t>() - 1) / o.seq;
+  CHECK(trainer.options().steps == (windows + 29) / 30);
+  CHECK(trainer.workload().passes_of(2) == doctest::Approx(60.0 / static_cast<double>(windows)));
+
+  auto worse = small_run(dir, "worse");
+  worse.lr = 1;
+  worse.steps = 60;
+  worse.eval_steps = 2;
+  worse.early_stop = 2;
+  worse.keep = 1;
+  const auto s = run(worse);
+  CHECK(s.status == train::RunStatus::finished);
+  CHECK(s.step < 60);
+  CHECK(s.step == s.best_step + 4);
+  CHECK(*s.val_loss == s.best_loss);
+  CHECK(train::checkpoint_steps(worse.out) == std::vector<std::int64_t>{s.best_step, s.step});
+  worse.early_stop = 1;
+  worse.eval_steps = 0;
+  worse.out = dir / "never";
+  CHECK(contains(refused(worse), "--early-stop"));
+}
+
 }  // namespace mezzo::test

@@ -1,0 +1,130 @@
+// tuning.cpp
+#include "train/tuning.h"
+
+#include <algorithm>
+#include <array>
+#include <set>
+
+#include <fmt/ranges.h>
+#include <nlohmann/json.hpp>
+
+#include "core/fail.h"
+#include "io/checksum.h"
+#include "io/file.h"
+#include "models/model_file.h"
+#include "train/checkpoint.h"
+#include "train/trainer.h"
+#include "train/vocabulary.h"
+
+namespace mezzo::train {
+namespace {
+
+namespace fs = std::filesystem;
+
+constexpr const char* kOp = "finetune";
+constexpr std::array<std::string_view, 3> kOverlong{"split", "cut", "drop"};
+constexpr std::array<std::string_view, 2> kTrainOn{"assistant", "everything"};
+
+template <class E, std::size_t N> E from_name(const char* flag, std::string_view given, const std::array<std::string_view, N>& names) {
+  const auto it = std::find(names.begin(), names.end(), given);
+  if (it == names.end()) fail(kOp, fmt::format("{} {} given, one of {} wanted", flag, given, fmt::join(names, ", ")), near_names(given, names));
+  return static_cast<E>(it - names.begin());
+}
+
+bool holds_weights(const fs::path& directory) {
+  return present(directory / "model.safetensors") || present(directory / "model.safetensors.index.json");
+}
+
+/// Encodings of the layers' matrices that a file holds in blocks: "Q4_1", "Q4_K, Q6_K"; empty: none.
+std::string block_formats(const fs::path& base) {
+  const models::ModelFile file(base);
+  std::set<std::string> names;
+  if (file.gguf())
+    for (const auto& t : file.gguf()->tensors())
+      if (t.encoding.blocks && t.name.starts_with("blk.")) names.insert(io::name(t.encoding));
+  return fmt::format("{}", fmt::join(names, ", "));
+}
+
+}  // namespace
+
+std::string_view name(text::Overlong x) { return kOverlong[static_cast<std::size_t>(x)]; }
+std::string_view name(text::TrainOn x) { return kTrainOn[static_cast<std::size_t>(x)]; }
+text::Overlong overlong_from_name(std::string_view s) { return from_name<text::Overlong>("--overlong", s, kOverlong); }
+text::TrainOn train_on_from_name(std::string_view s) { return from_name<text::TrainOn>("--train-on", s, kTrainOn); }
+
+void check(const TuneOptions& o) {
+  constexpr std::array<std::string_view, 2> kFormats{"q8_0", "q4_0"};
+  if (!o.quantize_base.empty()) {
+    from_name<int>("--quantize-base", o.quantize_base, kFormats);
+    if (o.full) fail(kOp, "--full with --quantize-base given: weights that are trained cannot stay in blocks", "adapters can: --lora-rank");
+  }
+  if (o.full) return;
+  if (o.lora.rank < 1) fail(kOp, fmt::format("--lora-rank {} given, 1 or more wanted", o.lora.rank));
+  if (!(o.lora.alpha > 0)) fail(kOp, fmt::format("--lora-alpha {} given, a number above 0 wanted", o.lora.alpha));
+  if (!(o.lora.dropout >= 0 && o.lora.dropout < 1))
+    fail(kOp, fmt::format("--lora-dropout {} given, a number of at least 0 and below 1 wanted", o.lora.dropout));
+}
+
+// ---- the base ------------------------------------------------------------------------------------
+
+fs::path base_path(const fs::path& given) {
+  if (!present(given))
+    fail(kOp, fmt::format("--model {} given, and nothing of that name is there", given.native()),
+         "a GGUF file or a directory in Hugging Face's layout is wanted; `mezzo train` makes models from a spec");
+  return !holds_weights(given) && holds_weights(given / "model") ? given / "model" : given;
+}
+
+models::ModelOptions base_shape(const TrainOptions& o) {
+  const models::ModelOptions shape = models::ModelFile(base_path(o.model)).options();
+  if (models::context(shape) < o.seq)
+    fail(kOp, fmt::format("--seq {} given, at most the model's context of {} tokens wanted", o.seq, models::context(shape)));
+  return shape;
+}
+
+std::shared_ptr<const Tokenizer> base_tokenizer(const TrainOptions& o, const models::ModelOptions& shape) {
+  auto tokenizer = model_tokenizer(base_path(o.model));
+  if (tokenizer->vocab_size() > models::vocab(shape))
+    fail(kOp, fmt::format("{}: its tokenizer has {} tokens, its model {}", o.model, tokenizer->vocab_size(), models::vocab(shape)),
+         "are both of the same model?");
+  return tokenizer;
+}
+
+std::uint64_t base_fingerprint(const fs::path& base) {
+  std::vector<fs::path> files{base};
+  if (fs::is_directory(base)) {
+    files = {base / "config.json"};
+    for (const auto& e : fs::directory_iterator(base))
+      if (e.path().extension() == ".safetensors") files.push_back(e.path());
+    std::sort(files.begin(), files.end());
+  }
+  io::Checksum64 sum;
+  for (const auto& f : files) sum.update(io::MappedFile(f, io::Access::sequential).bytes());
+  return sum.value();
+}
+
+std::shared_ptr<models::LanguageModel> load_base(const TrainOptions& o, const Recipe& recipe) {
+  const TuneOptions& t = *o.tune;
+  const fs::path base = base_path(o.model);
+  if (t.full) return models::load_pretrained(base);
+  auto model = models::load_pretrained(base, {.dtype = recipe.low, .keep_blocks = true, .quantize = t.quantize_base});
+  models::add_lora(*model, t.lora);
+  return model;
+}
+
+void save_tuned(const models::LanguageModel& model, const TrainOptions& o, const fs::path& dir) {
+  if (o.tune->full) return models::save_pretrained(model, dir);
+  StateDict adapters;
+  for (const auto& [path, w] : models::trainable_parameters(model)) adapters.emplace_back("base_model.model." + path, w);
+  save(adapters, dir / "adapter_model.safetensors");
+}
+
+std::string frozen_text(const TrainOptions& o, const Recipe& recipe) {
+  const std::string in_file = block_formats(base_path(o.model)), low(mezzo::name(recipe.low));
+  if (!o.tune->quantize_base.empty())
+    return fmt::format("matrices of layers in blocks ({}), unpacked into {} by each product; the embedding {}", o.tune->quantize_base, low, low);
+  if (!in_file.empty())
+    return fmt::format("matrices of layers in the file's blocks ({}), unpacked into {} by each product; the embedding {}", in_file, low, low);
+  return fmt::format("matrices in {}", low);
+}
+
+}  // namespace mezzo::train
