@@ -15,9 +15,9 @@
 namespace mezzo::text {
 
 struct ChatTemplateOptions {
-  std::optional<std::string> bos_token, eos_token;  ///< what the template's variables of these names hold; none: undefined
-  std::string name = "chat template";               ///< where it comes from, for errors
-  std::int64_t now = 0;                             ///< the time some templates write a date of, in seconds since 1970; 0: when this was built
+  std::optional<std::string> bos_token = {}, eos_token = {};  ///< what the template's variables of these names hold; none: undefined
+  std::string name = "chat template";                         ///< where it comes from, for errors
+  std::int64_t now = 0;  ///< the time some templates write a date of, in seconds since 1970; 0: when this was built
 };
 
 /// Immutable; any number of threads may use one.

@@ -14,7 +14,7 @@ namespace mezzo::text {
 /// What a rendering may take before it is refused: templates come with model files, and nobody has read them.
 struct JinjaLimits {
   std::int64_t output = 64 << 20;  ///< bytes of the result
-  std::int64_t work = 512 << 20;   ///< steps, and bytes of everything computed on the way
+  std::int64_t work = 256 << 20;   ///< steps, and bytes of everything computed on the way
 };
 
 /// A parsed template; rendering changes nothing in it, so any number of threads may use one.
@@ -23,7 +23,7 @@ struct JinjaLimits {
 /// lstrip_blocks on, {% break %} and {% continue %}, {% generation %}, `raise_exception`, `strftime_now`, and a `tojson` that is Python's
 /// json.dumps. Statements: for, if, set (blocks and attributes of a namespace too), macro at the top level, filter, raw, generation. What Jinja has
 /// besides (inheritance, include, import, call, autoescape ...) is an Error that names it. Strings are sequences of code points; integers have 64
-/// bits; upper and lower case are those of single code points.
+/// bits; upper and lower case are those of single code points (and SS of ß).
 class JinjaTemplate {
  public:
   /// Error "[chat template] name:line: what is wrong"; `name` is a path, or says what the text is.
