@@ -80,7 +80,8 @@ ChatTemplate::Marked ChatTemplate::render_marked(const io::Json& given, const io
   const io::Json messages = checked_messages(given);
   for (std::size_t i = 0; i < messages.size(); ++i)
     if (is_assistant(messages[i]) && is_empty(messages[i])) fail(kOp, fmt::format("turn {}, of the assistant, is empty", i + 1));
-  auto [text, assistant] = rendered(messages, {.tools = tools});
+  JinjaTemplate::Result whole = rendered(messages, {.tools = tools});
+  std::vector<JinjaTemplate::Span> assistant = std::move(whole.generation);
   if (!jinja_.marks_generation()) {
     io::Json before = io::Json::array();
     for (std::size_t i = 0; i < messages.size(); ++i) {
@@ -88,11 +89,15 @@ ChatTemplate::Marked ChatTemplate::render_marked(const io::Json& given, const io
         std::string part;
         try {
           part = rendered(before, {.add_generation_prompt = prompt, .tools = tools}).text;
-        } catch (const Error& e) { fail(kOp, fmt::format("turn {}: where it {} is not known: {}", i + 1, prompt ? "begins" : "ends", e.what())); }
-        if (!text.starts_with(part))
+        } catch (const Error& e) {
+          std::string_view why = e.what();
+          if (why.ends_with('.')) why.remove_suffix(1);
+          fail(kOp, fmt::format("turn {}: where it {} is not known: {}", i + 1, prompt ? "begins" : "ends", why));
+        }
+        if (!whole.text.starts_with(part))
           fail(kOp,
                fmt::format("turn {}: the text of the conversation up to {} is not how the whole conversation begins: {}", i + 1,
-                           prompt ? "its beginning" : "its end", difference(part, text)),
+                           prompt ? "its beginning" : "its end", difference(part, whole.text)),
                "this template rewrites earlier turns: give it {% generation %} marks, or one answer a line, or train on everything");
         return static_cast<std::int64_t>(part.size());
       };
@@ -103,7 +108,7 @@ ChatTemplate::Marked ChatTemplate::render_marked(const io::Json& given, const io
     }
   }
   std::erase_if(assistant, [](const JinjaTemplate::Span& s) { return s.begin >= s.end; });
-  return {std::move(text), std::move(assistant)};
+  return {std::move(whole.text), std::move(assistant)};
 }
 
 // ---- loading -------------------------------------------------------------------------------------

@@ -26,10 +26,16 @@ struct Example {
   std::int64_t targets() const noexcept;
 };
 
+enum class TrainOn : std::uint8_t { assistant, everything };  // everything: the prompts too
+
+struct ChatEncoding {
+  const io::Json* tools = nullptr;  ///< an array of the tools' descriptions; null: none
+  TrainOn train_on = TrainOn::assistant;
+};
 /// The conversation as the template writes it, in tokens (beginning and end tokens where the template writes them, none added). A token carries loss
 /// if it ends inside what the assistant wrote: one that begins before (a space drawn into the answer's first word) does, one that ends behind does
 /// not. Errors of ChatTemplate::render_marked, and one if no token carries loss.
-Example encode_chat(const ChatTemplate&, const Tokenizer&, const io::Json& messages, const io::Json* tools = nullptr);
+Example encode_chat(const ChatTemplate&, const Tokenizer&, const io::Json& messages, const ChatEncoding& = {});
 
 /// Prompt and completion as one text, begin token before it where the model expects it, end token after it where the vocabulary has one. The
 /// completion's tokens (as above) and the end token carry loss.
@@ -40,7 +46,6 @@ enum class Overlong : std::uint8_t {
   cut,    ///< to its beginning
   drop,
 };
-enum class TrainOn : std::uint8_t { assistant, everything };  // everything: the prompts too
 
 struct ExampleOptions {
   std::int64_t window = 1024;  ///< T, inputs of an example at most: it has at most T + 1 tokens
