@@ -19,7 +19,7 @@ STEPS = {("tensor", "kernels")}
 # The module that a public header belongs to. <mezzo/mezzo.h> is everything, so only programs include it.
 PUBLIC = {"error": "core", "runtime": "core", "random": "core", "dtype": "dtype", "tensor": "tensor", "autograd": "autograd",
           "policy": "autograd", "io": "io", "ops": "ops", "text": "text", "nn": "nn", "optim": "optim", "amp": "amp", "inspect": "inspect", "models": "models",
-          "train": "train", "mezzo": "train"}
+          "train": "train", "fast_language_model": "train", "mezzo": "train"}
 
 # Libraries that stay behind one door: what their headers begin with, and the folder that may include them.
 FENCED = {"hwy/": "src/kernels/", "oneapi/": "src/kernels/gemm/", "dnnl": "src/kernels/gemm/"}

@@ -5,6 +5,7 @@
 #include <mezzo/autograd.h>
 #include <mezzo/dtype.h>
 #include <mezzo/error.h>
+#include <mezzo/fast_language_model.h>
 #include <mezzo/inspect.h>
 #include <mezzo/io.h>
 #include <mezzo/models.h>

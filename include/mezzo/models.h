@@ -185,10 +185,15 @@ MEZZO_API std::vector<std::pair<std::string, Tensor>> trainable_parameters(const
 struct SampleOptions {
   std::int64_t max_tokens = 200;
   double temperature = 0.8;  ///< 0: the likeliest token
-  int top_k = 0;             ///< 0: all
+  int top_k = 0;             ///< only the k likeliest; 0: all
+  double top_p = 1;          ///< of these the fewest that hold this share of the probability (Holtzman et al., arXiv 1904.09751)
+  double repetition_penalty =
+      1;  ///< logits of tokens that are there already: divided by it, negative ones multiplied (Keskar et al., arXiv 1909.05858)
   std::uint64_t seed = 0;
+  std::vector<std::int32_t> stop = {};  ///< tokens that end the text; the one that did is its last
 };
-/// Continues `prompt` token by token; `on_token` (may be empty) sees each and stops by returning false.
+/// `prompt` continued token by token; `on_token` (may be empty) sees each, but not one of `stop`, and ends it by returning false. The last tokens of
+/// a prompt that is longer than the context are what is read of it.
 MEZZO_API std::vector<std::int32_t> sample(LanguageModel&, std::vector<std::int32_t> prompt, const SampleOptions& = {},
                                            const std::function<bool(std::int32_t)>& on_token = {});
 

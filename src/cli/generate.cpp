@@ -1,17 +1,15 @@
 // generate.cpp - `mezzo generate`: a model continues a text.
-#include <chrono>
-
 #include <nlohmann/json.hpp>
-
-#include <mezzo/amp.h>
 
 #include "cli/command.h"
 #include "cli/console.h"
+#include "cli/models.h"
 #include "cli/options.h"
 #include "cli/stop.h"
 #include "core/fail.h"
 #include "text/utf8.h"
-#include "train/trainer.h"
+#include "train/generate.h"
+#include "train/run_model.h"
 
 namespace mezzo::cli {
 namespace {
@@ -19,14 +17,16 @@ namespace {
 class Generate final : public Task {
  public:
   void declare(Options& o) override {
-    o.usage("--model DIR --prompt TEXT [options]");
+    o.usage("--model DIR|FILE.gguf --prompt TEXT [options]");
     o.footer("example: mezzo generate --model runs/book --prompt \"It was\" --max-tokens 300 --temperature 0.7");
     o.group("what is generated");
-    o.value("--model", "DIR", model_, "A run directory of mezzo train, or one in Hugging Face's layout");
+    o.value("--model", "DIR|FILE", model_, kModelHelp);
     o.value("--prompt", "TEXT", prompt_, "What is continued");
     o.value("--max-tokens", "N", s_.max_tokens, "Tokens to make at most");
     o.value("--temperature", "X", s_.temperature, "0: always the likeliest token");
     o.value("--top-k", "K", s_.top_k, "Only the K likeliest tokens; 0: all");
+    o.value("--top-p", "P", s_.top_p, "Of these the fewest that hold this share of the probability");
+    o.value("--repetition-penalty", "X", s_.repetition_penalty, "Makes tokens that are there already less likely; 1: does not");
     o.value("--seed", "S", s_.seed, "Of the draws");
     o.value("--precision", "P", precision_, "auto, fp32, bf16, fp16");
     o.flag("--chat", chat_, "The prompt is a chat message: for models with a chat template");
@@ -34,7 +34,7 @@ class Generate final : public Task {
 
   int run(Options& options, Console& console) override {
     const train::Recipe recipe = checking_usage([&] {
-      options.require("--model", "a run directory");
+      options.require("--model", "a run directory or a model");
       options.require("--prompt", "a text to continue");
       if (prompt_.empty())
         fail("generate", "--prompt is empty, a text to continue wanted",
@@ -43,9 +43,12 @@ class Generate final : public Task {
       if (s_.max_tokens < 1) fail("generate", fmt::format("--max-tokens {} given, 1 or more wanted", s_.max_tokens));
       if (s_.temperature < 0) fail("generate", fmt::format("--temperature {} given, 0 or more wanted", s_.temperature));
       if (s_.top_k < 0) fail("generate", fmt::format("--top-k {} given, 0 or more wanted", s_.top_k));
+      if (!(s_.top_p > 0 && s_.top_p <= 1)) fail("generate", fmt::format("--top-p {} given, a share above 0 and up to 1 wanted", s_.top_p));
+      if (!(s_.repetition_penalty > 0))
+        fail("generate", fmt::format("--repetition-penalty {} given, a number above 0 wanted", s_.repetition_penalty));
       return train::recipe(precision_);
     });
-    const train::RunModel m = train::load_run_model(model_);
+    const train::RunModel m = train::load_run_model(model_, for_inference(recipe));
     if (chat_)
       throw UsageError(
           fmt::format("[generate] --chat given, but {} is a {}-level model of plain text: it knows no chat turns. Hint: leave --chat out, the prompt "
@@ -53,29 +56,21 @@ class Generate final : public Task {
                       m.source.native(), m.tokenizer->kind()));
     catch_interrupts("mezzo generate: stopping");
 
-    StreamDecoder decoder(*m.tokenizer);
-    std::string text;
-    std::int64_t tokens = 0;
-    const auto put = [&](const std::string& piece) {
-      text += piece;
-      console.stream(piece);
-    };
+    const std::vector<std::int32_t> ids = train::prompt_ids(*m.tokenizer, prompt_);
     console.stream(prompt_);
-    const auto begin = std::chrono::steady_clock::now();
-    {
-      const amp::Autocast region(recipe.low, {.enabled = recipe.autocast});
-      models::sample(*m.model, m.tokenizer->encode(prompt_), s_, [&](std::int32_t id) {
-        if (id == m.tokenizer->end_of_text()) return false;
-        ++tokens;
-        if (!m.tokenizer->is_special(id)) put(decoder.push(id));
-        return !interrupted() && console.open();
-      });
-    }
-    put(decoder.finish());
+    const train::Generated made = train::generate(*m.model, *m.tokenizer, ids, s_, recipe, [&](std::string_view piece) {
+      console.stream(piece);
+      return !interrupted() && console.open();
+    });
     console.stream("\n");
     if (interrupted()) return interrupted_code();
-    const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
-    console.result({{"prompt", prompt_}, {"text", text}, {"tokens", tokens}, {"tokens_per_second", static_cast<double>(tokens) / seconds}});
+    console.result({{"prompt", prompt_},
+                    {"text", made.text},
+                    {"prompt_tokens", ids.size()},
+                    {"tokens", made.tokens},
+                    {"end_of_text", made.ended},
+                    {"seconds_to_first_token", made.first_seconds},
+                    {"tokens_per_second", made.tokens_per_second()}});
     return kSuccess;
   }
 

@@ -35,6 +35,9 @@ void dequantize(Queue&, Format, Dtype to, const void* blocks, void* y, std::int6
 using Unpack = void (*)(const void* blocks, void* y, std::int64_t n);
 Unpack unpacker(Format, Dtype to);
 
+/// c (m, n) = a (m, k) w^T + bias + residual with w (n, k) in blocks and few rows in a: what gemm/thin.h takes. False, nothing done, for others.
+bool thin_product(Queue&, Format, const Gemm&, const void* a, const void* blocks, void* c);
+
 /// Whether quantize() knows the format: Q8_0 and Q4_0.
 constexpr bool can_quantize(Format format) { return format == Format::q8_0 || format == Format::q4_0; }
 /// blocks of x (n, whole blocks, finite), with the bits that llama.cpp's reference rounding gives: Q8_0 to nearest, halves away from zero; Q4_0

@@ -1,4 +1,5 @@
 // gguf_names.cpp - GGUF's metadata and tensor names as models here have them.
+#include <algorithm>
 #include <array>
 
 #include "core/fail.h"
@@ -66,6 +67,35 @@ std::string parameter_of_gguf(const std::string& tensor, const ModelOptions& opt
   if (!p) return unknown();
   return p->ours.empty() ? std::string() : std::string(p->ours) + end;
 }
+
+std::string gguf_of_parameter(const std::string& parameter, const ModelOptions& options) {
+  const bool gpt = std::holds_alternative<GptOptions>(options);
+  const auto dot = parameter.rfind('.');
+  const std::string end = parameter.substr(dot);
+  std::string_view base = std::string_view(parameter).substr(0, dot);
+  std::string block;
+  const std::string_view blocks = gpt ? "h." : "model.layers.";
+  if (base.starts_with(blocks)) {
+    base.remove_prefix(blocks.size());
+    const auto after = base.find('.');
+    block = fmt::format("blk.{}.", base.substr(0, after));
+    base.remove_prefix(after + 1);
+  }
+  const auto named = [&](const auto& table) {
+    const auto it = std::find_if(table.begin(), table.end(), [&](const Pair& p) { return p.ours == base; });
+    MEZZO_CHECK(it != table.end());
+    return block + std::string(it->gguf) + end;
+  };
+  if (gpt) return block.empty() ? named(kGpt) : named(kGptBlock);
+  return block.empty() ? named(kLlama) : named(kLlamaBlock);
+}
+
+std::string_view gguf_architecture(const ModelOptions& options) {
+  const auto* llama = std::get_if<LlamaOptions>(&options);
+  return !llama ? "gpt2" : llama->qk_norm ? "qwen3" : llama->qkv_bias ? "qwen2" : "llama";
+}
+
+bool in_pairs(std::string_view parameter) { return parameter.ends_with("q_proj.weight") || parameter.ends_with("k_proj.weight"); }
 
 ModelOptions options_from_gguf(const io::GgufFile& f) {
   const std::string arch(f.string("general.architecture"));

@@ -21,26 +21,6 @@ std::shared_ptr<nn::RmsNorm> rms(const Maker& make, const std::string& path, std
   return m;
 }
 
-/// base^(-2i / D) for i < D / 2, slowed down where a longer context is wanted. llama3: https://github.com/meta-llama/llama-models, `apply_scaling`:
-/// waves longer than context / low turn `factor` times slower, those shorter than context / high as before, those between in proportion.
-Tensor frequencies(const LlamaOptions& o) {
-  const auto half = o.head_dim / 2;
-  std::vector<float> f(static_cast<std::size_t>(half));
-  const RopeScaling& s = o.rope_scaling;
-  for (std::int64_t i = 0; i < half; ++i) {
-    double w = std::pow(o.rope_base, -2.0 * static_cast<double>(i) / static_cast<double>(o.head_dim));
-    if (s.kind == RopeScaling::Kind::linear) w /= s.factor;
-    if (s.kind == RopeScaling::Kind::factors) w /= s.factors[static_cast<std::size_t>(i)];
-    if (s.kind == RopeScaling::Kind::llama3) {
-      const double waves = s.original_context * w / (2 * std::numbers::pi);  // in the context
-      const double share = std::clamp((waves - s.low_freq_factor) / (s.high_freq_factor - s.low_freq_factor), 0.0, 1.0);
-      w = (1 - share) * w / s.factor + share * w;
-    }
-    f[static_cast<std::size_t>(i)] = static_cast<float>(w);
-  }
-  return tensor(f, {half});
-}
-
 LlamaOptions resolved(LlamaOptions o) {
   const auto require = [](bool good, const std::string& text) {
     if (!good) fail("Llama", text);
@@ -65,6 +45,26 @@ LlamaOptions resolved(LlamaOptions o) {
 }
 
 }  // namespace
+
+/// base^(-2i / D) for i < D / 2, slowed down where a longer context is wanted. llama3: https://github.com/meta-llama/llama-models, `apply_scaling`:
+/// waves longer than context / low turn `factor` times slower, those shorter than context / high as before, those between in proportion.
+Tensor rope_frequencies(const LlamaOptions& o) {
+  const auto half = o.head_dim / 2;
+  std::vector<float> f(static_cast<std::size_t>(half));
+  const RopeScaling& s = o.rope_scaling;
+  for (std::int64_t i = 0; i < half; ++i) {
+    double w = std::pow(o.rope_base, -2.0 * static_cast<double>(i) / static_cast<double>(o.head_dim));
+    if (s.kind == RopeScaling::Kind::linear) w /= s.factor;
+    if (s.kind == RopeScaling::Kind::factors) w /= s.factors[static_cast<std::size_t>(i)];
+    if (s.kind == RopeScaling::Kind::llama3) {
+      const double waves = s.original_context * w / (2 * std::numbers::pi);  // in the context
+      const double share = std::clamp((waves - s.low_freq_factor) / (s.high_freq_factor - s.low_freq_factor), 0.0, 1.0);
+      w = (1 - share) * w / s.factor + share * w;
+    }
+    f[static_cast<std::size_t>(i)] = static_cast<float>(w);
+  }
+  return tensor(f, {half});
+}
 
 Llama::Block::Attention::Attention(const LlamaOptions& o, const Maker& make, const std::string& path)
     : heads(o.heads), kv_heads(o.kv_heads), head_dim(o.head_dim) {
@@ -125,7 +125,7 @@ Llama::Body::Body(const LlamaOptions& o, const Maker& make) {
   for (int i = 0; i < o.layers; ++i) layers.push_back(std::make_shared<Block>(o, make, fmt::format("model.layers.{}", i)));
   register_module("layers", std::make_shared<nn::Sequential>(std::vector<std::shared_ptr<nn::Module>>(layers.begin(), layers.end())));
   norm = register_module("norm", rms(make, "model.norm", o.width, o));
-  inv_freq = frequencies(o);
+  inv_freq = rope_frequencies(o);
 }
 
 Llama::Llama(LlamaOptions o) : Llama(std::move(o), Maker()) {}

@@ -7,6 +7,9 @@
 
 namespace mezzo::models {
 
+/// (D / 2) f32: what the position is multiplied with for each pair of a head's elements.
+Tensor rope_frequencies(const LlamaOptions&);
+
 struct Llama::Block final : nn::Module {
   struct Attention final : nn::Module {
     Attention(const LlamaOptions&, const Maker&, const std::string& path);

@@ -32,6 +32,13 @@ bool is_conv1d(std::string_view name) {
   return ends_with(name, "c_attn.weight") || ends_with(name, "c_proj.weight") || ends_with(name, "c_fc.weight");
 }
 
+Tensor in_file_order(const Tensor& w, std::int64_t d) {
+  return w.reshape({w.size(0) / d, 2, d / 2, w.size(1)}).transpose(1, 2).contiguous().reshape(w.shape());
+}
+Tensor in_model_order(const Tensor& w, std::int64_t d) {
+  return w.reshape({w.size(0) / d, d / 2, 2, w.size(1)}).transpose(1, 2).contiguous().reshape(w.shape());
+}
+
 ModelFile::ModelFile(fs::path path) : path_(std::move(path)) {
   std::error_code ignored;
   if (!fs::exists(path_, ignored))
@@ -49,12 +56,12 @@ void ModelFile::open_gguf() {
   gguf_ = std::make_shared<io::GgufFile>(path_);
   options_ = options_from_gguf(*gguf_);
   const auto* llama = std::get_if<LlamaOptions>(&options_);
-  const bool pairs = llama && gguf_->string("general.architecture") == "llama";  // the converter's reordering; Qwen's rows stay
+  const bool pairs = llama && gguf_->string("general.architecture") == "llama";
   for (const auto& t : gguf_->tensors()) {
     const std::string name(t.name), parameter = parameter_of_gguf(name, options_, path_);
     if (parameter.empty()) continue;
     Weight w{.encoding = t.encoding, .shape = t.shape, .data = t.data, .name = name};
-    if (pairs && (ends_with(parameter, "q_proj.weight") || ends_with(parameter, "k_proj.weight"))) w.pair_rows = llama->head_dim;
+    if (pairs && in_pairs(parameter)) w.pair_rows = llama->head_dim;
     add(parameter, w);
   }
 }

@@ -11,6 +11,7 @@
 
 #include "io/encoding.h"
 #include "io/gguf.h"
+#include "io/json.h"
 #include "ops/block_linear.h"
 
 namespace mezzo::models {
@@ -64,5 +65,19 @@ ModelOptions options_from_config(const std::filesystem::path& config_json);
 ModelOptions options_from_gguf(const io::GgufFile&);
 /// The parameter that a tensor of such a file is, as the model names it; empty: one that is left out (a rotary table). Error: unknown.
 std::string parameter_of_gguf(const std::string& tensor, const ModelOptions&, const std::filesystem::path& file);
+
+/// The other way round.
+std::string gguf_of_parameter(const std::string& parameter, const ModelOptions&);
+/// What GGUF calls the family: llama, qwen2, qwen3, gpt2.
+std::string_view gguf_architecture(const ModelOptions&);
+/// Whether files of the architecture `llama` have the rows of this weight's heads in pairs, (2i, 2i + 1) for (i, i + D / 2); Qwen's stay.
+bool in_pairs(std::string_view parameter);
+/// The rows of such a weight (H D, in) in that order, or back in ours.
+Tensor in_file_order(const Tensor&, std::int64_t head_dim);
+Tensor in_model_order(const Tensor&, std::int64_t head_dim);
+/// The shape of a model that is there.
+ModelOptions options_of(const LanguageModel&);
+/// Its config.json.
+io::Json config_of(const ModelOptions&);
 
 }  // namespace mezzo::models

@@ -28,7 +28,7 @@ Tensor Projection::run(const Tensor& x, const Tensor& residual) {
   Tensor r = residual;
   if (lora_a_) {
     // The adapter's part joins the residual, in the epilogue of a product; the product with the weight is added to that in another.
-    const Tensor low = mul(linear(dropout(x, dropout_, is_training()), lora_a_->weight), scale_);  // (..., r)
+    const Tensor low = mul(linear(dropout(x, lora_.dropout, is_training()), lora_a_->weight), lora_scale());  // (..., r)
     r = residual.defined() ? linear_add(residual, low, lora_b_->weight) : linear(low, lora_b_->weight);
   }
   if (blocks_) return block_linear(x, blocks_, bias, r);
@@ -36,11 +36,22 @@ Tensor Projection::run(const Tensor& x, const Tensor& residual) {
 }
 
 void Projection::add_lora(const LoraOptions& o) {
-  const double rank = static_cast<double>(o.rank);
-  scale_ = o.rslora ? o.alpha / std::sqrt(rank) : o.alpha / rank;
-  dropout_ = o.dropout;
+  lora_ = o;
   lora_a_ = register_module("lora_A", std::make_shared<Factor>(nn::uniform({o.rank, in_}, 1 / std::sqrt(static_cast<double>(in_)))));
   lora_b_ = register_module("lora_B", std::make_shared<Factor>(zeros({out_, o.rank})));
+}
+
+Tensor Projection::lora_a() const { return lora_a_->weight; }
+Tensor Projection::lora_b() const { return lora_b_->weight; }
+double Projection::lora_scale() const {
+  const auto rank = static_cast<double>(lora_.rank);
+  return lora_.rslora ? lora_.alpha / std::sqrt(rank) : lora_.alpha / rank;
+}
+
+Tensor Projection::merged() const {
+  const GradMode off(false);
+  const Tensor w = blocks_ ? unpacked(*blocks_, Dtype::f32) : weight.detach().to(Dtype::f32);
+  return has_lora() ? add(w, mul(matmul(lora_b(), lora_a()), lora_scale())) : w;
 }
 
 }  // namespace mezzo::models

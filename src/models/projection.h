@@ -18,6 +18,14 @@ class Projection final : public nn::Module {
   /// Attaches an adapter that changes nothing yet: A uniform as torch's linear layers, B zeros (Hu et al., arXiv 2106.09685).
   void add_lora(const LoraOptions&);
   bool has_lora() const { return lora_a_ != nullptr; }
+  const LoraOptions& lora() const { return lora_; }  ///< as add_lora() got them
+  Tensor lora_a() const;
+  Tensor lora_b() const;
+  double lora_scale() const;
+  /// (out, in) f32: the weight, out of its blocks, and what the adapter adds to it.
+  Tensor merged() const;
+  std::int64_t in() const { return in_; }
+  std::int64_t out() const { return out_; }
 
   Tensor weight;  ///< undefined where it lies in blocks
   Tensor bias;
@@ -27,7 +35,10 @@ class Projection final : public nn::Module {
   std::int64_t in_, out_;
   std::shared_ptr<const BlockMatrix> blocks_;
   std::shared_ptr<Factor> lora_a_, lora_b_;
-  double scale_ = 0, dropout_ = 0;
+  LoraOptions lora_;
 };
+
+/// Whether any of the model's matrices lies in blocks.
+bool has_blocks(const LanguageModel&);
 
 }  // namespace mezzo::models

@@ -33,20 +33,20 @@ const void* column(const void* p, std::int64_t i, Dtype dtype) {
 /// y (n, rows of w) = x w^T + b + residual.
 void forward(const BlockMatrix& w, Dtype dtype, const Tensor& x, const Tensor& b, const Tensor& residual, const Tensor& y, std::int64_t n) {
   const PartScope timed(Part::gemm_forward);
+  kernels::Gemm whole;
+  whole.a = whole.b = whole.c = dtype;
+  whole.m = n;
+  whole.n = whole.ldc = w.rows;
+  whole.k = whole.lda = whole.ldb = w.cols;
+  whole.trans_b = true;
+  if (b.defined()) whole.bias = data(b), whole.bias_dtype = b.dtype();
+  if (residual.defined()) whole.residual = data(residual);
+  if (kernels::thin_product(cpu_queue(), w.format, whole, data(x), w.blocks, mutable_data(y))) return;
   each_slice(w, dtype, [&](const void* rows, std::int64_t r, std::int64_t m) {
-    kernels::Gemm g;
-    g.a = g.b = g.c = dtype;
-    g.m = n;
+    kernels::Gemm g = whole;
     g.n = m;
-    g.k = w.cols;
-    g.trans_b = true;
-    g.lda = g.ldb = w.cols;
-    g.ldc = w.rows;
-    if (b.defined()) {
-      g.bias = column(data(b), r, b.dtype());
-      g.bias_dtype = b.dtype();
-    }
-    if (residual.defined()) g.residual = column(data(residual), r, dtype);
+    g.bias = column(whole.bias, r, g.bias_dtype);
+    g.residual = column(whole.residual, r, dtype);
     kernels::gemm(cpu_queue(), g, data(x), rows, const_cast<void*>(column(data(y), r, dtype)));
   });
 }

@@ -22,9 +22,10 @@ void check_shape(std::span<std::int32_t> x, std::span<std::int32_t> y, std::int6
   MEZZO_CHECK(x.size() == y.size() && x.size() == static_cast<std::size_t>(batch * seq));
 }
 
-void read_window(const TokenStream& stream, std::int64_t window, std::int64_t seq, std::int32_t* x, std::int32_t* y) {
-  stream.read(window * seq, {x, static_cast<std::size_t>(seq)});
-  stream.read(window * seq + 1, {y, static_cast<std::size_t>(seq)});
+/// The T tokens from `first` on, and one further.
+void read_window(const TokenStream& stream, std::int64_t first, std::int64_t seq, std::int32_t* x, std::int32_t* y) {
+  stream.read(first, {x, static_cast<std::size_t>(seq)});
+  stream.read(first + 1, {y, static_cast<std::size_t>(seq)});
 }
 
 }  // namespace
@@ -42,19 +43,29 @@ void Batches::next(std::span<std::int32_t> x, std::span<std::int32_t> y) {
   for (std::int64_t row = 0; row < options_.batch; ++row, ++position_) {
     const auto epoch = static_cast<std::uint64_t>(position_ / windows_), place = static_cast<std::uint64_t>(position_ % windows_);
     const Permutation order(static_cast<std::uint64_t>(windows_), options_.seed, epoch);
-    read_window(*stream_, static_cast<std::int64_t>(order(place)), options_.seq, &x[row * options_.seq], &y[row * options_.seq]);
+    read_window(*stream_, static_cast<std::int64_t>(order(place)) * options_.seq, options_.seq, &x[row * options_.seq], &y[row * options_.seq]);
   }
 }
 
-EvalBatches::EvalBatches(const TokenStream& stream, std::int64_t batch, std::int64_t seq)
-    : stream_(&stream), batch_(batch), seq_(seq), windows_(checked_windows(stream, batch, seq)) {}
+EvalBatches::EvalBatches(const TokenStream& stream, const EvalBatchesOptions& options) : stream_(&stream), options_(options) {
+  windows_ = checked_windows(stream, options.batch, options.seq);
+  auto& stride = options_.stride;
+  if (stride == 0) stride = options.seq;
+  if (stride < 1 || stride > options.seq) fail("batches", fmt::format("a stride of {} given, 1 to {} (a window) wanted", stride, options.seq));
+  windows_ = (stream.size() - 1 - options.seq) / stride + 1;
+}
 
 std::int64_t EvalBatches::next(std::span<std::int32_t> x, std::span<std::int32_t> y) {
-  check_shape(x, y, batch_, seq_);
-  const std::int64_t rows = std::min(batch_, windows_ - position_);
-  for (std::int64_t row = 0; row < rows; ++row, ++position_) read_window(*stream_, position_, seq_, &x[row * seq_], &y[row * seq_]);
-  std::fill(x.begin() + rows * seq_, x.end(), 0);
-  std::fill(y.begin() + rows * seq_, y.end(), kIgnored);
+  check_shape(x, y, options_.batch, columns());
+  const std::int64_t rows = std::min(options_.batch, windows_ - position_), lead = columns() - options_.seq;
+  for (std::int64_t row = 0; row < rows; ++row, ++position_) {
+    std::int32_t *ids = &x[row * columns()], *targets = &y[row * columns()];
+    if (options_.begin) *ids = *options_.begin, *targets = kIgnored;
+    read_window(*stream_, position_ * options_.stride, options_.seq, ids + lead, targets + lead);
+    if (position_ > 0) std::fill_n(targets + lead, options_.seq - options_.stride, kIgnored);
+  }
+  std::fill(x.begin() + rows * columns(), x.end(), 0);
+  std::fill(y.begin() + rows * columns(), y.end(), kIgnored);
   return rows;
 }
 

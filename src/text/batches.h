@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <span>
 
 #include "text/corpus.h"
@@ -38,19 +39,28 @@ class Batches {
   std::int64_t windows_, position_ = 0;
 };
 
+struct EvalBatchesOptions {
+  std::int64_t batch = 1, seq = 256;       ///< B windows of T tokens
+  std::int64_t stride = 0;                 ///< from window to window, 1 to T; 0: T. With less, targets that a window before had carry no loss
+  std::optional<std::int32_t> begin = {};  ///< stands before each window, without a loss of its own
+};
+
 /// All windows once, in order, for evaluation. The last batch is filled up with rows of input 0 whose targets are kIgnored, so every batch
 /// has the same shape and the loss counts only what is there.
 class EvalBatches {
  public:
   static constexpr std::int32_t kIgnored = -100;  // cross_entropy's default ignore_index
-  EvalBatches(const TokenStream& stream, std::int64_t batch, std::int64_t seq);
+  EvalBatches(const TokenStream& stream, const EvalBatchesOptions&);
   std::int64_t windows() const noexcept { return windows_; }
-  /// Fills x (B, T) and y (B, T); returns how many rows are windows, 0 at the end.
+  /// Tokens of a row: T, and one more with `begin`.
+  std::int64_t columns() const noexcept { return options_.seq + (options_.begin ? 1 : 0); }
+  /// Fills x (B, columns) and y (B, columns); returns how many rows are windows, 0 at the end.
   std::int64_t next(std::span<std::int32_t> x, std::span<std::int32_t> y);
 
  private:
   const TokenStream* stream_;
-  std::int64_t batch_, seq_, windows_, position_ = 0;
+  EvalBatchesOptions options_;
+  std::int64_t windows_, position_ = 0;
 };
 
 }  // namespace mezzo::text

@@ -23,6 +23,7 @@ class Normalizer {
   Normalizer() = default;
   explicit Normalizer(std::vector<Normalization> steps) : steps_(std::move(steps)) {}
   bool changes_nothing() const noexcept { return steps_.empty(); }
+  const std::vector<Normalization>& steps() const noexcept { return steps_; }
   std::string operator()(std::string_view text) const;
 
  private:

@@ -88,6 +88,8 @@ Regex::Regex(std::string_view pattern, std::string_view source) {
   code_ = std::move(made);
 }
 
+const std::string& Regex::pattern() const noexcept { return code_->pattern; }
+
 std::optional<Regex::Match> Regex::find(std::string_view text, std::size_t from) const {
   thread_local const MatchData buffers;
   const int found =

@@ -19,6 +19,7 @@ class Regex {
   };
   /// The first match at or after `from` in valid UTF-8; none at the end. Error if the pattern takes too many steps.
   std::optional<Match> find(std::string_view text, std::size_t from) const;
+  const std::string& pattern() const noexcept;  ///< as it was given
 
  private:
   struct Code;

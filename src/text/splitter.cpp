@@ -66,6 +66,18 @@ Splitter splitter_of_gguf(std::string_view pre, std::string_view source) {
   return out;
 }
 
+std::string_view gguf_name(const Splitter& splitter, std::string_view source) {
+  for (const Known& k : kKnown) {
+    std::vector<std::string_view> patterns;
+    for (const std::string_view p : k.patterns)
+      if (!p.empty()) patterns.push_back(p);
+    if (std::equal(patterns.begin(), patterns.end(), splitter.steps().begin(), splitter.steps().end(),
+                   [](std::string_view p, const Regex& step) { return p == step.pattern(); }))
+      return k.name;
+  }
+  fail("tokenizer", fmt::format("{}: its words are cut by patterns that GGUF has no name for", source));
+}
+
 bool gguf_ignores_merges(std::string_view pre) { return pre == "llama-bpe" || pre == "llama3" || pre == "llama-v3"; }
 
 }  // namespace mezzo::text

@@ -17,6 +17,7 @@ class Splitter {
   Splitter() = default;
   void add(Regex step) { steps_.push_back(std::move(step)); }
   bool splits_nothing() const noexcept { return steps_.empty(); }
+  const std::vector<Regex>& steps() const noexcept { return steps_; }
   /// Appends the pieces of text (valid UTF-8), in order.
   void split(std::string_view text, std::vector<std::string_view>& pieces) const;
 
@@ -31,6 +32,8 @@ inline constexpr std::string_view kDigitPattern = R"(\p{N})";
 
 /// The splitter that GGUF's `tokenizer.ggml.pre` names: gpt-2, llama-bpe, smollm, qwen2 and their aliases. Error that lists them otherwise.
 Splitter splitter_of_gguf(std::string_view pre, std::string_view source);
+/// The name that has it there. Error if none has.
+std::string_view gguf_name(const Splitter&, std::string_view source);
 /// Whether a whole word that is a token is taken as it is, whatever the merges would make of it (Llama 3).
 bool gguf_ignores_merges(std::string_view pre);
 

@@ -255,10 +255,68 @@ BpeParts parse_tokenizer_json(std::string_view json, std::string_view source) {
   } catch (const Json::exception& e) { fail(kOp, fmt::format("{}: {}", source, io::plain_message(e.what()))); }
 }
 
+namespace {
+
+using Ordered = nlohmann::ordered_json;
+
+Ordered in_sequence(const char* members, Ordered parts) {
+  if (parts.empty()) return nullptr;
+  return parts.size() == 1 ? parts[0] : Ordered{{"type", "Sequence"}, {members, std::move(parts)}};
+}
+
+Ordered normalizer_json(const Normalizer& n) {
+  constexpr const char* kForms[] = {"NFC", "NFD", "NFKC", "NFKD"};
+  Ordered steps = Ordered::array();
+  for (const Normalization& step : n.steps()) {
+    if (const auto* form = std::get_if<NormalForm>(&step)) steps.push_back({{"type", kForms[static_cast<int>(*form)]}});
+    if (const auto* p = std::get_if<Prepend>(&step)) steps.push_back({{"type", "Prepend"}, {"prepend", p->text}});
+    if (const auto* r = std::get_if<Replace>(&step)) steps.push_back({{"type", "Replace"}, {"pattern", {{"String", r->what}}}, {"content", r->with}});
+  }
+  return in_sequence("normalizers", steps);
+}
+
+Ordered byte_level_json(bool use_regex) {
+  return {{"type", "ByteLevel"}, {"add_prefix_space", false}, {"trim_offsets", true}, {"use_regex", use_regex}};
+}
+
+Ordered pre_tokenizer_json(const BpeParts& parts) {
+  if (!parts.byte_level) return nullptr;
+  const auto& steps = parts.splitter.steps();
+  const bool gpt2 = !steps.empty() && steps.back().pattern() == kGpt2Pattern;  // which ByteLevel brings along
+  Ordered all = Ordered::array();
+  for (std::size_t i = 0; i < steps.size() - (gpt2 ? 1 : 0); ++i)
+    all.push_back({{"type", "Split"}, {"pattern", {{"Regex", steps[i].pattern()}}}, {"behavior", "Isolated"}, {"invert", false}});
+  all.push_back(byte_level_json(gpt2));
+  return in_sequence("pretokenizers", all);
+}
+
+Ordered decoder_json(const BpeParts& parts) {
+  if (parts.byte_level) return byte_level_json(true);
+  Ordered all = Ordered::array();
+  all.push_back({{"type", "Replace"}, {"pattern", {{"String", kSpaceMark}}}, {"content", " "}});
+  all.push_back({{"type", "ByteFallback"}});
+  all.push_back({{"type", "Fuse"}});
+  if (parts.strip_first_space) all.push_back({{"type", "Strip"}, {"content", " "}, {"start", 1}, {"stop", 0}});
+  return in_sequence("decoders", all);
+}
+
+/// The begin-of-text token before every text.
+Ordered post_processor_json(const BpeParts& parts) {
+  if (!parts.adds_begin || !parts.begin) return nullptr;
+  const std::string& token = parts.tokens[static_cast<std::size_t>(*parts.begin)];
+  const auto special = [&] { return Ordered{{"SpecialToken", {{"id", token}, {"type_id", 0}}}}; };
+  const auto sequence = [](const char* id, int type) { return Ordered{{"Sequence", {{"id", id}, {"type_id", type}}}}; };
+  return {{"type", "TemplateProcessing"},
+          {"single", Ordered::array({special(), sequence("A", 0)})},
+          {"pair", Ordered::array({special(), sequence("A", 0), special(), sequence("B", 1)})},
+          {"special_tokens", {{token, {{"id", token}, {"ids", {*parts.begin}}, {"tokens", {token}}}}}}};
+}
+
+}  // namespace
+
 std::string to_tokenizer_json(const BpeParts& parts) {
-  MEZZO_CHECK(parts.byte_level && parts.normalizer.changes_nothing() && parts.prefix == PrefixSpace::never);
-  using Ordered = nlohmann::ordered_json;
-  const Ordered byte_level = {{"type", "ByteLevel"}, {"add_prefix_space", false}, {"trim_offsets", true}, {"use_regex", true}};
+  if (parts.prefix != PrefixSpace::never || parts.space_marks)
+    fail(kOp, "a tokenizer that marks spaces between words given, byte-level or SentencePiece's wanted");
   Ordered added = Ordered::array();
   for (const AddedToken& t : parts.added)
     added.push_back({{"id", t.id},
@@ -268,17 +326,18 @@ std::string to_tokenizer_json(const BpeParts& parts) {
                      {"rstrip", t.rstrip},
                      {"normalized", t.normalized},
                      {"special", t.special}});
+  const auto token = [&](std::int32_t id) { return Json(parts.tokens[static_cast<std::size_t>(id)]).dump(); };
   // By hand: ordered_json looks through all keys for each new one.
   std::string vocab = "{", merges = "[";
-  for (std::size_t id = 0; id < parts.tokens.size(); ++id) vocab += fmt::format("{}{}:{}", id ? "," : "", Json(parts.tokens[id]).dump(), id);
-  for (const auto& m : parts.merges)
-    merges += fmt::format("{}[{},{}]", merges.size() > 1 ? "," : "", Json(parts.tokens[static_cast<std::size_t>(m.left)]).dump(),
-                          Json(parts.tokens[static_cast<std::size_t>(m.right)]).dump());
+  for (std::size_t id = 0; id < parts.tokens.size(); ++id) vocab += fmt::format("{}{}:{}", id ? "," : "", token(static_cast<std::int32_t>(id)), id);
+  for (const auto& m : parts.merges) merges += fmt::format("{}[{},{}]", merges.size() > 1 ? "," : "", token(m.left), token(m.right));
   return fmt::format(
-      R"({{"version":"1.0","truncation":null,"padding":null,"added_tokens":{},"normalizer":null,"pre_tokenizer":{},"post_processor":null,"decoder":{},)"
-      R"("model":{{"type":"BPE","dropout":null,"unk_token":null,"continuing_subword_prefix":null,"end_of_word_suffix":null,"fuse_unk":false,)"
-      R"("byte_fallback":false,"ignore_merges":false,"vocab":{},"merges":{}}}}})",
-      added.dump(), byte_level.dump(), byte_level.dump(), vocab + "}", merges + "]");
+      R"({{"version":"1.0","truncation":null,"padding":null,"added_tokens":{},"normalizer":{},"pre_tokenizer":{},"post_processor":{},"decoder":{},)"
+      R"("model":{{"type":"BPE","dropout":null,"unk_token":{},"continuing_subword_prefix":null,"end_of_word_suffix":null,"fuse_unk":{},)"
+      R"("byte_fallback":{},"ignore_merges":{},"vocab":{},"merges":{}}}}})",
+      added.dump(), normalizer_json(parts.normalizer).dump(), pre_tokenizer_json(parts).dump(), post_processor_json(parts).dump(),
+      decoder_json(parts).dump(), parts.unknown ? token(*parts.unknown) : "null", parts.fuse_unknown, parts.byte_fallback, parts.ignore_merges,
+      vocab + "}", merges + "]");
 }
 
 }  // namespace mezzo::text

@@ -17,6 +17,7 @@
 #include "train/machinery.h"
 #include "train/metrics.h"
 #include "train/options.h"
+#include "train/run_model.h"
 #include "train/vocabulary.h"
 
 namespace mezzo::train {

@@ -159,31 +159,23 @@ class Trainer {
   std::unique_ptr<Impl> impl_;
 };
 
-// ---- evaluation, and models of runs --------------------------------------------------------------
+// ---- evaluation ----------------------------------------------------------------------------------
 
 struct EvalOptions {
   std::int64_t batch = 8, seq = 256;
-  std::int64_t max_tokens = 0;  ///< 0: the whole stream
-  Recipe recipe = {};           ///< its autocast
+  std::int64_t stride = 0;                 ///< from window to window; 0: seq. With less, targets that a window before had are not counted again
+  std::optional<std::int32_t> begin = {};  ///< a token before each window
+  std::int64_t max_tokens = 0;             ///< 0: the whole stream
+  Recipe recipe = {};                      ///< its autocast
 };
 struct EvalResult {
   double loss = 0;  ///< mean natural-log loss a token, summed in double over batches
   std::int64_t tokens = 0;
 };
-/// Windows of T inputs and their T next tokens, stride T, the incomplete tail dropped. No gradients, no dropout; the model's mode is put back.
+/// Windows of T inputs and their T next tokens, the incomplete tail dropped. No gradients, no dropout; the model's mode is put back.
 /// Error: the stream is shorter than one window, T beyond the model's context. `on_batch` (may be empty) sees windows done and their number; false
 /// stops (Error-free, the result counts what was done).
 EvalResult evaluate(models::LanguageModel&, const text::TokenStream&, const EvalOptions&,
                     const std::function<bool(std::int64_t, std::int64_t)>& on_batch = {});
-
-/// The model of a run directory (its model/, or else its newest checkpoint), or of a directory in Hugging Face's layout.
-struct RunModel {
-  std::shared_ptr<models::LanguageModel> model;
-  std::shared_ptr<const Tokenizer> tokenizer;
-  std::filesystem::path source;  ///< the directory it came from
-};
-RunModel load_run_model(const std::filesystem::path& dir);
-/// Writes a model directory: Hugging Face's layout, the tokenizer with it.
-void write_model(const models::LanguageModel&, const Tokenizer&, const std::filesystem::path& dir);
 
 }  // namespace mezzo::train

@@ -161,7 +161,7 @@ TEST_CASE("batches: no window of training touches validation") {
     for (const auto* tokens : {&p.x, &p.y})
       for (const auto t : *tokens) REQUIRE(t >= 'a');
   }
-  EvalBatches eval(corpus.validation(), 1, 16);
+  EvalBatches eval(corpus.validation(), {.batch = 1, .seq = 16});
   std::int64_t windows = 0;
   while (eval.next(p.x, p.y) > 0) {
     ++windows;
@@ -174,7 +174,7 @@ TEST_CASE("batches: no window of training touches validation") {
 TEST_CASE("evaluation: every window in order, the last batch filled with ignored rows") {
   const std::int64_t T = 3, B = 4;
   const Counting data(3 * 10 + 1);
-  EvalBatches eval(data.stream, B, T);
+  EvalBatches eval(data.stream, {.batch = B, .seq = T});
   REQUIRE(eval.windows() == 10);
   Pair p(B * T);
   std::int32_t next = 0;
@@ -195,7 +195,7 @@ TEST_CASE("evaluation: every window in order, the last batch filled with ignored
 TEST_CASE("batches: misuse is refused") {
   const Counting data(10);
   CHECK(contains(error_of([&] { Batches(data.stream, {.batch = 1, .seq = 10}); }), "10 tokens, at least 11"));
-  CHECK(contains(error_of([&] { EvalBatches(data.stream, 0, 2); }), "at least 1 by 1"));
+  CHECK(contains(error_of([&] { EvalBatches(data.stream, {.batch = 0, .seq = 2}); }), "at least 1 by 1"));
   CHECK(window_count(10, 9) == 1);
   CHECK(window_count(10, 10) == 0);
   CHECK(window_count(0, 4) == 0);

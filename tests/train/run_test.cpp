@@ -10,6 +10,7 @@
 
 #include "io/file.h"
 #include "train/checkpoint.h"
+#include "train/run_model.h"
 #include "train/support.h"
 
 namespace mezzo::test {

@@ -13,6 +13,7 @@
 #include "core/fail.h"
 #include "kernels/cpu/convert-inl.h"
 #include "kernels/cpu/layout.h"
+#include "kernels/gemm/thin.h"
 #include "kernels/ref/blocks.h"
 
 HWY_BEFORE_NAMESPACE();
@@ -279,6 +280,13 @@ void dequantize(Queue&, Format format, Dtype to, const void* blocks, void* y, st
                    begin += count;
                  }
                });
+}
+
+bool thin_product(Queue& queue, Format format, const Gemm& g, const void* a, const void* blocks, void* c) {
+  if (!is_thin(g)) return false;
+  const auto [name, elements, bytes] = facts(format);
+  thin_gemm(queue, g, a, {blocks, g.k / elements * bytes, elements, bytes, unpacker(format, f32)}, c);
+  return true;
 }
 
 void quantize(Queue&, Format format, const float* x, void* blocks, std::int64_t n) {

@@ -1,0 +1,66 @@
+// fast_language_model.cpp - the library's pieces under one handle.
+#include <mezzo/fast_language_model.h>
+
+#include "core/fail.h"
+#include "models/export.h"
+#include "models/projection.h"
+#include "train/generate.h"
+#include "train/run_model.h"
+
+namespace mezzo {
+
+struct FastLanguageModel::Impl {
+  train::RunModel run;
+  train::Recipe recipe;
+};
+
+FastLanguageModel FastLanguageModel::from_pretrained(const std::filesystem::path& path, const PretrainedOptions& o) {
+  FastLanguageModel m;
+  const train::Recipe recipe = train::recipe(o.precision);
+  m.impl_ = std::make_shared<Impl>(Impl{train::load_run_model(path, {.keep_blocks = o.keep_blocks}), recipe});
+  m.for_inference();
+  return m;
+}
+
+FastLanguageModel& FastLanguageModel::add_lora(const models::LoraOptions& o) {
+  models::add_lora(model(), o);
+  return *this;
+}
+
+FastLanguageModel& FastLanguageModel::for_training() {
+  if (!models::lora_options(model()) && models::has_blocks(model()))
+    fail("for_training", fmt::format("{}: its matrices lie in blocks, which cannot be trained", source().native()),
+         "add_lora() first, or load it with .keep_blocks = false");
+  model().train();
+  return *this;
+}
+FastLanguageModel& FastLanguageModel::for_inference() {
+  model().eval();
+  return *this;
+}
+
+std::string FastLanguageModel::generate(std::string_view prompt, const GenerateOptions& o) {
+  const models::SampleOptions sample{.max_tokens = o.max_tokens,
+                                     .temperature = o.temperature,
+                                     .top_k = o.top_k,
+                                     .top_p = o.top_p,
+                                     .repetition_penalty = o.repetition_penalty,
+                                     .seed = o.seed};
+  return train::generate(model(), tokenizer(), train::prompt_ids(tokenizer(), prompt), sample, recipe(), o.on_text).text;
+}
+
+void FastLanguageModel::save_adapter(const std::filesystem::path& dir) const { models::save_adapter(model(), dir, source()); }
+
+void FastLanguageModel::save_merged(const std::filesystem::path& dir, Dtype dtype) const { train::write_merged(impl_->run, dir, dtype); }
+
+void FastLanguageModel::save_gguf(const std::filesystem::path& file, std::string_view type) const {
+  models::save_gguf(model(), file, {.type = io::encoding_from_name(type), .source = source(), .tokenizer = &tokenizer()});
+}
+
+models::LanguageModel& FastLanguageModel::model() const { return *impl_->run.model; }
+const std::shared_ptr<models::LanguageModel>& FastLanguageModel::shared_model() const { return impl_->run.model; }
+const Tokenizer& FastLanguageModel::tokenizer() const { return *impl_->run.tokenizer; }
+const std::filesystem::path& FastLanguageModel::source() const { return impl_->run.base; }
+const train::Recipe& FastLanguageModel::recipe() const { return impl_->recipe; }
+
+}  // namespace mezzo

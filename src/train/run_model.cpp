@@ -1,0 +1,61 @@
+// run_model.cpp
+#include "train/run_model.h"
+
+#include <nlohmann/json.hpp>
+
+#include "core/fail.h"
+#include "models/export.h"
+#include "train/checkpoint.h"
+#include "train/vocabulary.h"
+
+namespace mezzo::train {
+namespace {
+
+namespace fs = std::filesystem;
+
+RunModel from_checkpoint(const fs::path& checkpoint) {
+  verify_checkpoint(checkpoint);
+  const io::Json config = checkpoint_config(checkpoint);
+  const auto spec = config.find("options") != config.end() ? config["options"].value("model", std::string()) : std::string();
+  auto model = models::make_model(models::model_from_spec(spec));
+  read_weights(checkpoint, model->state_dict());
+  const fs::path run = checkpoint.parent_path().parent_path();
+  return {std::move(model), saved_tokenizer(run), checkpoint, run};
+}
+
+RunModel from_adapter(const fs::path& dir, const models::LoadOptions& options) {
+  RunModel m = load_run_model(models::adapter_base(dir), options);
+  models::load_adapter(*m.model, dir);
+  m.source = dir;
+  return m;
+}
+
+bool holds_weights(const fs::path& dir) { return present(dir / "model.safetensors") || present(dir / "model.safetensors.index.json"); }
+
+}  // namespace
+
+void write_model(const models::LanguageModel& model, const Tokenizer& tokenizer, const fs::path& dir) {
+  models::save_pretrained(model, dir);
+  save_tokenizer(tokenizer, dir, model.context());
+}
+
+void write_merged(const RunModel& m, const fs::path& dir, std::optional<Dtype> dtype) {
+  models::save_merged(*m.model, dir, {.dtype = dtype, .source = m.base});
+  if (!present(dir / "tokenizer_config.json") && !present(dir / "tokenizer.json")) save_tokenizer(*m.tokenizer, dir, m.model->context());
+}
+
+RunModel load_run_model(const fs::path& path, const models::LoadOptions& options) {
+  if (!present(path))
+    fail("model", fmt::format("{}: nothing of that name is there", path.native()),
+         "give a run directory, a GGUF file, or a directory with model.safetensors and config.json");
+  if (!fs::is_directory(path)) return {models::load_pretrained(path, options), load_tokenizer(path), path, path};
+  if (present(path / "manifest.json")) return from_checkpoint(path);
+  if (models::is_adapter(path)) return from_adapter(path, options);
+  if (holds_weights(path)) return {models::load_pretrained(path, options), model_tokenizer(path), path, path};
+  if (const fs::path inside = path / "model"; holds_weights(inside) || models::is_adapter(inside)) return load_run_model(inside, options);
+  const auto steps = checkpoint_steps(path);
+  if (steps.empty()) fail("model", fmt::format("{}: no model/ and no checkpoint in it", path.native()), "has the run reached its first checkpoint?");
+  return from_checkpoint(checkpoint_path(path, steps.back()));
+}
+
+}  // namespace mezzo::train

@@ -1,0 +1,28 @@
+// run_model.h - models that programs are given by a path: of a run, of a checkpoint, of Hugging Face's layout, of a GGUF file, with an adapter.
+#pragma once
+
+#include <filesystem>
+#include <memory>
+#include <optional>
+
+#include <mezzo/models.h>
+#include <mezzo/text.h>
+
+namespace mezzo::train {
+
+struct RunModel {
+  std::shared_ptr<models::LanguageModel> model;
+  std::shared_ptr<const Tokenizer> tokenizer;
+  std::filesystem::path source;  ///< what the path came to: a model directory, a checkpoint, a GGUF file, an adapter's directory
+  std::filesystem::path base;    ///< where tokenizer and chat template lie: of an adapter its base model, else source
+};
+/// `path`: a run directory (its model/, or else its newest checkpoint), a checkpoint, a directory in Hugging Face's layout, a GGUF file, or a
+/// directory with an adapter in PEFT's layout, whose base is loaded as `options` say. Error that says what is there instead, or what is wrong with
+/// it.
+RunModel load_run_model(const std::filesystem::path&, const models::LoadOptions& options = {});
+/// The model as a directory in Hugging Face's layout with all that its base says of tokens, adapters merged, in `dtype` (unset: as it is).
+void write_merged(const RunModel&, const std::filesystem::path& dir, std::optional<Dtype> dtype);
+/// Writes a model directory: Hugging Face's layout, the tokenizer with it.
+void write_model(const models::LanguageModel&, const Tokenizer&, const std::filesystem::path& dir);
+
+}  // namespace mezzo::train
