@@ -7,6 +7,7 @@
 #include <fmt/core.h>
 
 #include "io/shown.h"
+#include "text/jinja_scopes.h"
 #include "text/jinja_text.h"
 
 namespace mezzo::text::jinja {
@@ -16,11 +17,7 @@ Value from_members(Run& run, const Arguments& a, std::string_view function, bool
   if (a.positional.size() > 1 || (a.positional.size() == 1 && !a.positional[0].dict()))
     throw Trouble(fmt::format("{}() takes one dict and named arguments", function));
   Members members = a.positional.empty() ? Members() : a.positional[0].dict()->members;
-  for (const auto& m : a.named) {
-    const auto same = std::find_if(members.begin(), members.end(), [&](const auto& other) { return other.first == m.first; });
-    if (same == members.end()) members.push_back(m);
-    else same->second = m.second;
-  }
+  for (const auto& [name, value] : a.named) set_member(members, name, value);
   run.charge(static_cast<std::int64_t>((members.size() + 1) * sizeof(Value)));
   if (!space) return make_dict(std::move(members));
   auto out = std::make_shared<Namespace>();

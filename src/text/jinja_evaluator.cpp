@@ -12,7 +12,7 @@
 #include "text/jinja.h"
 #include "text/jinja_arithmetic.h"
 #include "text/jinja_builtins.h"
-#include "text/jinja_text.h"
+#include "text/jinja_scopes.h"
 #include "text/jinja_tree.h"
 
 namespace mezzo::text {
@@ -32,16 +32,13 @@ class Evaluator {
   }
 
   JinjaTemplate::Result render(const Template& t, const io::Json& variables) {
-    scopes_.emplace_back();
-    for (const auto& [name, value] : variables.items()) set_variable(name, from_json(value));
+    for (const auto& [name, value] : variables.items()) scopes_.set(name, from_json(value));
     run(t.body);
     return std::move(result_);
   }
   int line() const noexcept { return line_; }
 
  private:
-  using Scope = Members;
-
   struct Deeper {
     explicit Deeper(Evaluator& e) : depth(e.depth_) {
       if (++depth > kDeepest) throw Trouble("macros too deep in each other");
@@ -53,29 +50,12 @@ class Evaluator {
 
   // ---- variables -------------------------------------------------------------------------------
 
-  /// The innermost of that name: from the innermost scope to that of the macro that runs, then the template's own.
-  const Value* find_variable(std::string_view name) const {
-    for (std::size_t i = scopes_.size(); i-- > base_;)
-      if (const Value* v = find(scopes_[i], name)) return v;
-    return find(scopes_[0], name);
-  }
-
-  void set_variable(std::string_view name, Value v) {
-    Scope& scope = scopes_.back();
-    const auto found = std::find_if(scope.begin(), scope.end(), [&](const auto& m) { return m.first == name; });
-    if (found != scope.end()) found->second = std::move(v);
-    else scope.emplace_back(name, std::move(v));
-  }
-
   void assign(const Target& target, Value v) {
-    if (target.attribute.empty()) return set_variable(target.name, std::move(v));
-    const Value* space = find_variable(target.name);
+    if (target.attribute.empty()) return scopes_.set(target.name, std::move(v));
+    const Value* space = scopes_.find(target.name);
     if (!space || !space->is<NamespaceRef>())
       throw Trouble(fmt::format("`{}.{}` is set, and `{}` is no namespace", target.name, target.attribute, target.name));
-    Members& members = space->get<NamespaceRef>()->members;
-    const auto found = std::find_if(members.begin(), members.end(), [&](const auto& m) { return m.first == target.attribute; });
-    if (found != members.end()) found->second = std::move(v);
-    else members.emplace_back(target.attribute, std::move(v));
+    set_member(space->get<NamespaceRef>()->members, target.attribute, std::move(v));
   }
 
   void assign(const std::vector<Target>& targets, Value v) {
@@ -126,7 +106,7 @@ class Evaluator {
   }
 
   Value name(const Expr& e) const {
-    const Value* v = find_variable(e.text);
+    const Value* v = scopes_.find(e.text);
     return v ? *v : find_function(e.text);
   }
 
@@ -135,9 +115,7 @@ class Evaluator {
     Members members;
     for (std::size_t i = 0; i < all.size(); i += 2) {
       if (!all[i].text()) throw Trouble(fmt::format("{} as a key is not supported, only strings are", kind_name(all[i])));
-      const auto same = std::find_if(members.begin(), members.end(), [&](const auto& m) { return m.first == *all[i].text(); });
-      if (same != members.end()) same->second = all[i + 1];
-      else members.emplace_back(*all[i].text(), all[i + 1]);
+      set_member(members, *all[i].text(), all[i + 1]);
     }
     return make_dict(std::move(members));
   }
@@ -203,8 +181,7 @@ class Evaluator {
     const Stmt& s = *m.statement;
     if (a.positional.size() > s.parameters.size())
       throw Trouble(fmt::format("macro `{}` was given {} arguments, at most {} were expected", s.text, a.positional.size(), s.parameters.size()));
-    const std::size_t base = std::exchange(base_, scopes_.size());
-    scopes_.emplace_back();
+    const Scopes::Inner scope(scopes_, true);
     std::size_t used = 0;
     for (std::size_t i = 0; i < s.parameters.size(); ++i) {
       const Parameter& p = s.parameters[i];
@@ -212,13 +189,11 @@ class Evaluator {
       used += named != nullptr;
       if (named && i < a.positional.size()) throw Trouble(fmt::format("macro `{}` was given `{}` twice", s.text, p.name));
       Value v = named ? *named : i < a.positional.size() ? a.positional[i] : p.otherwise ? value(*p.otherwise) : Value::undefined(p.name);
-      set_variable(p.name, std::move(v));
+      scopes_.set(p.name, std::move(v));
     }
     if (used != a.named.size()) throw Trouble(fmt::format("macro `{}` was given an argument that it has no name for", s.text));
     std::string text;
     buffered(s.body, text);
-    scopes_.pop_back();
-    base_ = base;
     return text;
   }
 
@@ -283,7 +258,7 @@ class Evaluator {
       case Stmt::Kind::set: assign(s.targets, value(*s.value)); break;
       case Stmt::Kind::set_block:
       case Stmt::Kind::filter: return block_of_text(s);
-      case Stmt::Kind::macro: set_variable(s.text, &macros_.emplace_back(Macro{&s})); break;
+      case Stmt::Kind::macro: scopes_.set(s.text, &macros_.emplace_back(Macro{&s})); break;
       case Stmt::Kind::generation: generation(s); break;
       case Stmt::Kind::leave: return Flow::leave;
       case Stmt::Kind::next: return Flow::next;
@@ -299,36 +274,26 @@ class Evaluator {
 
   Flow loop(const Stmt& s) {
     auto all = run_.items(value(*s.value));
-    scopes_.emplace_back();
+    Scopes::Inner scope(scopes_);
     if (s.condition) {
-      const auto refused = [&](const Value& v) {
-        scopes_.back().clear();
+      std::erase_if(all, [&](const Value& v) {
+        scope.clear();
         assign(s.targets, v);
         return !truth(value(*s.condition));
-      };
-      std::vector<Value> kept;
-      for (Value& v : all)
-        if (!refused(v)) kept.push_back(std::move(v));
-      all = std::move(kept);
-      scopes_.back().clear();
+      });
+      scope.clear();
     }
-    Flow flow = Flow::on;
-    if (all.empty()) {
-      flow = run(s.otherwise);
-    } else {
-      const auto state = std::make_shared<Loop>();
-      for (const Value& v : all) state->extent.add(v);
-      state->items = std::move(all);
-      for (; state->index < state->items.size() && flow != Flow::leave; ++state->index) {
-        scopes_.back().clear();
-        assign(s.targets, state->items[state->index]);
-        set_variable("loop", LoopRef(state));
-        flow = run(s.body);
-      }
-      flow = Flow::on;
+    if (all.empty()) return run(s.otherwise);
+    const auto state = std::make_shared<Loop>();
+    for (const Value& v : all) state->extent.add(v);
+    state->items = std::move(all);
+    for (Flow flow = Flow::on; state->index < state->items.size() && flow != Flow::leave; ++state->index) {
+      scope.clear();
+      assign(s.targets, state->items[state->index]);
+      scopes_.set("loop", LoopRef(state));
+      flow = run(s.body);
     }
-    scopes_.pop_back();
-    return flow;
+    return Flow::on;
   }
 
   /// Runs a block in the scope that is there, writing into `text`.
@@ -342,9 +307,11 @@ class Evaluator {
   /// {% set x %} and {% filter f %}.
   Flow block_of_text(const Stmt& s) {
     std::string text;
-    scopes_.emplace_back();
-    const Flow flow = buffered(s.body, text);
-    scopes_.pop_back();
+    Flow flow = Flow::on;
+    {
+      const Scopes::Inner scope(scopes_);
+      flow = buffered(s.body, text);
+    }
     if (flow != Flow::on) return flow;
     Value v = std::move(text);
     if (s.value) v = filtered(*s.value, std::move(v));
@@ -361,9 +328,8 @@ class Evaluator {
 
   void generation(const Stmt& s) {
     const auto begin = static_cast<std::int64_t>(out_->size());
-    scopes_.emplace_back();
+    const Scopes::Inner scope(scopes_);
     run(s.body);
-    scopes_.pop_back();
     result_.generation.push_back({begin, static_cast<std::int64_t>(out_->size())});
   }
 
@@ -371,8 +337,7 @@ class Evaluator {
   std::int64_t limit_;
   JinjaTemplate::Result result_;
   std::string* out_ = &result_.text;
-  std::vector<Scope> scopes_;
-  std::size_t base_ = 0;  // the first scope of the macro that runs
+  Scopes scopes_;
   std::vector<NamespaceRef> namespaces_;
   std::deque<Macro> macros_;
   int line_ = 1, depth_ = 0;

@@ -1,6 +1,9 @@
 // jinja_lexer.cpp - a template's text to tokens.
 #include <algorithm>
+#include <charconv>
 #include <string>
+#include <tuple>
+#include <utility>
 
 #include <fmt/core.h>
 #include <utf8proc.h>
@@ -45,7 +48,7 @@ class Lexer {
       data(tag);
       if (tag == source_.npos) break;
       const char kind = source_[tag + 1];
-      if (const char sign = at_ < source_.size() ? source_[at_] : 0; sign == '-' || sign == '+') ++at_;
+      take_sign();
       if (kind == '#') comment();
       else if (kind == '{') inside(Kind::variable_begin, Kind::variable_end, "}}");
       else if (!raw()) inside(Kind::block_begin, Kind::block_end, "%}");
@@ -57,6 +60,7 @@ class Lexer {
  private:
   std::string_view rest() const { return std::string_view(source_).substr(at_); }
   bool at(std::string_view text) const { return rest().starts_with(text); }
+  char peek(std::size_t i) const { return i < source_.size() ? source_[i] : '\0'; }
   [[noreturn]] void trouble(const std::string& what) const { throw SyntaxTrouble(line_, what); }
   void push(Kind kind, std::string text) { tokens_.push_back({kind, line_, std::move(text)}); }
 
@@ -69,7 +73,7 @@ class Lexer {
 
   std::size_t next_tag() const {
     for (std::size_t i = at_; (i = source_.find('{', i)) != source_.npos; ++i)
-      if (i + 1 < source_.size() && (source_[i + 1] == '{' || source_[i + 1] == '%' || source_[i + 1] == '#')) return i;
+      if (peek(i + 1) == '{' || peek(i + 1) == '%' || peek(i + 1) == '#') return i;
     return source_.npos;
   }
 
@@ -77,7 +81,7 @@ class Lexer {
   void data(std::size_t tag) {
     std::string_view text = rest().substr(0, tag == source_.npos ? tag : tag - at_);
     const bool line_begins = at_ == 0 || source_[at_ - 1] == '\n';
-    if (tag != source_.npos) text = stripped(text, source_[tag + 1] != '{', tag + 2 < source_.size() ? source_[tag + 2] : 0, line_begins);
+    if (tag != source_.npos) text = stripped(text, source_[tag + 1] != '{', peek(tag + 2), line_begins);
     if (!text.empty()) push(Kind::data, std::string(text));
     advance(tag == source_.npos ? source_.size() : tag + 2);
   }
@@ -90,17 +94,22 @@ class Lexer {
     return (line > 0 || line_begins) && strip_left(text.substr(line)).empty() ? text.substr(0, line) : text;
   }
 
-  /// Past the end of a tag (`%}`, `#}`, `}}`, at which this is or whose sign it is), and of the space that it takes.
-  bool end_of_tag(std::string_view closing) {
-    const bool statement = closing != "}}";
+  /// What a tag begins with: `-`, `+` or nothing.
+  char take_sign() {
+    const char sign = peek(at_);
+    return sign == '-' || sign == '+' ? ++at_, sign : '\0';
+  }
+
+  /// Past the end of a tag, if this is it, and past the space that it takes: all of it with `-`; a line's end without a sign, if it `trims`.
+  bool end_of_tag(std::string_view closing, bool trims) {
     if (at(closing)) {
-      advance(at_ + 2);
-      if (statement && at("\n")) advance(at_ + 1);  // trim_blocks
+      advance(at_ + closing.size());
+      if (trims && at("\n")) advance(at_ + 1);
       return true;
     }
-    const char sign = rest().empty() ? '\0' : rest()[0];
-    if ((sign != '-' && !(sign == '+' && statement)) || !rest().substr(1).starts_with(closing)) return false;
-    advance(at_ + 3);
+    const char sign = peek(at_);
+    if ((sign != '-' && !(sign == '+' && trims)) || !rest().substr(1).starts_with(closing)) return false;
+    advance(at_ + 1 + closing.size());
     if (sign == '-') skip_space();
     return true;
   }
@@ -110,44 +119,37 @@ class Lexer {
     if (end == source_.npos) trouble("a comment does not end");
     if (end > at_ && (source_[end - 1] == '-' || source_[end - 1] == '+')) --end;
     advance(end);
-    end_of_tag("#}");
+    end_of_tag("#}", true);
+  }
+
+  /// Past the rest of a tag of this one word; stays where it is if it is another.
+  bool take_word(std::string_view word, bool trims) {
+    const auto before = std::pair(at_, line_);
+    skip_space();
+    if (at(word)) {
+      advance(at_ + word.size());
+      skip_space();
+      if (end_of_tag("%}", trims)) return true;
+    }
+    std::tie(at_, line_) = before;
+    return false;
   }
 
   /// {% raw %} to {% endraw %}, if this is one.
   bool raw() {
-    const auto [at, line] = std::pair(at_, line_);
-    const auto is_tag = [&](std::string_view name) {
-      skip_space();
-      if (!this->at(name)) return false;
-      advance(at_ + name.size());
-      skip_space();
-      return true;
-    };
-    if (!is_tag("raw") || !(this->at("%}") || this->at("-%}"))) {
-      at_ = at;
-      line_ = line;
-      return false;
-    }
-    if (this->at("-")) advance(at_ + 3), skip_space();
-    else advance(at_ + 2);
+    if (!take_word("raw", false)) return false;
     const std::size_t begin = at_;
-    for (std::size_t tag = begin; (tag = source_.find("{%", tag)) != source_.npos; tag += 2) {
-      const int data_line = line_;
-      const bool line_begins = begin == 0 || source_[begin - 1] == '\n';
-      at_ = tag + 2;
-      const char sign = at_ < source_.size() ? source_[at_] : '\0';
-      if (sign == '-' || sign == '+') ++at_;
-      if (is_tag("endraw") && end_of_tag("%}")) {
-        const std::string_view text = stripped(std::string_view(source_).substr(begin, tag - begin), true, sign, line_begins);
-        if (!text.empty()) tokens_.push_back({Kind::data, data_line, std::string(text)});
-        line_ = data_line + static_cast<int>(std::count(source_.begin() + static_cast<std::ptrdiff_t>(begin),
-                                                        source_.begin() + static_cast<std::ptrdiff_t>(at_), '\n'));
-        return true;
-      }
-      line_ = data_line;
+    const int line = line_;
+    while (true) {
+      const std::size_t tag = source_.find("{%", at_);
+      if (tag == source_.npos) throw SyntaxTrouble(line, "{% raw %} without {% endraw %}");
+      advance(tag + 2);
+      const char sign = take_sign();
+      if (!take_word("endraw", true)) continue;
+      const std::string_view text = stripped(std::string_view(source_).substr(begin, tag - begin), true, sign, source_[begin - 1] == '\n');
+      if (!text.empty()) tokens_.push_back({Kind::data, line, std::string(text)});
+      return true;
     }
-    line_ = line;
-    trouble("{% raw %} without {% endraw %}");
   }
 
   /// The tokens of one tag.
@@ -158,7 +160,7 @@ class Lexer {
     while (true) {
       skip_space();
       const int end_line = line_;
-      if (open.empty() && end_of_tag(closing)) {
+      if (open.empty() && end_of_tag(closing, end == Kind::block_end)) {
         tokens_.push_back({end, end_line, {}});
         return;
       }
@@ -172,7 +174,7 @@ class Lexer {
     if (is_digit_char(c)) return number();
     if (is_name_char(c)) {
       std::size_t end = at_;
-      while (end < source_.size() && is_name_char(source_[end])) ++end;
+      while (is_name_char(peek(end))) ++end;
       push(Kind::name, source_.substr(at_, end - at_));
       return advance(end);
     }
@@ -195,30 +197,26 @@ class Lexer {
     std::string digits;
     std::size_t end = at_;
     const auto take_digits = [&] {
-      for (; end < source_.size() &&
-             (is_digit_char(source_[end]) || (source_[end] == '_' && end + 1 < source_.size() && is_digit_char(source_[end + 1])));
-           ++end)
-        if (source_[end] != '_') digits += source_[end];
+      for (; is_digit_char(peek(end)) || (peek(end) == '_' && is_digit_char(peek(end + 1))); ++end)
+        if (peek(end) != '_') digits += peek(end);
     };
     take_digits();
     Kind kind = Kind::integer;
-    const bool after_dot = !tokens_.empty() && tokens_.back().is(Kind::symbol, ".");  // x.0.1
-    const auto digit_at = [&](std::size_t i) { return i < source_.size() && is_digit_char(source_[i]); };
-    if (!after_dot && end < source_.size() && source_[end] == '.' && digit_at(end + 1)) {
-      kind = Kind::real;
-      digits += source_[end++];
-      take_digits();
-    }
-    if (!after_dot && end < source_.size() && (source_[end] == 'e' || source_[end] == 'E')) {
-      const bool sign = end + 1 < source_.size() && (source_[end + 1] == '+' || source_[end + 1] == '-');
-      if (digit_at(end + 1 + sign)) {
+    if (tokens_.empty() || !tokens_.back().is(Kind::symbol, ".")) {  // x.0.1 has no fractions
+      if (peek(end) == '.' && is_digit_char(peek(end + 1))) {
+        kind = Kind::real;
+        digits += peek(end++);
+        take_digits();
+      }
+      const std::size_t sign = peek(end + 1) == '+' || peek(end + 1) == '-';
+      if ((peek(end) == 'e' || peek(end) == 'E') && is_digit_char(peek(end + 1 + sign))) {
         kind = Kind::real;
         digits += source_.substr(end, 1 + sign);
         end += 1 + sign;
         take_digits();
       }
     }
-    if (end < source_.size() && is_name_char(source_[end])) trouble(fmt::format("a number followed by `{}`", io::shown(source_.substr(end, 1))));
+    if (is_name_char(peek(end))) trouble(fmt::format("a number followed by `{}`", io::shown(source_.substr(end, 1))));
     push(kind, std::move(digits));
     advance(end);
   }
@@ -247,27 +245,25 @@ class Lexer {
     }
     if (c == '\n') return i + 1;
     if (c == 'N') trouble("`\\N{...}` in a string is not supported");
-    const std::size_t size = c == 'x' ? 2 : c == 'u' ? 4 : c == 'U' ? 8 : 0;
-    if (size > 0) return code_point(source_.substr(i + 1, size), 16, size, out), i + 1 + size;
-    if (c >= '0' && c <= '7') {
-      std::size_t end = i;
-      while (end < i + 3 && end < source_.size() && source_[end] >= '0' && source_[end] <= '7') ++end;
-      code_point(source_.substr(i, end - i), 8, 1, out);
-      return end;
+    if (const std::size_t size = c == 'x' ? 2 : c == 'u' ? 4 : c == 'U' ? 8 : 0; size > 0) return code_point(i + 1, i + 1 + size, 16, out);
+    if (c < '0' || c > '7') {
+      out += '\\';
+      return i;
     }
-    out += '\\';
-    return i;
+    std::size_t end = i;
+    while (end < i + 3 && peek(end) >= '0' && peek(end) <= '7') ++end;
+    return code_point(i, end, 8, out);
   }
 
-  void code_point(const std::string& digits, int base, std::size_t size, std::string& out) const {
-    std::size_t read = 0;
-    std::int64_t number = -1;
-    if (digits.size() >= size && std::all_of(digits.begin(), digits.end(), [](char c) { return std::isxdigit(static_cast<unsigned char>(c)); }))
-      number = std::stoll(digits, &read, base);
-    if (number < 0 || !utf8proc_codepoint_valid(static_cast<utf8proc_int32_t>(std::min<std::int64_t>(number, 0x110000))))
+  /// The code point whose number stands at [begin, end); end.
+  std::size_t code_point(std::size_t begin, std::size_t end, int base, std::string& out) const {
+    const std::string_view digits = std::string_view(source_).substr(std::min(begin, source_.size()), end - begin);
+    std::int32_t number = -1;
+    const auto read = std::from_chars(digits.data(), digits.data() + digits.size(), number, base);
+    if (read.ptr != digits.data() + digits.size() || !utf8proc_codepoint_valid(number))
       trouble(fmt::format("`{}` in a string is no code point", io::shown(digits)));
-    utf8proc_uint8_t bytes[4];
-    out.append(reinterpret_cast<const char*>(bytes), static_cast<std::size_t>(utf8proc_encode_char(static_cast<utf8proc_int32_t>(number), bytes)));
+    append_code_point(out, number);
+    return end;
   }
 
   std::string source_;

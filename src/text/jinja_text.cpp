@@ -12,14 +12,9 @@ namespace {
 
 constexpr std::int32_t kReplacement = 0xFFFD;  // also what first_code_point() gives for a byte that begins none: it stays as it is
 
-void append(std::string& out, std::int32_t code_point, std::string_view original) {
-  if (code_point == kReplacement) {
-    out += original;
-    return;
-  }
-  utf8proc_uint8_t bytes[4];
-  const auto n = utf8proc_encode_char(code_point, bytes);
-  out.append(reinterpret_cast<const char*>(bytes), static_cast<std::size_t>(n));
+void append(std::string& out, std::int32_t number, std::string_view original) {
+  if (number == kReplacement) out += original;
+  else append_code_point(out, number);
 }
 
 constexpr std::int32_t kSharpS = 0xDF;  // the one letter in common use whose upper case is two
@@ -79,6 +74,11 @@ CodePoint first_code_point(std::string_view text) noexcept {
   utf8proc_int32_t c = 0;
   utf8proc_iterate(reinterpret_cast<const utf8proc_uint8_t*>(text.data()), static_cast<utf8proc_ssize_t>(unit.length), &c);
   return {unit.length, c};
+}
+
+void append_code_point(std::string& out, std::int32_t number) {
+  utf8proc_uint8_t bytes[4];
+  out.append(reinterpret_cast<const char*>(bytes), static_cast<std::size_t>(utf8proc_encode_char(number, bytes)));
 }
 
 bool is_space(std::int32_t c) noexcept {

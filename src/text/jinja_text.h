@@ -18,6 +18,8 @@ struct CodePoint {
 };
 CodePoint first_code_point(std::string_view text) noexcept;
 
+void append_code_point(std::string& out, std::int32_t number);
+
 /// str.isspace(): White_Space, and the four separators U+001C to U+001F.
 bool is_space(std::int32_t code_point) noexcept;
 bool is_letter(std::int32_t code_point) noexcept;  ///< of any alphabet
