@@ -65,7 +65,8 @@ Value real(Operator op, double a, double b) {
   if (b == 0) division_by_zero();
   if (op == Operator::divide) return a / b;
   double remainder = std::fmod(a, b);
-  if (remainder != 0 && (remainder < 0) != (b < 0)) remainder += b;
+  if (remainder == 0) remainder = std::copysign(0.0, b);
+  else if ((remainder < 0) != (b < 0)) remainder += b;
   return op == Operator::modulo ? remainder : std::floor((a - remainder) / b + 0.5);
 }
 

@@ -18,7 +18,8 @@ Value from_members(Run& run, const Arguments& a, std::string_view function, bool
     throw Trouble(fmt::format("{}() takes one dict and named arguments", function));
   Members members = a.positional.empty() ? Members() : a.positional[0].dict()->members;
   for (const auto& [name, value] : a.named) set_member(members, name, value);
-  run.charge(static_cast<std::int64_t>((members.size() + 1) * sizeof(Value)));
+  for (const auto& m : members) run.charge(static_cast<std::int64_t>(m.first.size() + sizeof m));
+  run.charge(sizeof(Namespace));
   if (!space) return make_dict(std::move(members));
   auto out = std::make_shared<Namespace>();
   out->members = std::move(members);

@@ -115,6 +115,7 @@ class Evaluator {
     Members members;
     for (std::size_t i = 0; i < all.size(); i += 2) {
       if (!all[i].text()) throw Trouble(fmt::format("{} as a key is not supported, only strings are", kind_name(all[i])));
+      run_.charge(static_cast<std::int64_t>(all[i].text()->size()));
       set_member(members, *all[i].text(), all[i + 1]);
     }
     return make_dict(std::move(members));

@@ -67,6 +67,7 @@ Value first(Run& run, const Value& x, const Places&) {
 }
 
 Value last(Run& run, const Value& x, const Places&) {
+  if (x.list() && x.list()->kind == List::Kind::generator) throw Trouble("a generator has no last one before it is made a list");
   auto items = run.items(x);
   return items.empty() ? Value::undefined("the last of nothing") : std::move(items.back());
 }
@@ -91,19 +92,14 @@ Value trim(Run& run, const Value& x, const Places& a) {
   return strip_right(strip_left(text, chars), chars);
 }
 
+/// Words begin behind white space, - and what opens a bracket.
 Value title(Run& run, const Value& x, const Places&) {
   std::string out;
-  std::string word;
-  const auto end = [&] {
-    out += capitalized(word);
-    word.clear();
-  };
+  bool begins = true;
   for_each_code_point(run.text(x), [&](std::string_view piece, std::int32_t c) {
-    const bool between = is_space(c) || c == '-' || c == '(' || c == '{' || c == '[' || c == '<';
-    if (between) end();
-    (between ? out : word) += piece;
+    out += begins ? upper(piece) : lower(piece);
+    begins = is_space(c) || c == '-' || c == '(' || c == '{' || c == '[' || c == '<';
   });
-  end();
   return out;
 }
 
@@ -119,8 +115,9 @@ Value indent(Run& run, const Value& x, const Places& a) {
   std::string space;
   if (a[0] && a[0]->text()) space = *a[0]->text();
   else space.assign(static_cast<std::size_t>(std::clamp<std::int64_t>(a[0] ? as_whole(*a[0]) : 4, 0, kWidest)), ' ');
-  const std::string text = run.text(x) + '\n';
+  const std::string text = as_text(x) + '\n';
   const auto all = lines(text);
+  run.charge(static_cast<std::int64_t>(text.size()));
   run.charge(static_cast<std::int64_t>(all.size() * (space.size() + 1)));
   std::string out = flag(a[1]) ? space : "";
   for (std::size_t i = 0; i < all.size(); ++i) {

@@ -3,6 +3,7 @@
 
 #include <fmt/core.h>
 
+#include "text/jinja_arithmetic.h"
 #include "text/jinja_builtins.h"
 #include "text/jinja_text.h"
 #include "text/jinja_tree.h"
@@ -15,9 +16,8 @@ const Value& other(const Places& a) {
   return *a[0];
 }
 
-std::int64_t remainder(const Value& x, std::int64_t by) {
-  if (by == 0) throw Trouble("division by 0");
-  return by == -1 ? 0 : as_whole(x) % by;
+Value remainder_is(std::int64_t wanted, Run& run, const Value& x, const Value& by) {
+  return run.equal(arithmetic(run, Operator::modulo, x, by), wanted);
 }
 
 /// Whether a text has letters, and all those that have a case are of this one.
@@ -37,12 +37,12 @@ constexpr Builtin kTests[] = {
     {">", "other", [](Run& run, const Value& x, const Places& a) { return Value(run.less(other(a), x)); }},
     {">=", "other", [](Run& run, const Value& x, const Places& a) { return Value(!run.less(x, other(a))); }},
     {"boolean", "", [](Run&, const Value& x, const Places&) { return Value(x.is<bool>()); }},
-    {"callable", "", [](Run&, const Value& x, const Places&) { return Value(x.is<const Macro*>() || x.is<Callable>()); }},
+    {"callable", "", [](Run&, const Value& x, const Places&) { return Value(x.is<const Macro*>() || x.is<Callable>() || x.is<Undefined>()); }},
     {"defined", "", [](Run&, const Value& x, const Places&) { return Value(!x.is<Undefined>()); }},
-    {"divisibleby", "num", [](Run&, const Value& x, const Places& a) { return Value(remainder(x, as_whole(other(a))) == 0); }},
+    {"divisibleby", "num", [](Run& run, const Value& x, const Places& a) { return remainder_is(0, run, x, other(a)); }},
     {"eq", "other", [](Run& run, const Value& x, const Places& a) { return Value(run.equal(x, other(a))); }},
     {"equalto", "other", [](Run& run, const Value& x, const Places& a) { return Value(run.equal(x, other(a))); }},
-    {"even", "", [](Run&, const Value& x, const Places&) { return Value(remainder(x, 2) == 0); }},
+    {"even", "", [](Run& run, const Value& x, const Places&) { return remainder_is(0, run, x, std::int64_t{2}); }},
     {"false", "", [](Run&, const Value& x, const Places&) { return Value(x.is<bool>() && !x.get<bool>()); }},
     {"float", "", [](Run&, const Value& x, const Places&) { return Value(x.is<double>()); }},
     {"ge", "other", [](Run& run, const Value& x, const Places& a) { return Value(!run.less(x, other(a))); }},
@@ -59,7 +59,7 @@ constexpr Builtin kTests[] = {
     {"ne", "other", [](Run& run, const Value& x, const Places& a) { return Value(!run.equal(x, other(a))); }},
     {"none", "", [](Run&, const Value& x, const Places&) { return Value(x.is<None>()); }},
     {"number", "", [](Run&, const Value& x, const Places&) { return Value(x.is_number()); }},
-    {"odd", "", [](Run&, const Value& x, const Places&) { return Value(remainder(x, 2) != 0); }},
+    {"odd", "", [](Run& run, const Value& x, const Places&) { return remainder_is(1, run, x, std::int64_t{2}); }},
     {"sameas", "other", [](Run& run, const Value& x, const Places& a) { return Value(x.held.index() == other(a).held.index() && run.equal(x, other(a))); }},
     {"sequence", "", [](Run&, const Value& x, const Places&) { return is_sequence(x); }},
     {"string", "", [](Run&, const Value& x, const Places&) { return Value(x.text() != nullptr); }},

@@ -1,8 +1,6 @@
 // jinja_text.cpp - strings as Python has them.
 #include "text/jinja_text.h"
 
-#include <utility>
-
 #include <utf8proc.h>
 
 #include "text/utf8.h"
@@ -12,19 +10,21 @@ namespace {
 
 constexpr std::int32_t kReplacement = 0xFFFD;  // also what first_code_point() gives for a byte that begins none: it stays as it is
 
-void append(std::string& out, std::int32_t number, std::string_view original) {
-  if (number == kReplacement) out += original;
-  else append_code_point(out, number);
-}
+constexpr std::string_view kSharpS = "\xC3\x9F";  // the one letter in common use whose upper case is two
 
-constexpr std::int32_t kSharpS = 0xDF;  // the one letter in common use whose upper case is two
-
-template <class F> std::string mapped(std::string_view text, const F& f) {
+/// Each code point by `f`; what stands for ß is said.
+std::string mapped(std::string_view text, utf8proc_int32_t (*f)(utf8proc_int32_t), std::string_view sharp_s) {
   std::string out;
   out.reserve(text.size());
-  for_each_code_point(text, [&](std::string_view piece, std::int32_t c) { append(out, c == kReplacement ? c : f(c), piece); });
+  for_each_code_point(text, [&](std::string_view piece, std::int32_t c) {
+    if (piece == kSharpS) out += sharp_s;
+    else if (c == kReplacement) out += piece;
+    else append_code_point(out, f(c));
+  });
   return out;
 }
+
+std::string in_title_case(std::string_view text) { return mapped(text, utf8proc_totitle, "Ss"); }
 
 std::size_t last_code_point_size(std::string_view text) noexcept {
   for (std::size_t n = 1; n <= 4 && n <= text.size(); ++n) {
@@ -121,28 +121,23 @@ std::vector<std::string_view> lines(std::string_view text) {
   return out;
 }
 
-std::string upper(std::string_view text) {
-  std::string out;
-  for_each_code_point(text, [&](std::string_view piece, std::int32_t c) {
-    if (c == kSharpS) out += "SS";
-    else append(out, c == kReplacement ? c : utf8proc_toupper(c), piece);
-  });
-  return out;
-}
-
-std::string lower(std::string_view text) { return mapped(text, utf8proc_tolower); }
+std::string upper(std::string_view text) { return mapped(text, utf8proc_toupper, "SS"); }
+std::string lower(std::string_view text) { return mapped(text, utf8proc_tolower, kSharpS); }
 
 std::string capitalized(std::string_view text) {
-  bool first = true;
-  return mapped(text, [&](std::int32_t c) { return std::exchange(first, false) ? utf8proc_totitle(c) : utf8proc_tolower(c); });
+  const std::size_t first = text.empty() ? 0 : first_code_point(text).size;
+  return in_title_case(text.substr(0, first)) + lower(text.substr(first));
 }
 
 std::string titled(std::string_view text) {
+  std::string out;
   bool inside = false;
-  return mapped(text, [&](std::int32_t c) {
-    const bool letter = is_letter(c), was_inside = std::exchange(inside, letter);
-    return letter && !was_inside ? utf8proc_totitle(c) : utf8proc_tolower(c);
+  for_each_code_point(text, [&](std::string_view piece, std::int32_t c) {
+    const bool letter = is_letter(c);
+    out += letter && !inside ? in_title_case(piece) : lower(piece);
+    inside = letter;
   });
+  return out;
 }
 
 }  // namespace mezzo::text

@@ -82,7 +82,7 @@ int order(const Value& a, const Value& b) {
   if (a.is_whole() && b.is_whole()) return sign(a.whole(), b.whole());
   if (a.is_number() && b.is_number()) return sign(a.number(), b.number());
   if (a.text() && b.text()) return sign(*a.text(), *b.text());
-  if (a.list() && b.list() && a.list()->kind == b.list()->kind) {
+  if (a.list() && b.list() && a.list()->kind == b.list()->kind && a.list()->kind != List::Kind::generator) {
     const auto &x = a.list()->items, &y = b.list()->items;
     for (std::size_t i = 0; i < x.size() && i < y.size(); ++i)
       if (!equal(x[i], y[i])) return order(x[i], y[i]);
