@@ -74,7 +74,11 @@ class MEZZO_API Step {
   explicit Step(optim::Optimizer&, StepOptions = {});
   ~Step();
   Step(Step&&) noexcept;
-  StepReport operator()(const std::function<Tensor(int micro)>& loss);
+  /// `before_update` is called when all gradients are there, still times the loss scale, before they are checked and used: to look at them.
+  StepReport operator()(const std::function<Tensor(int micro)>& loss, const std::function<void()>& before_update = {});
+  /// Forward and backward alone, with the loss times `scale` and, where the recipe has autocast, under `policy` if given; gradients are dropped and
+  /// nothing is updated. To look at what a step did (inspect::find_overflow).
+  void rehearse(const std::function<Tensor(int micro)>& loss, double scale, const std::optional<amp::Policy>& policy = {});
   amp::GradScaler& scaler();
   const amp::GradScaler& scaler() const;
   const PrecisionPlan& plan() const;

@@ -131,7 +131,7 @@ struct Options::Parser {
   std::string group = "options";
   std::vector<Entry> entries;
 
-  static std::string name_of(const CLI::Option* o) { return fmt::format("--{}", o->get_lnames().front()); }
+  static std::string name_of(const CLI::Option* o) { return o->get_positional() ? o->get_name(true) : fmt::format("--{}", o->get_lnames().front()); }
   std::vector<std::string> names() const {
     std::vector<std::string> all{"--help"};
     for (const auto& e : entries)
@@ -147,6 +147,7 @@ Options::Options(std::string command, std::string summary) : command_(std::move(
   app.allow_extras();
   app.set_help_flag("-h,--help", "This text")->group("");
   parser_->formatter->column_width(30);
+  parser_->formatter->label("Positionals", "arguments");
   app.formatter(parser_->formatter);
 }
 Options::~Options() = default;

@@ -65,6 +65,11 @@ class Options {
         [name, &target](const std::string& text) { read_option(name, text, target); });
   }
 
+  /// An argument without a name before it; `what` is what --help, given() and require() call it.
+  template <class T> void positional(std::string what, T& target, std::string help) {
+    add(what, "", std::move(help), "", [what, &target](const std::string& text) { read_option(what, text, target); });
+  }
+
   enum class Asked : std::uint8_t { run, help };
   /// Reads `arguments` into the targets. UsageError for whatever cannot be understood.
   Asked parse(const std::vector<std::string>& arguments);

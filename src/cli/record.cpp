@@ -7,7 +7,7 @@
 #include <fmt/core.h>
 #include <nlohmann/json.hpp>
 
-#include "io/file.h"
+#include "train/step_lines.h"
 
 namespace mezzo::cli {
 namespace {
@@ -20,12 +20,8 @@ double number(const io::Json& j, const char* key, double absent) {
 }  // namespace
 
 std::vector<StepRecord> read_steps(const std::filesystem::path& run_directory) {
-  const std::string text = io::read_file(run_directory / "metrics.jsonl");
   std::vector<StepRecord> steps;
-  for (std::size_t begin = 0, end; (end = text.find('\n', begin)) != text.npos; begin = end + 1) {
-    const io::Json j =
-        io::Json::parse(text.begin() + static_cast<std::ptrdiff_t>(begin), text.begin() + static_cast<std::ptrdiff_t>(end), nullptr, false);
-    if (!j.is_object() || !j.contains("step") || !j["step"].is_number_integer()) continue;
+  train::for_each_step_line(run_directory / "metrics.jsonl", [&](const io::Json& j) {
     const auto applied = j.find("applied");
     steps.push_back({.step = j["step"].get<std::int64_t>(),
                      .loss = number(j, "loss", std::nan("")),
@@ -33,7 +29,7 @@ std::vector<StepRecord> read_steps(const std::filesystem::path& run_directory) {
                      .zero_fraction = number(j, "zero_fraction", std::nan("")),
                      .val_loss = number(j, "val_loss", std::nan("")),
                      .applied = applied == j.end() || !applied->is_boolean() || applied->get<bool>()});
-  }
+  });
   return steps;
 }
 

@@ -3,12 +3,11 @@
 
 #include <algorithm>
 #include <cmath>
-#include <ctime>
 
 #include <fmt/core.h>
 
-#include "cli/chart.h"
-#include "cli/report_style.h"
+#include "cli/html.h"
+#include "cli/numerics_page.h"
 #include "io/file.h"
 #include "train/options.h"
 
@@ -39,51 +38,6 @@ std::size_t group_of(const std::vector<RunRecord>& runs) {
   std::size_t longest = 0;
   for (const auto& r : runs) longest = std::max(longest, r.steps.size());
   return std::max<std::size_t>(1, (longest + kPoints - 1) / kPoints);
-}
-
-// ---- pieces of HTML --------------------------------------------------------------------------
-
-std::string paragraphs(const std::vector<std::string>& texts, std::string_view css = {}) {
-  std::string out;
-  for (const auto& t : texts) out += fmt::format("<p{}>{}</p>\n", css.empty() ? "" : fmt::format(" class=\"{}\"", css), escape_html(t));
-  return out;
-}
-
-std::string html_table(const Table& t, int main_rows = 0) {
-  std::string out = "<div class=\"wide\"><table><thead><tr>";
-  for (const auto& h : t.rows().front()) out += fmt::format("<th scope=\"col\">{}</th>", escape_html(h));
-  out += "</tr></thead><tbody>\n";
-  for (std::size_t r = 1; r < t.rows().size(); ++r) {
-    const auto& row = t.rows()[r];
-    out += static_cast<int>(r) <= main_rows ? "<tr class=\"main\">" : "<tr>";
-    for (std::size_t i = 0; i < row.size(); ++i)
-      out += i == 0 ? fmt::format("<th scope=\"row\"{}>{}</th>", row[0].starts_with("  ") ? " class=\"sub\"" : "", escape_html(row[0]))
-                    : fmt::format("<td>{}</td>", escape_html(row[i]));
-    out += "</tr>\n";
-  }
-  return out + "</tbody></table></div>\n";
-}
-
-std::string facts_table(const Facts& facts) {
-  std::string out = "<div class=\"wide\"><table class=\"facts\"><tbody>\n";
-  for (const auto& [name, value] : facts)
-    out += fmt::format("<tr><th scope=\"row\">{}</th><td>{}</td></tr>\n", escape_html(name), escape_html(value));
-  return out + "</tbody></table></div>\n";
-}
-
-std::string legend(const std::vector<Series>& series) {
-  if (series.size() < 2) return {};
-  std::string out = "<ul class=\"legend\">\n";
-  for (const auto& s : series) {
-    const std::string swatch = s.markers_only ? fmt::format("<g class=\"mark s{}\"><circle cx=\"14\" cy=\"6\" r=\"4\"/></g>", s.style)
-                                              : fmt::format("<path class=\"line s{}\" d=\"M0 6H28\"/>", s.style);
-    out += fmt::format("<li><svg viewBox=\"0 0 28 12\" aria-hidden=\"true\">{}</svg>{}</li>\n", swatch, escape_html(s.name));
-  }
-  return out + "</ul>\n";
-}
-
-std::string folded(std::string_view summary, const std::string& content) {
-  return fmt::format("<details><summary>{}</summary>\n{}</details>\n", summary, content);
 }
 
 // ---- sections --------------------------------------------------------------------------------
@@ -207,29 +161,31 @@ std::string memory_section(const Report& report) {
       list, draw(chart));
 }
 
-std::string today() {
-  const std::time_t now = std::time(nullptr);
-  std::tm utc{};
-  ::gmtime_r(&now, &utc);
-  char text[32];
-  return {text, std::strftime(text, sizeof text, "%Y-%m-%d %H:%M UTC", &utc)};
+std::string events_section(const std::vector<train::Event>& events) {
+  constexpr std::size_t kShown = 200;
+  Table table({"step", "what happened"});
+  for (std::size_t i = events.size() - std::min(kShown, events.size()); i < events.size(); ++i)
+    table.row({format_count(events[i].step), events[i].text});
+  const std::string heading = events.size() > kShown
+                                  ? fmt::format("The last {} of {} events", kShown, format_count(static_cast<std::int64_t>(events.size())))
+                                  : std::string("Events");
+  return fmt::format("<h2>{}</h2>\n{}", heading, html_table(table));
 }
 
 }  // namespace
 
 std::string to_html(const Report& r) {
-  std::string out = fmt::format(
-      "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n<meta name=\"viewport\" content=\"width=device-width, "
-      "initial-scale=1\">\n"
-      "<meta name=\"generator\" content=\"mezzo {}\">\n<title>{}</title>\n<style>{}</style>\n</head>\n<body>\n<main>\n<h1>{}</h1>\n",
-      version(), escape_html(r.title), kReportStyle, escape_html(r.title));
+  std::string out;
   out += paragraphs(r.lede);
-  out += "<h2>Result</h2>\n" + html_table(summary_table(r.runs), 1) + paragraphs(r.findings);
-  out += loss_section(r) + scale_section(r) + zero_section(r) + memory_section(r);
+  if (r.ended) out += "<h2>Result</h2>\n" + html_table(summary_table(r.runs), 1) + paragraphs(r.findings);
+  out += loss_section(r) + scale_section(r) + zero_section(r);
+  if (!r.events.empty()) out += events_section(r.events);
+  if (!r.inspections.empty()) out += numerics_section(r.inspections);
+  if (r.ended) out += memory_section(r);
   if (!r.sample.empty()) out += fmt::format("<h2>{}</h2>\n<pre>{}</pre>\n", escape_html(r.sample_title), escape_html(r.sample));
   if (!r.settings.empty()) out += "<h2>Settings</h2>\n" + facts_table(r.settings);
   if (!r.machine.empty()) out += "<h2>Machine</h2>\n" + facts_table(r.machine);
-  return out + fmt::format("<footer>Written by mezzo {} on {}.</footer>\n</main>\n</body>\n</html>\n", version(), today());
+  return html_page(r.title, out);
 }
 
 Facts machine_facts() {
@@ -274,6 +230,8 @@ void write_report(const std::filesystem::path& run_directory, const train::Train
                                 summary.status == train::RunStatus::interrupted ? ", stopped; --resume continues it" : "")},
            .runs = {{.name = plan.recipe.name, .about = {}, .steps = read_steps(run_directory), .summary = summary, .failure = {}}},
            .findings = trainer.warnings(),
+           .inspections = train::read_inspections(run_directory),
+           .events = train::read_events(run_directory),
            .sample_title = {},
            .sample = {},
            .settings = setting_facts(trainer.options(), trainer.model_options()),

@@ -3,21 +3,24 @@
 #pragma once
 
 #include <string>
-#include <utility>
 #include <vector>
 
+#include "cli/html.h"
 #include "cli/record.h"
+#include "train/events.h"
+#include "train/numerics.h"
 
 namespace mezzo::cli {
-
-using Facts = std::vector<std::pair<std::string, std::string>>;
 
 struct Report {
   std::string title;
   std::vector<std::string> lede;  // paragraphs under it
   std::vector<RunRecord> runs;
-  std::vector<std::string> findings;  // paragraphs under the summary table
-  std::string sample_title, sample;   // text that a model made; empty: none
+  std::vector<std::string> findings;                // paragraphs under the summary table
+  bool ended = true;                                // the runs have summaries
+  std::vector<train::Inspection> inspections = {};  // of a single run
+  std::vector<train::Event> events = {};
+  std::string sample_title, sample;  // text that a model made; empty: none
   Facts settings, machine;
 };
 std::string to_html(const Report&);

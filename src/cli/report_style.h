@@ -39,6 +39,8 @@ th:first-child,td:first-child{text-align:left}
 thead th{color:var(--soft);font-weight:600;vertical-align:bottom;white-space:normal;min-width:5.5rem}
 tbody th{font-weight:400}tbody tr.main th,tbody tr.main td{font-weight:600}tbody th.sub{padding-left:1.1rem;color:var(--soft)}
 table.facts td{text-align:left;white-space:normal}table.facts th{color:var(--soft);font-weight:400;vertical-align:top}
+table.heat{font-size:.8rem}table.heat td{padding:.15rem .4rem;background:color-mix(in srgb,var(--s3) calc(var(--heat,0)*70%),transparent)}
+table.heat th{padding:.15rem .6rem .15rem 0}table.heat thead th{min-width:0}
 details{margin:.6rem 0}summary{cursor:pointer;color:var(--soft);font-size:.95rem}
 pre{background:var(--panel);border-radius:.5rem;padding:1rem;white-space:pre-wrap;overflow-wrap:anywhere;font:14px/1.5 ui-monospace,SFMono-Regular,Menlo,monospace}
 footer{margin-top:3rem;font-size:.9rem;border-top:1px solid var(--rule);padding-top:.75rem}

@@ -86,6 +86,7 @@ void declare_rest(Options& o, TrainingArguments& a, For kind) {
   if (kind != For::tuning) o.value("--eval-tokens", "N", t.eval_tokens, "Validation tokens of these; 0: all. At the end: all");
   o.value("--early-stop", "N", t.early_stop, "Ends after N evaluations in a row without a lower loss, with the best weights; 0: does not");
   o.flag("--no-tensorboard", a.no_tensorboard, "No TensorBoard event files");
+  o.value("--inspect", "every=N", a.inspect, "Looks at the numbers of each N-th step, for `mezzo inspect`; 0: of none");
   o.group("going on");
   o.flag("--resume", t.resume, "Continue the run in --out from its newest checkpoint, with its own options unless given anew");
   o.value("--resume-step", "N", t.resume_step, "... from checkpoints/step-N; later ones are made again");
@@ -166,6 +167,10 @@ void complete(Options& o, TrainingArguments& a, RunKind kind) {
   if (o.given("--steps") && o.given("--epochs")) throw UsageError("[options] --steps and --epochs given, one of them wanted");
   if (o.given("--steps")) t.epochs = 0;
   if (a.no_tensorboard) t.tensorboard = false;
+  if (o.given("--inspect")) {
+    constexpr std::string_view kEvery = "every=";
+    read_option("--inspect", a.inspect.substr(a.inspect.starts_with(kEvery) ? kEvery.size() : 0), t.inspect);
+  }
   t.threads = 0;  // the program has set them
   if (!tuning) {
     if (kind == RunKind::either) {

@@ -11,6 +11,7 @@ struct TrainingArguments {
   train::TrainOptions options;
   train::TuneOptions tune;  // of `finetune`; complete() puts it into the options
   bool no_tensorboard = false, no_packing = false;
+  std::string inspect = {};  // "every=N"
 };
 void declare_training(Options&, TrainingArguments&);
 void declare_tuning(Options&, TrainingArguments&);

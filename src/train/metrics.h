@@ -6,8 +6,8 @@
 #include <optional>
 #include <string>
 
-#include "io/file.h"
 #include "io/tensorboard.h"
+#include "train/step_lines.h"
 #include "train/trainer.h"
 
 namespace mezzo::train {
@@ -16,17 +16,15 @@ class MetricsLog {
  public:
   /// Continues behind `done` steps: lines of later ones, and a torn last one, go.
   MetricsLog(const std::filesystem::path& run, std::int64_t done, bool tensorboard);
-  /// One step, on its way to the disk when this returns: a process that is killed afterwards has not lost it. Error: disk full; the lines before
-  /// stay.
+  /// One step, as StepLines::append.
   void write(const Progress&);
   /// Lines that the file lacks of the `done` steps: someone shortened it.
-  std::int64_t missing() const { return missing_; }
+  std::int64_t missing() const { return done_ - lines_.kept(); }
 
  private:
-  MetricsLog(const std::filesystem::path& run, std::int64_t done, bool tensorboard, struct Kept);
-  io::AppendFile lines_;
+  StepLines lines_;
   std::optional<io::EventWriter> events_;
-  std::int64_t missing_;
+  std::int64_t done_;
   std::string line_;
 };
 

@@ -71,6 +71,7 @@ template <OptionsOf<TrainOptions> Options, class F> void each_option(Options& o,
   f("eval_tokens", o.eval_tokens, free);
   f("early_stop", o.early_stop, free);
   f("tensorboard", o.tensorboard, free);
+  f("inspect", o.inspect, free);
   f("threads", o.threads, free);
 }
 
@@ -141,6 +142,7 @@ void check(const TrainOptions& o) {
   natural("eval_steps", o.eval_steps);
   natural("eval_tokens", o.eval_tokens);
   natural("early_stop", o.early_stop);
+  natural("inspect", o.inspect);
   if (o.early_stop > 0 && o.eval_steps == 0) fail(kOp, "--early-stop with --eval-steps 0 given: there is nothing to stop by");
   require(o.threads >= 0 && o.threads <= 4096, "threads", o.threads, "0 (as many as there are cores) to 4096");
   if (o.tune) check(*o.tune);

@@ -58,11 +58,12 @@ struct Step::Impl {
           if (is_16bit(w.dtype())) w.impl()->more().grad_in_f32 = true;
   }
 
-  /// One micro-batch, forward and backward; its loss.
-  double run(const std::function<Tensor(int)>& loss_of, int micro) {
+  /// One micro-batch, forward and backward of what `scaled` makes of the loss; the loss.
+  template <class Scaled>
+  double run(const std::function<Tensor(int)>& loss_of, int micro, const std::optional<amp::Policy>& policy, const Scaled& scaled) {
     Tensor loss;
     {
-      const amp::Autocast region(plan.recipe.low, {.enabled = plan.recipe.autocast});
+      const amp::Autocast region(plan.recipe.low, {.enabled = plan.recipe.autocast, .policy = policy});
       loss = loss_of(micro);
     }
     if (!loss.defined() || loss.numel() != 1)
@@ -72,7 +73,7 @@ struct Step::Impl {
       fail(kOp, "the loss that was returned depends on no parameter", "was it computed under NoGrad, or from detached tensors?");
     const double share = 1 / (options.accumulate * options.loss_divisor);
     if (loss.dtype() != Dtype::f64) loss = loss.to(Dtype::f32);
-    scaler.scale(share == 1 ? loss : mul(loss, share)).backward();
+    scaled(share == 1 ? loss : mul(loss, share)).backward();
     return loss.item();
   }
 };
@@ -84,19 +85,29 @@ amp::GradScaler& Step::scaler() { return impl_->scaler; }
 const amp::GradScaler& Step::scaler() const { return impl_->scaler; }
 const PrecisionPlan& Step::plan() const { return impl_->plan; }
 
-StepReport Step::operator()(const std::function<Tensor(int micro)>& loss) {
+StepReport Step::operator()(const std::function<Tensor(int micro)>& loss, const std::function<void()>& before_update) {
   auto& s = *impl_;
   const auto& o = s.options;
   StepReport report;
   s.optimizer.zero_grad();  // what a step that threw has left, or the caller
   BufferScope buffers;      // running statistics: part of the step that is applied, or is not
-  for (int micro = 0; micro < o.accumulate; ++micro) report.loss += s.run(loss, micro);
+  for (int micro = 0; micro < o.accumulate; ++micro) report.loss += s.run(loss, micro, {}, [&](const Tensor& l) { return s.scaler.scale(l); });
   report.loss /= o.accumulate;
+  if (before_update) before_update();
   report.result = s.scaler.step(s.optimizer, {.clip_norm = o.clip_norm, .measure = true, .multiplier = o.loss_divisor});
   if (report.applied()) buffers.keep();
   s.scaler.update();
   s.optimizer.zero_grad();  // their memory serves what comes next
   return report;
+}
+
+void Step::rehearse(const std::function<Tensor(int micro)>& loss, double scale, const std::optional<amp::Policy>& policy) {
+  auto& s = *impl_;
+  s.optimizer.zero_grad();
+  const BufferScope buffers;
+  for (int micro = 0; micro < s.options.accumulate; ++micro)
+    s.run(loss, micro, policy, [&](const Tensor& l) { return scale == 1 ? l : mul(l, scale); });
+  s.optimizer.zero_grad();
 }
 
 }  // namespace mezzo::train

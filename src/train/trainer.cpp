@@ -19,6 +19,7 @@
 #include "train/options.h"
 #include "train/run_model.h"
 #include "train/vocabulary.h"
+#include "train/watch.h"
 
 namespace mezzo::train {
 namespace {
@@ -79,6 +80,7 @@ struct Trainer::Impl {
   std::string base;  // the fingerprint of the model that is fine-tuned
   std::optional<io::DirectoryLock> lock;
   Machinery machine;
+  std::optional<RunWatch> watch;
   RunState state;
   std::int64_t first_step = 0, first_tokens = 0, newest_checkpoint = -1;
   std::vector<double> step_times;
@@ -216,6 +218,7 @@ struct Trainer::Impl {
     if (!options.tune && !options.resume) save_tokenizer(*input.tokenizer, options.out, options.seq);
     io::write_json(options.out / "config.json", config());
     MetricsLog metrics(options.out, state.step, options.tensorboard);
+    watch.emplace(options, plan, state.step);
     if (metrics.missing() > 0)
       log(LogLevel::warning,
           fmt::format("{}: {} of the {} steps before this one are missing", (options.out / "metrics.jsonl").native(), metrics.missing(), state.step));
@@ -256,13 +259,15 @@ struct Trainer::Impl {
     const double lr = optim::schedule(schedule(), machine.optimizer->steps());
     for (auto& group : machine.optimizer->groups()) group.lr = lr;
     const std::int64_t tokens = input.work->next_step();
-    const StepReport report = (*machine.step)([&](int micro) { return input.work->loss(*machine.model, micro); });
-    const auto& r = report.result;
+    const std::uint64_t counter = default_generator().counter();
+    const RunWatch::Loss loss = [&](int micro) { return input.work->loss(*machine.model, micro); };
     ++state.step;
+    const StepReport report = watch->step(state.step, machine, loss);
+    const auto& r = report.result;
     state.position = input.work->position();
     state.tokens += tokens;
     state.zero_sum += r.zero_fraction;
-    if (!r.applied) skipped(report);
+    if (!r.applied) skipped(report, watch->explain(state.step, machine, loss, counter, report));
     else state.skips_in_a_row = 0;
 
     const double ms = milliseconds(Clock::now() - begin);
@@ -289,18 +294,19 @@ struct Trainer::Impl {
 
   /// A step whose gradients hold Inf or NaN. In f16 that is an overflow, which the next scale or batch may not have; f32 and bf16 reach so far
   /// that it is the end of the run.
-  void skipped(const StepReport& report) {
+  void skipped(const StepReport& report, const std::string& began) {
     const auto& r = report.result;
     ++state.skipped;
     ++state.skips_in_a_row;
     const char* kind = r.found_nan ? "NaN" : "Inf";
     if (plan.recipe.low != Dtype::f16)
-      fail(kOp, fmt::format("step {}: the loss is {}, and {}; nothing was updated", state.step, report.loss, first_bad_tensor(kind, r.culprit)),
+      fail(kOp,
+           fmt::format("step {}: the loss is {}, and {}; {}; nothing was updated", state.step, report.loss, first_bad_tensor(kind, r.culprit), began),
            "a lower --lr, a longer --warmup or a smaller --clip-norm; --resume continues from the newest checkpoint");
     if (state.skips_in_a_row >= kMostSkips)
       fail(kOp,
-           fmt::format("step {}: {} steps in a row were skipped, at loss scale {}; {}", state.step, kMostSkips, r.scale,
-                       first_bad_tensor(kind, r.culprit)),
+           fmt::format("step {}: {} steps in a row were skipped, at loss scale {}; {}; {}", state.step, kMostSkips, r.scale,
+                       first_bad_tensor(kind, r.culprit), began),
            "bf16 has f32's range and needs no loss scale; or a lower --lr, a smaller --clip-norm");
   }
 

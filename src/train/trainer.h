@@ -1,9 +1,9 @@
 // trainer.h - a whole run: a language model from scratch on text, or an existing one on examples, in a run directory that can be stopped and
 // resumed at any step, bit for bit.
 //
-// Run directory: config.json (options, model, precision plan), metrics.jsonl (one object a step), events.out.tfevents.* (TensorBoard),
-// checkpoints/step-N/ (atomic, checksummed), model/ (Hugging Face layout, or an adapter in PEFT's, when the run has finished), .lock (while a
-// process trains in it).
+// Run directory: config.json (options, model, precision plan), metrics.jsonl (one object a step), events.jsonl (overflows, the scaler's moves,
+// warnings), numerics.jsonl (inspections), events.out.tfevents.* (TensorBoard), checkpoints/step-N/ (atomic, checksummed), model/ (Hugging Face
+// layout, or an adapter in PEFT's, when the run has finished), .lock (while a process trains in it).
 #pragma once
 
 #include <array>
@@ -68,6 +68,7 @@ struct TrainOptions {
   std::int64_t eval_tokens = 0;         ///< of the validation part in the evaluations on the way; 0: all of it. At the end: all
   int early_stop = 0;                   ///< evaluations in a row without a lower loss that end the run, with the best weights; 0: none do
   bool tensorboard = true;
+  std::int64_t inspect = 0;  ///< the numerics of each that many-th step go to numerics.jsonl; 0: of none
 
   std::optional<TuneOptions> tune = {};  ///< an existing model is trained further: `mezzo finetune`
 

@@ -51,7 +51,7 @@ TEST_CASE("help and version") {
   const Result all = run({"--help"});
   CHECK(all.code == 0);
   CHECK(all.err.empty());
-  for (const char* command : {"train", "eval", "generate", "plan", "doctor", "bench", "demo"}) {
+  for (const char* command : {"train", "eval", "generate", "plan", "inspect", "doctor", "bench", "demo"}) {
     CHECK(all.out.find(command) != all.out.npos);
     const Result one = run({command, "--help"}), other = run({"help", command});
     CHECK(one.code == 0);
@@ -181,4 +181,39 @@ TEST_CASE("output that nobody takes is a failure, not a silence") {
   const Result r = run({"--help"}, {.stdout_path = "/dev/full"});
   CHECK(r.code == 1);
   CHECK(r.lines().size() == 1);
+}
+
+TEST_CASE("inspect: the numerics of a run, as tables, JSON and a page that say the same") {
+  const Scratch dir;
+  write(dir / "text.txt", some_text(6000));
+  document(run(join(
+      {"train", "--json", "--data", dir / "text.txt", "--out", dir / "run", "--steps", "6", "--inspect", "every=2", "--precision", "fp16"}, kTiny)));
+  const auto j = document(run({"inspect", dir / "run", "--json", "--top", "3"}));
+  CHECK(j["steps"] == io::Json({2, 4, 6}));
+  CHECK(j["least_headroom"].size() == 3);
+  CHECK(j["inspections"].size() == 3);
+  const Result text = run({"inspect", dir / "run", "--top", "3"});
+  CHECK(text.code == 0);
+  const std::string page = read(dir / "run/inspect.html");
+  for (const auto& row : j["least_headroom"]) {
+    const auto place = row["place"].get<std::string>(), largest = row["largest"].get<std::string>();
+    CHECK_MESSAGE(text.out.find(place) != text.out.npos, place);
+    CHECK_MESSAGE(page.find("<td>" + largest + "</td>") != page.npos, largest);
+  }
+  CHECK(page.find("<h2>Numerics</h2>") != page.npos);
+  CHECK(read(dir / "run/report.html").find("<h2>Numerics</h2>") != page.npos);
+  CHECK(document(run({"inspect", dir / "run", "--json", "--step", "4"}))["steps"] == io::Json({4}));
+
+  const auto refused = [&](const std::vector<std::string>& arguments, int code, const std::string& part) {
+    const Result r = run(arguments);
+    CHECK(r.code == code);
+    CHECK(r.lines().size() == 1);
+    CHECK_MESSAGE(r.err.find(part) != r.err.npos, r.err);
+  };
+  refused({"inspect", dir / "run", "--step", "5"}, 1, "inspected were the steps 2, 4, 6");
+  refused({"inspect"}, 2, "no RUN_DIR given");
+  refused({"inspect", dir / "nothing"}, 1, "not a run directory");
+  refused(join({"train", "--data", dir / "text.txt", "--out", dir / "other", "--inspect", "often"}, kTiny), 2, "--inspect often given");
+  document(run(join({"train", "--json", "--data", dir / "text.txt", "--out", dir / "plain", "--steps", "1"}, kTiny)));
+  refused({"inspect", dir / "plain"}, 1, "nothing was inspected");
 }

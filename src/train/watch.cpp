@@ -1,0 +1,119 @@
+// watch.cpp
+#include "train/watch.h"
+
+#include <algorithm>
+
+#include <fmt/format.h>
+#include <nlohmann/json.hpp>
+
+#include "core/log.h"
+
+namespace mezzo::train {
+namespace {
+
+std::string place(const inspect::Overflow& o) {
+  const std::string op = o.backward ? fmt::format("the backward of {}", o.op) : o.op;
+  return o.module.empty() ? op : fmt::format("{} in {}", op, o.module);
+}
+
+/// "it began in the backward of linear in h.3.mlp (f16), which was given values up to 512".
+std::string sentence(const inspect::Overflow& o) {
+  double largest = 0;
+  for (const auto& r : o.inputs) largest = std::max(largest, r.largest);
+  return fmt::format("it began in {} ({}), which was given values up to {:.3g}", place(o), name(o.dtype), largest);
+}
+
+io::Json to_json(const inspect::Overflow& o, std::optional<bool> cured) {
+  io::Json j{{"module", o.module}, {"op", o.op}, {"backward", o.backward}, {"value", o.nan ? "NaN" : "Inf"}, {"dtype", name(o.dtype)}};
+  for (const auto& r : o.inputs) j["inputs"].push_back(train::to_json(r));
+  j["before"] = o.before;
+  j["cured_by_f32"] = cured ? io::Json(*cured) : io::Json(nullptr);
+  return j;
+}
+
+/// mezzo()'s policy with one op in f32; none where it is, or has no class to choose.
+std::optional<amp::Policy> in_f32(const std::string& op) {
+  amp::Policy policy = amp::Policy::mezzo();
+  if (policy.of(op) == amp::Cast::f32) return std::nullopt;
+  try {
+    return policy.set(op, amp::Cast::f32);
+  } catch (const Error&) { return std::nullopt; }
+}
+
+}  // namespace
+
+RunWatch::RunWatch(const TrainOptions& o, const PrecisionPlan& plan, std::int64_t done) : options_(o), plan_(plan), events_(o.out, done) {
+  if (o.inspect > 0) numerics_.emplace(o.out, done, o.tensorboard);
+}
+
+StepReport RunWatch::step(std::int64_t number, const Machinery& machine, const Loss& loss) {
+  const double scale = machine.step->scaler().get_scale();
+  StepReport report;
+  if (!numerics_ || number % options_.inspect != 0) {
+    report = (*machine.step)(loss);
+  } else {
+    inspect::Inspector inspector;
+    std::optional<inspect::Inspector::Watch> watching(std::in_place, inspector);
+    report = (*machine.step)(loss, [&] {
+      watching.reset();
+      inspector.parameters(*machine.model);
+      inspector.before_update(*machine.optimizer);
+    });
+    if (report.applied()) inspector.after_update();
+    numerics_->write({.step = number, .scale = report.result.scale / train::loss_divisor(options_), .records = inspector.take()});
+  }
+  look_at(number, machine, scale, report);
+  return report;
+}
+
+void RunWatch::look_at(std::int64_t number, const Machinery& machine, double scale_before, const StepReport& report) {
+  const auto& scaler = machine.step->scaler();
+  const double scale = scaler.get_scale();
+  if (report.applied() && scale != scale_before)
+    events_.write({.step = number, .kind = "scale", .text = fmt::format("loss scale {:g} -> {:g}", scale_before, scale)});
+  if (scaler.is_enabled() && plan_.scaler && plan_.scaler->min_scale > 0 && !report.applied() && scale <= plan_.scaler->min_scale)
+    warn_once(number, "floor",
+              fmt::format("the loss scale stands at its floor of {:g} and gradients still overflow; bf16 has f32's range", plan_.scaler->min_scale));
+  // Some gradients are zero by nature, those of tokens that did not occur for instance; many, in every step, are what a format lost.
+  constexpr double kMany = 0.25;
+  constexpr int kInARow = 20;
+  const bool many = plan_.recipe.low == Dtype::f16 && report.applied() && report.result.zero_fraction > kMany;
+  steps_with_losses_ = many ? steps_with_losses_ + 1 : 0;
+  if (steps_with_losses_ == kInARow)
+    warn_once(number, "underflow",
+              fmt::format("in each of the last {} steps more than {:.0f} % of all gradient elements were zero: f16 may be losing them{}", kInARow,
+                          100 * kMany, plan_.scaler ? "" : "; nothing scales the loss, see --loss-scale"));
+}
+
+void RunWatch::warn_once(std::int64_t number, const std::string& about, const std::string& text) {
+  if (!warned_.insert(about).second) return;
+  log(LogLevel::warning, fmt::format("step {}: {}", number, text));
+  events_.write({.step = number, .kind = "warning", .text = text});
+}
+
+std::string RunWatch::explain(std::int64_t number, const Machinery& machine, const Loss& loss, std::uint64_t counter, const StepReport& report) {
+  auto& random = default_generator();
+  const std::uint64_t after = random.counter();
+  const double scale = report.result.scale;
+  const auto again = [&](const std::optional<amp::Policy>& policy) {
+    random.seek(counter);
+    return inspect::find_overflow([&] { machine.step->rehearse(loss, scale, policy); });
+  };
+  const auto found = again({});
+  std::optional<bool> cured;
+  if (const auto policy = found && plan_.recipe.autocast ? in_f32(found->op) : std::nullopt) cured = !again(policy).has_value();
+  random.seek(after);
+
+  std::string began = found ? sentence(*found) : "run again, the same step was finite";
+  if (cured)
+    began += *cured ? fmt::format("; with {} in f32 the step is finite", found->op) : fmt::format("; {} in f32 alone does not cure it", found->op);
+  Event event{.step = number,
+              .kind = "overflow",
+              .text = fmt::format("skipped: {} in the gradient of {} at loss scale {:g}; {}", report.result.found_nan ? "NaN" : "Inf",
+                                  report.result.culprit, scale, began)};
+  if (found) event.details = std::make_shared<io::Json>(to_json(*found, cured));
+  events_.write(event);
+  return began;
+}
+
+}  // namespace mezzo::train
