@@ -148,7 +148,7 @@ Value sliced(Run& run, const Value& x, std::optional<std::int64_t> begin, std::o
   if (by == 0) throw Trouble("a slice with a step of 0");
   std::vector<std::string_view> letters;
   if (x.text()) {
-    run.charge(static_cast<std::int64_t>(x.text()->size() * sizeof letters[0]));
+    run.charge(static_cast<std::int64_t>(x.text()->size() * sizeof(std::string_view)));
     letters = code_points(*x.text());
   }
   const auto size = static_cast<std::int64_t>(x.text() ? letters.size() : x.list()->items.size());

@@ -136,7 +136,10 @@ bool Run::contains(const Value& container, const Value& item) {
 
 // ---- attributes and items ------------------------------------------------------------------------
 
-void fail_undefined(const Value& v) { throw Trouble(fmt::format("`{}` is undefined", io::shown(*v.get<Undefined>().name))); }
+void fail_undefined(const Value& v) {
+  const auto& name = v.get<Undefined>().name;
+  throw Trouble(fmt::format("`{}` is undefined", name ? io::shown(*name) : "a value"));
+}
 
 Value attribute(const Value& x, std::string_view name) {
   if (x.is<Undefined>()) fail_undefined(x);

@@ -194,7 +194,6 @@ Value json(Run& run, const Value& x, const Places& a) {
   style.ensure_ascii = flag(a[1]);
   style.sort_keys = flag(a[3]);
   if (a[0] && !a[0]->is<None>()) {
-    style.has_indent = true;
     style.indent = a[0]->text() ? *a[0]->text() : std::string(static_cast<std::size_t>(std::clamp<std::int64_t>(as_whole(*a[0]), 0, 100)), ' ');
     style.item_separator = std::string(1, ',');
   }
@@ -279,7 +278,7 @@ Value reversed(Run& run, const Value& x, const Places&) {
     return generator(std::move(items));
   }
   auto letters = code_points(*x.text());
-  run.charge(static_cast<std::int64_t>(letters.size() * sizeof letters[0]));
+  run.charge(static_cast<std::int64_t>(letters.size() * sizeof(std::string_view)));
   std::string out;
   std::for_each(letters.rbegin(), letters.rend(), [&](std::string_view c) { out += c; });
   return out;
@@ -290,7 +289,8 @@ Value map(Run& run, const Value& x, const Places& a) {
   for (const Value& v : run.items(x)) {
     if (a[4]) {
       Value part = by_path(run, v, *a[4]);
-      out.push_back(part.is<Undefined>() && a[5] ? *a[5] : std::move(part));
+      if (part.is<Undefined>() && a[5]) part = *a[5];
+      out.push_back(std::move(part));
       continue;
     }
     if (!a[0] || !is_filter(as_text(*a[0]))) throw Trouble("`map` takes a filter's name, or attribute=");

@@ -115,9 +115,9 @@ void json_text(std::string& out, std::string_view s, bool ascii) {
 
 void json_value(std::string& out, const Value& v, const JsonStyle& style, int level) {
   const auto new_line = [&](int at) {
-    if (!style.has_indent) return;
+    if (!style.indent) return;
     out += '\n';
-    while (at-- > 0) out += style.indent;
+    while (at-- > 0) out += *style.indent;
   };
   const auto sequence = [&](char open, char close, const auto& items, const auto& one) {
     out += open;

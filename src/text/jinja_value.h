@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <stdexcept>
 #include <string>
 #include <string_view>
@@ -119,8 +120,7 @@ bool less(const Value& a, const Value& b);
 
 struct JsonStyle {
   bool ensure_ascii = false, sort_keys = false;
-  std::string indent = {};  // one level's; with has_indent
-  bool has_indent = false;
+  std::optional<std::string> indent = {};  // one level's; none: all on one line
   std::string item_separator = ", ", key_separator = ": ";
   std::int64_t limit = 64 << 20;  // bytes
 };
