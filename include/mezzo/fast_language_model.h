@@ -27,6 +27,8 @@ struct GenerateOptions {
   double top_p = 1;               ///< of these the fewest that hold this share of the probability
   double repetition_penalty = 1;  ///< makes tokens that are there already less likely; 1: does not
   std::uint64_t seed = 0;
+  bool chat = false;                                   ///< the prompt is a message, put into the model's chat template
+  std::string system = {};                             ///< with chat: what the conversation begins with, instead of the template's own
   std::function<bool(std::string_view)> on_text = {};  ///< sees the text as it comes, always whole code points; false ends it
 };
 
@@ -43,7 +45,7 @@ class MEZZO_API FastLanguageModel {
   FastLanguageModel& for_training();
   FastLanguageModel& for_inference();  ///< dropout off
 
-  /// What follows `prompt`, up to the end-of-text token. Error for an empty prompt.
+  /// What follows `prompt`, up to the end-of-text token; with .chat the answer. Error for an empty prompt, and for chat without a template.
   std::string generate(std::string_view prompt, const GenerateOptions& = {});
 
   /// The adapters as PEFT loads them: adapter_model.safetensors, and adapter_config.json, which names the base. Error without adapters.

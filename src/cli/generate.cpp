@@ -29,7 +29,8 @@ class Generate final : public Task {
     o.value("--repetition-penalty", "X", s_.repetition_penalty, "Makes tokens that are there already less likely; 1: does not");
     o.value("--seed", "S", s_.seed, "Of the draws");
     o.value("--precision", "P", precision_, "auto, fp32, bf16, fp16");
-    o.flag("--chat", chat_, "The prompt is a chat message: for models with a chat template");
+    o.flag("--chat", chat_, "The prompt is a message, which the model answers: for models with a chat template");
+    o.value("--system", "TEXT", system_, "With --chat: what the conversation begins with, instead of the template's own");
   }
 
   int run(Options& options, Console& console) override {
@@ -46,18 +47,21 @@ class Generate final : public Task {
       if (!(s_.top_p > 0 && s_.top_p <= 1)) fail("generate", fmt::format("--top-p {} given, a share above 0 and up to 1 wanted", s_.top_p));
       if (!(s_.repetition_penalty > 0))
         fail("generate", fmt::format("--repetition-penalty {} given, a number above 0 wanted", s_.repetition_penalty));
+      if (!chat_ && options.given("--system")) fail("generate", "--system given without --chat, with which it goes");
       return train::recipe(precision_);
     });
     const train::RunModel m = train::load_run_model(model_, for_inference(recipe));
-    if (chat_)
-      throw UsageError(
-          fmt::format("[generate] --chat given, but {} is a {}-level model of plain text: it knows no chat turns. Hint: leave --chat out, the prompt "
-                      "is continued",
-                      m.source.native(), m.tokenizer->kind()));
     catch_interrupts("mezzo generate: stopping");
 
-    const std::vector<std::int32_t> ids = train::prompt_ids(*m.tokenizer, prompt_);
-    console.stream(prompt_);
+    std::vector<std::int32_t> ids;
+    if (chat_) {
+      train::ChatPrompt chat = checking_usage([&] { return train::chat_prompt(m.base, *m.tokenizer, prompt_, system_); });
+      ids = std::move(chat.ids);
+      s_.stop = std::move(chat.stop);
+    } else {
+      ids = train::prompt_ids(*m.tokenizer, prompt_);
+      console.stream(prompt_);
+    }
     const train::Generated made = train::generate(*m.model, *m.tokenizer, ids, s_, recipe, [&](std::string_view piece) {
       console.stream(piece);
       return !interrupted() && console.open();
@@ -76,7 +80,7 @@ class Generate final : public Task {
 
  private:
   std::filesystem::path model_;
-  std::string prompt_, precision_ = "auto";
+  std::string prompt_, system_, precision_ = "auto";
   models::SampleOptions s_;
   bool chat_ = false;
 };

@@ -19,13 +19,13 @@
 namespace mezzo::cli {
 namespace {
 
-const std::array<const Command*, 8>& commands() {
-  static const std::array<const Command*, 8> all{&kTrain, &kEval, &kGenerate, &kPlan, &kInspect, &kDoctor, &kBench, &kDemo};
+const std::array<const Command*, 9>& commands() {
+  static const std::array<const Command*, 9> all{&kTrain, &kEval, &kGenerate, &kExport, &kPlan, &kInspect, &kDoctor, &kBench, &kDemo};
   return all;
 }
 
 /// Commands of later versions: a known name deserves another answer than a mistyped one.
-constexpr std::array<std::string_view, 2> kLater{"finetune", "export"};
+constexpr std::array<std::string_view, 1> kLater{"finetune"};
 
 std::string overview() {
   std::string text = fmt::format("mezzo {}: trains neural networks in mixed precision on CPUs\n\nusage: mezzo COMMAND [options]\n\n", version());

@@ -5,6 +5,7 @@
 #include "core/fail.h"
 #include "io/file.h"
 #include "io/json.h"
+#include "io/shown.h"
 #include "text/byte_alphabet.h"
 #include "text/tokenizer_files.h"
 
@@ -16,19 +17,6 @@ namespace fs = std::filesystem;
 bool is_file(const fs::path& p) {
   std::error_code ignored;
   return fs::is_regular_file(p, ignored);
-}
-
-/// Chat template of a directory, as it stands there; empty: none.
-std::string chat_template_of(const fs::path& dir) {
-  if (is_file(dir / "chat_template.jinja")) return io::read_file(dir / "chat_template.jinja");
-  if (!is_file(dir / "tokenizer_config.json")) return {};
-  const io::Json config = io::read_json(dir / "tokenizer_config.json");
-  const auto it = config.find("chat_template");
-  if (it == config.end()) return {};
-  if (it->is_string()) return it->get<std::string>();
-  for (const auto& named : *it)  // [{"name", "template"}, ...]
-    if (named.is_object() && named.value("name", "") == "default") return named.value("template", "");
-  return {};
 }
 
 void write_files(const io::GgufFile& gguf, const fs::path& dir, std::int64_t context) {
@@ -48,7 +36,7 @@ void write_files(const io::GgufFile& gguf, const fs::path& dir, std::int64_t con
   put("eos", parts.end);
   put("unk", parts.unknown);
   if (gguf.field("tokenizer.ggml.padding_token_id")) put("pad", gguf.integer("tokenizer.ggml.padding_token_id"));
-  if (gguf.field("tokenizer.chat_template")) config["chat_template"] = gguf.string("tokenizer.chat_template");
+  if (const std::string chat = chat_template_text(gguf.path()); !chat.empty()) config["chat_template"] = chat;
   io::write_json(dir / "tokenizer_config.json", config);
   io::write_json(dir / "generation_config.json", generation);
 }
@@ -62,6 +50,22 @@ BpeParts byte_parts() {
 }
 
 }  // namespace
+
+std::string chat_template_text(const fs::path& dir) {
+  if (is_file(dir)) {
+    const io::GgufFile gguf(dir);
+    return gguf.field("tokenizer.chat_template") ? std::string(gguf.string("tokenizer.chat_template")) : std::string();
+  }
+  if (is_file(dir / "chat_template.jinja")) return io::read_file(dir / "chat_template.jinja");
+  if (!is_file(dir / "tokenizer_config.json")) return {};
+  const io::Json config = io::read_json(dir / "tokenizer_config.json");
+  const auto it = config.find("chat_template");
+  if (it == config.end()) return {};
+  if (it->is_string()) return it->get<std::string>();
+  for (const auto& named : *it)  // [{"name", "template"}, ...]
+    if (named.is_object() && named.value("name", "") == "default") return named.value("template", "");
+  return {};
+}
 
 void copy_tokenizer(const fs::path& source, const fs::path& dir, std::int64_t context) {
   if (is_file(source)) return write_files(io::GgufFile(source), dir, context);
@@ -86,6 +90,10 @@ void put_tokenizer(const Tokenizer& tokenizer, const fs::path& dir, io::GgufMeta
   for (std::size_t i = 0; i < tokens.size(); ++i)
     if (tokens[i].empty()) tokens[i] = fmt::format("[PAD{}]", i), types[i] = kUnused;  // holes need a name of their own
   for (const AddedToken& t : parts.added) {
+    if (t.lstrip || t.rstrip || t.single_word)
+      fail("tokenizer",
+           fmt::format("{}: the token `{}` takes what is beside it along or looks at it (lstrip, rstrip, single_word), which GGUF cannot say", source,
+                       io::shown(t.content)));
     const auto i = static_cast<std::size_t>(t.id);
     for (std::size_t hole = tokens.size(); hole <= i; ++hole) tokens.push_back(fmt::format("[PAD{}]", hole)), types.push_back(kUnused);
     tokens[i] = t.content;
@@ -102,7 +110,7 @@ void put_tokenizer(const Tokenizer& tokenizer, const fs::path& dir, io::GgufMeta
   if (parts.end) m.put("tokenizer.ggml.eos_token_id", static_cast<std::uint32_t>(*parts.end));
   if (parts.unknown) m.put("tokenizer.ggml.unknown_token_id", static_cast<std::uint32_t>(*parts.unknown));
   m.put("tokenizer.ggml.add_bos_token", parts.adds_begin);
-  if (const std::string chat = chat_template_of(dir); !chat.empty()) m.put("tokenizer.chat_template", std::string_view(chat));
+  if (const std::string chat = chat_template_text(dir); !chat.empty()) m.put("tokenizer.chat_template", std::string_view(chat));
 }
 
 }  // namespace mezzo::text

@@ -24,6 +24,8 @@ BpeParts tokenizer_of_gguf(const io::GgufFile&);
 
 // ---- with an exported model ------------------------------------------------------------------------
 
+/// The chat template of a directory or a GGUF file as it stands there, unread; empty: none.
+std::string chat_template_text(const std::filesystem::path&);
 /// The tokenizer of `source` as files in Hugging Face's layout in `dir`: a directory's are copied, a GGUF file's metadata become tokenizer.json,
 /// tokenizer_config.json (chat template included) and generation_config.json. `context`: the model's, tokens.
 void copy_tokenizer(const std::filesystem::path& source, const std::filesystem::path& dir, std::int64_t context);

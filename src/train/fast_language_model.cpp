@@ -40,13 +40,21 @@ FastLanguageModel& FastLanguageModel::for_inference() {
 }
 
 std::string FastLanguageModel::generate(std::string_view prompt, const GenerateOptions& o) {
-  const models::SampleOptions sample{.max_tokens = o.max_tokens,
-                                     .temperature = o.temperature,
-                                     .top_k = o.top_k,
-                                     .top_p = o.top_p,
-                                     .repetition_penalty = o.repetition_penalty,
-                                     .seed = o.seed};
-  return train::generate(model(), tokenizer(), train::prompt_ids(tokenizer(), prompt), sample, recipe(), o.on_text).text;
+  models::SampleOptions sample{.max_tokens = o.max_tokens,
+                               .temperature = o.temperature,
+                               .top_k = o.top_k,
+                               .top_p = o.top_p,
+                               .repetition_penalty = o.repetition_penalty,
+                               .seed = o.seed};
+  std::vector<std::int32_t> ids;
+  if (o.chat) {
+    train::ChatPrompt chat = train::chat_prompt(source(), tokenizer(), std::string(prompt), o.system);
+    ids = std::move(chat.ids);
+    sample.stop = std::move(chat.stop);
+  } else {
+    ids = train::prompt_ids(tokenizer(), prompt);
+  }
+  return train::generate(model(), tokenizer(), ids, sample, recipe(), o.on_text).text;
 }
 
 void FastLanguageModel::save_adapter(const std::filesystem::path& dir) const { models::save_adapter(model(), dir, source()); }

@@ -4,7 +4,13 @@
 #include <algorithm>
 #include <chrono>
 
+#include <nlohmann/json.hpp>
+
 #include <mezzo/amp.h>
+
+#include "core/fail.h"
+#include "text/chat_template.h"
+#include "text/examples.h"
 
 namespace mezzo::train {
 
@@ -12,6 +18,32 @@ std::vector<std::int32_t> prompt_ids(const Tokenizer& tokenizer, std::string_vie
   std::vector<std::int32_t> ids = tokenizer.encode(text);
   if (tokenizer.adds_begin_of_text()) ids.insert(ids.begin(), *tokenizer.begin_of_text());
   return ids;
+}
+
+namespace {
+
+/// The mark that the template writes after what the assistant says, if it is one.
+std::vector<std::int32_t> end_of_turn(const text::ChatTemplate& chat, const Tokenizer& tokenizer) {
+  try {
+    const text::Example e = text::encode_chat(chat, tokenizer, {{{"role", "user"}, {"content", "a"}}, {{"role", "assistant"}, {"content", "b"}}});
+    for (std::size_t i = e.ids.size(); i-- > 0;)
+      if (e.counted[i] && tokenizer.is_special(e.ids[i])) return {e.ids[i]};
+  } catch (const Error&) {  // a template that takes no such conversation: the tokenizer's end of text remains
+  }
+  return {};
+}
+
+}  // namespace
+
+ChatPrompt chat_prompt(const std::filesystem::path& base, const Tokenizer& tokenizer, const std::string& message, const std::string& system) {
+  const auto chat = text::load_chat_template(base, tokenizer);
+  if (!chat)
+    fail("chat", fmt::format("{}: this model has no chat template: it is a model of plain text", base.native()),
+         "without chat the prompt is continued");
+  io::Json messages = io::Json::array();
+  if (!system.empty()) messages.push_back({{"role", "system"}, {"content", system}});
+  messages.push_back({{"role", "user"}, {"content", message}});
+  return {tokenizer.encode(chat->render(messages, {.add_generation_prompt = true})), end_of_turn(*chat, tokenizer)};
 }
 
 Generated generate(models::LanguageModel& model, const Tokenizer& tokenizer, const std::vector<std::int32_t>& prompt, models::SampleOptions o,

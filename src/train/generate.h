@@ -1,6 +1,7 @@
 // generate.h - text from a model and its tokenizer.
 #pragma once
 
+#include <filesystem>
 #include <functional>
 #include <string>
 #include <string_view>
@@ -14,6 +15,14 @@ namespace mezzo::train {
 
 /// The ids of a text that a model continues: with the token before it that the model expects.
 std::vector<std::int32_t> prompt_ids(const Tokenizer&, std::string_view text);
+
+/// A message put to a model with a chat template: the conversation up to where the answer begins.
+struct ChatPrompt {
+  std::vector<std::int32_t> ids;
+  std::vector<std::int32_t> stop;  ///< the token that ends a turn of the assistant, where the template has one
+};
+/// `base`: where the template is; system: empty for the template's own. Error if there is none, or it cannot be rendered exactly.
+ChatPrompt chat_prompt(const std::filesystem::path& base, const Tokenizer&, const std::string& message, const std::string& system = {});
 
 struct Generated {
   std::string text;                       ///< UTF-8, without marks

@@ -6,8 +6,11 @@
 #include <doctest/doctest.h>
 #include <fmt/core.h>
 
+#include <mezzo/mezzo.h>
+
 #include "cli/process.h"
 
+using namespace mezzo;
 using namespace mezzo::test;
 namespace fs = std::filesystem;
 
@@ -182,9 +185,44 @@ TEST_CASE("models and texts that eval and generate cannot use") {
   check_refused({"eval", "--model", c.out, "--data", c.dir / "absent.txt"}, 1, "absent.txt");
   check_refused({"eval", "--model", c.out, "--data", c.text, "--seq", "99"}, 1, "context of 16");
   check_refused({"eval", "--model", c.out, "--data", c.text, "--bos"}, 2, "--bos");
-  check_refused({"generate", "--model", c.out, "--prompt", "x", "--chat"}, 2, "--chat");
+  check_refused({"generate", "--model", c.out, "--prompt", "x", "--chat"}, 2, "no chat template");
+  check_refused({"generate", "--model", c.out, "--prompt", "x", "--system", "y"}, 2, "without --chat");
+  check_refused({"generate", "--model", c.out, "--prompt", "x", "--top-p", "0"}, 2, "--top-p 0");
+  check_refused({"generate", "--model", c.out, "--prompt", "x", "--repetition-penalty", "-1"}, 2, "--repetition-penalty -1");
+  check_refused({"eval", "--model", c.out, "--data", c.text, "--seq", "8", "--stride", "9"}, 2, "--stride 9");
   write(c.out + "/model/model.safetensors", "not a model");
   check_refused({"generate", "--model", c.out, "--prompt", "x"}, 1, "model.safetensors");
+}
+
+TEST_CASE("exports that cannot be: refused, and nothing is written") {
+  const Case c;
+  REQUIRE(run(c.train()).code == 0);
+  const std::string to = c.dir / "out";
+  const auto with = [&](const Arguments& more) { return join({"export", "--model", c.out, "--out", to}, more); };
+  check_refused(with({}), 2, "--format");
+  check_refused(with({"--format", "onnx"}), 2, "--format onnx");
+  check_refused(with({"--format", "gguf", "--type", "q3_k"}), 2, "--type q3_k");
+  check_refused(with({"--format", "gguf", "--type", "q6_k"}), 2, "q8_0 or q4_0 wanted");
+  check_refused(with({"--format", "safetensors", "--type", "q8_0"}), 2, "f32, f16 or bf16 wanted");
+  check_refused(with({"--format", "gguf", "--adapter"}), 2, "no adapters");
+  check_refused(with({"--format", "gguf", "--adapter", "--merge"}), 2, "--merge and --adapter");
+  check_refused({"export", "--model", c.out, "--format", "gguf", "--out", c.text}, 2, "is there already");
+  check_refused({"export", "--model", c.dir / "absent", "--format", "gguf", "--out", to}, 1, "absent");
+  check_refused({"export", "--model", c.out, "--format", "gguf", "--out", c.dir / "no/such/out.gguf"}, 1, "no/such");
+
+  // The same model with adapters, in a directory that names it as its base.
+  const std::string llama = c.dir / "llama", adapter = c.dir / "adapter";
+  models::save_pretrained(*models::make_model(models::model_from_spec("llama:layers=1,heads=2,width=32,vocab=256,context=16")), llama);
+  fs::copy_file(fs::path(c.out) / "model/tokenizer_config.json", fs::path(llama) / "tokenizer_config.json");
+  FastLanguageModel::from_pretrained(llama).add_lora({.rank = 2}).save_adapter(adapter);
+  check_refused({"export", "--model", adapter, "--format", "gguf", "--out", to}, 2, "neither --merge nor --adapter");
+  check_refused({"export", "--model", adapter, "--format", "gguf", "--adapter", "--type", "q8_0", "--out", to}, 2, "adapters are written in f32");
+  CHECK_FALSE(fs::exists(to));
+  for (const std::string format : {"gguf", "safetensors"})
+    for (const std::string what : {"--merge", "--adapter"})
+      CHECK(run({"export", "--model", adapter, "--format", format, what, "--out", to + format + what}).code == 0);
+  fs::remove_all(llama);
+  check_refused({"generate", "--model", adapter, "--prompt", "x"}, 1, "the base model");
 }
 
 TEST_CASE("a disk that is full ends the run with one line; what was written stays") {

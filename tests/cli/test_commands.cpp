@@ -100,6 +100,31 @@ TEST_CASE("train, evaluate, generate") {
   CHECK(text.out == generated["prompt"].get<std::string>() + generated["text"].get<std::string>() + "\n");
 }
 
+TEST_CASE("export: a run as GGUF and as safetensors, read back by every command") {
+  const Scratch dir;
+  write(dir / "text.txt", some_text(4000));
+  document(run(join({"train", "--json", "--data", dir / "text.txt", "--out", dir / "run", "--steps", "4", "--eval-steps", "0"}, kTiny)));
+  for (const std::string format : {"gguf", "safetensors"}) {
+    const std::string out = dir / ("out." + format);
+    const auto report = document(run({"export", "--json", "--model", dir / "run", "--format", format, "--type", "f32", "--out", out}));
+    CHECK(report["parity"]["logit_difference_max"] == 0.0);  // f32 is the model itself
+    CHECK(report["parity"]["same_likeliest_token"] == 1.0);
+    CHECK(report["parity"]["perplexity_source"] == report["parity"]["perplexity_exported"]);
+    CHECK(report["tokenizer"]["same_ids"] == true);
+    CHECK(report["bytes"].get<std::int64_t>() > 1000);
+    const std::vector<std::string> ask{"--prompt", "the ", "--max-tokens", "8", "--temperature", "0", "--precision", "fp32"};
+    CHECK(run(join({"generate", "--model", out}, ask)).out == run(join({"generate", "--model", dir / "run"}, ask)).out);
+    const auto loss = [&](const std::string& model) {
+      return document(run({"eval", "--json", "--model", model, "--data", dir / "text.txt", "--seq", "16", "--stride", "4", "--precision", "fp32"}));
+    };
+    CHECK(loss(out) == loss(dir / "run"));
+  }
+  const Result half = run({"export", "--model", dir / "run", "--format", "gguf", "--out", dir / "half.gguf"});
+  CHECK(half.code == 0);
+  for (const char* part : {"half.gguf", "F16", "perplexity", "KL divergence", "chat template"})
+    CHECK_MESSAGE(half.out.find(part) != half.out.npos, part);
+}
+
 TEST_CASE("a person reads the plan, then the summary") {
   const Scratch dir;
   write(dir / "text.txt", some_text(4000));

@@ -1,6 +1,9 @@
 // generation_test.cpp - what the cache and packing must not change: the same tokens, the same losses.
 #include <doctest/doctest.h>
 
+#include <algorithm>
+#include <set>
+
 #include <mezzo/mezzo.h>
 
 using namespace mezzo;
@@ -52,6 +55,56 @@ TEST_CASE("sampling goes on past the context, and the same seed gives the same t
     CHECK(a.size() == 43);
     CHECK(a == b);
   }
+}
+
+TEST_CASE("sampling: what top_k, top_p, the penalty and stop tokens leave") {
+  const auto model = small("llama");
+  const std::vector<std::int32_t> prompt{1, 2, 3};
+  const auto next = [&](const models::SampleOptions& o) { return models::sample(*model, prompt, o).back(); };
+  const std::int32_t likeliest = next({.max_tokens = 1, .temperature = 0});
+  Tensor logits;
+  {
+    const autograd::NoGrad off;
+    logits = model->last_logits(ids_of(prompt));
+  }
+  std::vector<std::pair<double, std::int32_t>> shares;  // probabilities, falling
+  const auto p = softmax(logits, -1).to_vector();
+  for (std::size_t i = 0; i < p.size(); ++i) shares.emplace_back(-static_cast<double>(p[i]), static_cast<std::int32_t>(i));
+  std::sort(shares.begin(), shares.end());
+  CHECK(shares[0].second == likeliest);
+
+  const auto drawn = [&](models::SampleOptions o) {
+    std::set<std::int32_t> seen;
+    for (o.seed = 0; o.seed < 300; ++o.seed) seen.insert(next(o));
+    return seen;
+  };
+  const auto first = [&](std::size_t n) {
+    std::set<std::int32_t> out;
+    for (std::size_t i = 0; i < n; ++i) out.insert(shares[i].second);
+    return out;
+  };
+  const double two = -shares[0].first - shares[1].first;
+  CHECK(drawn({.max_tokens = 1, .temperature = 1, .top_k = 1}) == first(1));
+  CHECK(drawn({.max_tokens = 1, .temperature = 1, .top_p = -shares[0].first * 0.9}) == first(1));
+  CHECK(drawn({.max_tokens = 1, .temperature = 3, .top_k = 3}) == first(3));
+  CHECK(drawn({.max_tokens = 1, .temperature = 1, .top_p = two * 0.999}).size() <= 2);
+  // Of the two likeliest, the share that holds them both again takes both, and less than the first's own takes one.
+  CHECK(drawn({.max_tokens = 1, .temperature = 5, .top_k = 2, .top_p = 0.999}) == first(2));
+  CHECK(drawn({.max_tokens = 1, .temperature = 5, .top_k = 2, .top_p = 0.4}) == first(1));
+
+  // A penalty so large that no token of the text comes again.
+  const auto text = models::sample(*model, prompt, {.max_tokens = 12, .temperature = 0, .repetition_penalty = 1e6});
+  CHECK(std::set<std::int32_t>(text.begin(), text.end()).size() == text.size());
+
+  std::vector<std::int32_t> seen;
+  const auto stopped = models::sample(*model, prompt, {.max_tokens = 9, .temperature = 0, .stop = {likeliest}},
+                                      [&](std::int32_t id) { return seen.push_back(id), true; });
+  CHECK(stopped == std::vector<std::int32_t>{1, 2, 3, likeliest});
+  CHECK(seen.empty());
+  for (const models::SampleOptions& bad :
+       {models::SampleOptions{.temperature = -1}, models::SampleOptions{.top_k = -1}, models::SampleOptions{.top_p = 0},
+        models::SampleOptions{.top_p = 1.1}, models::SampleOptions{.repetition_penalty = 0}})
+    CHECK_THROWS_AS(models::sample(*model, prompt, bad), Error);
 }
 
 TEST_CASE("documents packed into one row have the loss and the gradients they have apart") {

@@ -192,6 +192,33 @@ TEST_CASE("evaluation: every window in order, the last batch filled with ignored
   CHECK(eval.next(p.x, p.y) == 0);
 }
 
+TEST_CASE("evaluation with a stride: every target once, with what a window had before it; and a token before each window") {
+  const std::int64_t T = 5;
+  const Counting data(5 + 3 * 2 + 2);  // windows at 0, 2, 4, 6; one token is left over
+  EvalBatches eval(data.stream, {.batch = 1, .seq = T, .stride = 2, .begin = 77});
+  REQUIRE(eval.windows() == 4);
+  REQUIRE(eval.columns() == T + 1);
+  Pair p(T + 1);
+  std::vector<std::int32_t> counted;
+  for (std::int32_t w = 0; w < 4; ++w) {
+    REQUIRE(eval.next(p.x, p.y) == 1);
+    CHECK(p.x[0] == 77);
+    CHECK(p.y[0] == -100);
+    for (std::int32_t i = 1; i <= T; ++i) {
+      CHECK(p.x[static_cast<std::size_t>(i)] == 2 * w + i - 1);
+      const auto y = p.y[static_cast<std::size_t>(i)];
+      if (y == -100) continue;
+      CHECK(y == 2 * w + i);
+      counted.push_back(y);
+    }
+  }
+  CHECK(eval.next(p.x, p.y) == 0);
+  std::vector<std::int32_t> all(11);
+  for (std::size_t i = 0; i < all.size(); ++i) all[i] = static_cast<std::int32_t>(i + 1);
+  CHECK(counted == all);
+  CHECK(contains(error_of([&] { EvalBatches(data.stream, {.batch = 1, .seq = 5, .stride = 6}); }), "a stride of 6"));
+}
+
 TEST_CASE("batches: misuse is refused") {
   const Counting data(10);
   CHECK(contains(error_of([&] { Batches(data.stream, {.batch = 1, .seq = 10}); }), "10 tokens, at least 11"));

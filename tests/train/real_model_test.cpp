@@ -8,9 +8,15 @@
 
 #include <mezzo/mezzo.h>
 
+#include "io/json.h"
 #include "io/safetensors.h"
+#include "io/support.h"
 #include "model_file.h"
+#include "models/export.h"
+#include "text/chat_template.h"
 #include "text/corpus.h"
+#include "text/tokenizer_files.h"
+#include "train/parity.h"
 #include "train/run_model.h"
 #include "train/trainer.h"
 
@@ -79,4 +85,46 @@ TEST_CASE("SmolLM2: the loss of a text as transformers has it") {
   text::TokenStream stream;
   stream.append(std::span<const std::int32_t>(ids));
   CHECK(train::evaluate(*m.model, stream, {.batch = 1, .seq = 512}).loss == doctest::Approx(wanted.at("loss").item()).epsilon(1e-5));
+}
+
+TEST_CASE("SmolLM2: chats through its template, and its answers to their end") {
+  const auto path = test::smollm2_path();
+  if (!path) return;
+  const train::RunModel m = train::load_run_model(*path, {.keep_blocks = true});
+  const auto chat = text::load_chat_template(*path, *m.tokenizer);
+  REQUIRE(chat);
+  for (const auto& c : io::parse_json(io::SafetensorsFile(kGolden).metadata().at("chat"), "chat")) {
+    const std::string text = chat->render(c.at("messages"), {.add_generation_prompt = true});
+    CHECK(text == c.at("text").get<std::string>());
+    auto wanted = m.tokenizer->encode(text);
+    CHECK(wanted == c.at("ids").get<Ids>());
+    const Ids got = models::sample(*m.model, wanted, {.max_tokens = 200, .temperature = 0, .stop = {*m.tokenizer->end_of_text()}});
+    const auto answer = c.at("answer").get<Ids>();
+    wanted.insert(wanted.end(), answer.begin(), answer.end());
+    CHECK(got == wanted);
+  }
+  auto model = FastLanguageModel::from_pretrained(*path, {.precision = "fp32"});
+  CHECK(model.generate("What is the capital of France?", {.max_tokens = 40, .temperature = 0, .chat = true}) == "The capital of France is Paris.");
+}
+
+TEST_CASE("SmolLM2: exported and read back, what 8 and 4 bits cost") {
+  const auto path = test::smollm2_path();
+  if (!path) return;
+  const test::TempDir dir;
+  const train::RunModel source = train::load_run_model(*path, {.keep_blocks = true});
+  const Ids ids =
+      source.tokenizer->encode("The capital of France is Paris. Water boils at 100 degrees, and ice melts at zero. def f(x): return x + 1");
+  const auto exported = [&](io::Encoding type) {
+    models::save_gguf(*source.model, dir / "m.gguf", {.type = type, .source = *path});
+    const train::RunModel back = train::load_run_model(dir / "m.gguf", {.keep_blocks = true});
+    CHECK(back.tokenizer->encode("<|im_start|>user 12345") == source.tokenizer->encode("<|im_start|>user 12345"));
+    CHECK(text::chat_template_text(dir / "m.gguf") == text::chat_template_text(*path));
+    return train::compare(*source.model, *back.model, ids);
+  };
+  const train::Parity f16_parity = exported(f16), q8 = exported(kernels::Format::q8_0), q4 = exported(kernels::Format::q4_0);
+  MESSAGE("KL divergence a token: f16 " << f16_parity.kl_mean << ", q8_0 " << q8.kl_mean << ", q4_0 " << q4.kl_mean);
+  CHECK(std::fabs(f16_parity.other_perplexity / f16_parity.source_perplexity - 1) < 2e-3);
+  CHECK(f16_parity.kl_mean < q8.kl_mean);
+  CHECK(q8.kl_mean < q4.kl_mean);
+  CHECK(q8.kl_mean < 0.02);
 }
