@@ -4,6 +4,7 @@
 #include <doctest/doctest.h>
 #include <nlohmann/json.hpp>
 
+#include "io/json.h"
 #include "io/support.h"
 #include "model_file.h"
 
@@ -112,6 +113,23 @@ TEST_CASE("examples: a token that ends behind the assistant's text does not carr
   const SpacedTokens tokens;
   const io::Json messages = {{{"role", "user"}, {"content", "a "}}, {{"role", "assistant"}, {"content", "b "}}, {{"role", "user"}, {"content", "c"}}};
   CHECK(shown(text::encode_chat(joined, tokens, messages), tokens) == "a[ b] c");
+}
+
+TEST_CASE("examples: ids and marks are those of transformers, where a template marks what is generated") {
+  const io::Json golden = io::read_json("tests/golden/chat_templates.json");
+  const ChatTemplate marked(golden.at("templates").at("chatml marked"), {.eos_token = "<|im_end|>"});
+  int assistant = 0;
+  for (const io::Json& one : golden.at("masks")) {
+    const std::string name = one.at("tokenizer"), conversation = one.at("conversation");
+    CAPTURE(name);
+    CAPTURE(conversation);
+    const auto tokenizer = load_tokenizer("tests/golden/tokenizers/" + name + ".json");
+    const Example e = text::encode_chat(marked, *tokenizer, golden.at("conversations").at(conversation));
+    CHECK(e.ids == one.at("ids").get<std::vector<std::int32_t>>());
+    CHECK(e.counted == one.at("mask").get<std::vector<std::uint8_t>>());
+    assistant += static_cast<int>(e.targets());
+  }
+  CHECK(assistant > 100);
 }
 
 TEST_CASE("examples: lines, blank ones, tools, and where they came from") {

@@ -1,7 +1,8 @@
 """What transformers' Jinja makes of templates: the language piece by piece, and conversations in the manner of each family of models.
 
 Writes tests/golden/chat_templates.json: {"origin", "cases": [{"name", "template", "variables", then "text" (and "generation", the texts of
-{% generation %} blocks) or "error": true}]}. The templates are written for this file. strftime_now is fixed: its variable `now` is a time in UTC.
+{% generation %} blocks) or "error": true}],
+"masks": conversations as the ids and assistant masks of transformers' apply_chat_template}. The templates are written for this file. strftime_now is fixed: its variable `now` is a time in UTC.
 """
 
 import json
@@ -9,6 +10,7 @@ from datetime import datetime, timezone
 
 import jinja2
 import transformers
+from transformers import PreTrainedTokenizerFast
 from transformers.utils import chat_template_utils
 
 from golden import FOLDER
@@ -30,7 +32,7 @@ l[1:] | l[::-1] | l[::2] | l[-2:] | l[2:0:-1] | l[5:1] | l[:none] | d.a | d['a']
 n + 1 | n - 10 | n * 2.5 | n / 2 | n // 2 | n % 3 | -n // 2 | -n % 3 | n // -2 | n % -3 | -7.5 // 2 | 7.5 % -2 | 2 ** 10 | 2 ** -1 | 2 ** 3 ** 2 | -2 ** 2 | n + f | t + 1 | 'ab' * 3 | [1, 2] * 2 | 'a' + 'b' | [1] + [2] | 'x' ~ 1 ~ none ~ true ~ 1.5 | 1 ~ (2 + 3) | nil ~ '' | undef ~ 'x' | -f | +n | - n|abs | 1_000
 1 == 1.0 | '1' == 1 | true == 1 | none == none | undef == none | l == [3, 1, 2] | (1, 2) == [1, 2] | {'a': 1} == {'a': 1.0} | 1 < 2 < 3 | 1 < 3 < 2 | 'a' < 'b' | 'Z' < 'a' | [1, 2] < [1, 3] | 1 != 2 | 'a' in 'abc' | 'z' not in 'abc' | 3 in l | 'b' in d | 'x' in d | 'x' in undef | 1 not in [2] | 'A' in words
 t and n | no or 'x' | not t | not undef | no and undef.x | t or undef.x | '' or [] or 'z' | none or 0 | 'y' if t else 'n' | 'y' if no | 'y' if no else 'm' if no else 'k' | not n == 7 | not (n is defined)
-undef is defined | undef is undefined | s is defined | d.zz is defined | d.a is defined | nil is none | undef is none | s is string | n is string | n is number | t is number | n is integer | t is integer | f is integer | f is float | t is boolean | n is boolean | t is true | no is false | n is true | d is mapping | l is mapping | l is iterable | n is iterable | s is iterable | undef is iterable | l is sequence | d is sequence | s is sequence | n is sequence | undef is sequence | n is odd | n is even | n is divisibleby 7 | n is divisibleby(2) | n is eq 7 | n is equalto 8 | n is ne 7 | n is gt 6 | n is ge(7) | n is lt 7 | n is le 7 | n is in l | 3 is in [3] | 3 is not in [3] | 'abc' is lower | 'Ab' is upper | 'AB1' is upper | '12' is lower | n is not none | n is sameas 7 | range is callable | strftime_now is defined | raise_exception is defined | namespace is defined | nothing_like is defined | n is not string and t
+undef is defined | undef is undefined | s is defined | d.zz is defined | d.a is defined | nil is none | undef is none | s is string | n is string | n is number | t is number | n is integer | t is integer | f is integer | f is float | t is boolean | n is boolean | t is true | no is false | n is true | d is mapping | l is mapping | l is iterable | n is iterable | s is iterable | undef is iterable | l is sequence | d is sequence | s is sequence | n is sequence | undef is sequence | n is odd | n is even | n is divisibleby 7 | n is divisibleby(2) | n is eq 7 | n is equalto 8 | n is ne 7 | n is gt 6 | n is ge(7) | n is lt 7 | n is le 7 | n is in l | 3 is in [3] | 3 is not in [3] | 'abc' is lower | 'Ab' is upper | 'AB1' is upper | '12' is lower | n is not none | n is sameas 7 | range is callable | strftime_now is defined | raise_exception is defined | namespace is defined | nothing_like is defined | undef is callable | f is odd | f is even | -7.5 is odd | n is not string and t
 undef | undef|length | undef|default('D') | empty|default('D') | empty|default('D', true) | empty|default('D', boolean=true) | nil|default('D') | nil|d('D', true) | d.zz|default | undef|list | undef|join(',') | undef|trim | undef|upper
 words|join | words|join(', ') | l|join('-') | ms|join('/', attribute='role') | 'abc'|join('.') | words|first | words|last | []|first | 'abc'|first | 'abc'|last | words|length | d|length | words|sort | words|sort(case_sensitive=true) | l|sort(reverse=true) | ms|sort(attribute='role')|map(attribute='role')|join | l|reverse|list | 'abc'|reverse | l|max | l|min | words|min | l|sum | ms|sum(attribute='n', start=1) if false else 1 | [1, 2.5]|sum | l|unique|list | ['a', 'A', 'b']|unique|join
 'heLLo wORld-foo (bar)'|title | "they're o'neil"|title | "they're o'neil x1y".title() | 'heLLo wORld'|capitalize | 'hELLO'.capitalize() | 'a-b-a'|replace('a', 'x') | 'a-b-a'|replace('a', 'x', 1) | 'aaa'.replace('a', 'b', 2) | 'ab'.replace('', '-') | 'x'|replace('x', 1) | '12'|int + 1 | '12.7'|int | 'abc'|int | 'abc'|int(5) | ' 12 '|int | '+5'|int | 3.9|int | -3.9|int | true|int | '2.5'|float | 'x'|float | '1e3'|float | 7|float | 3|string + '4' | none|string | 2.5|round | 3.5|round | 2.675|round(2) | 2.5|round|int | 2.1|round(method='ceil') | 2.789|round(1, 'floor') | 7|round | -5|abs | 5.5|abs
@@ -38,14 +40,14 @@ d|tojson | schema|tojson | schema|tojson(indent=2) | schema|tojson(indent=4) | d
 d|dictsort | d|dictsort(true) | d|dictsort(reverse=true)|first | {'a': 2, 'b': 1}|dictsort(by='value') | d|items|list | d.items()|list | d.keys()|list | d.values()|list|length | d.get('a') | d.get('zz') | d.get('zz', 'D') | d|list | schema.properties.n['items'] | schema.properties['où']['items'] is defined | schema.properties.n.items is defined
 ms|map(attribute='role')|join(',') | ms|map(attribute='n')|list|length | ms|map(attribute='n', default='D')|join | words|map('upper')|join | words|map('replace', 'b', 'x')|join | ms|selectattr('role', 'equalto', 'user')|map(attribute='content')|first | ms|rejectattr('role', '==', 'user')|list|length | ms|selectattr('n')|list|length | ms|selectattr('n', 'defined')|map(attribute='role')|list | [0, 1, '', 'a']|select|list | [0, 1, '', 'a']|reject|list | l|select('gt', 1)|list | l|reject('odd')|list | 'yes' if ms|selectattr('role', 'equalto', 'nobody') else 'no' | 'yes' if ms|selectattr('role', 'equalto', 'nobody')|list else 'no'
 'a,b,,c'.split(',') | ' a  b c '.split() | ' a  b c '.split(none, 1) | 'a b c'.split(' ', 1) | 'a.b.c'.rsplit('.', 1) | ' a  b c '.rsplit(none, 1) | 'a</think>b'.split('</think>')[-1] | 'xxaxx'.strip('x') | 'xyaxy'.lstrip('xy') | 'xyaxy'.rstrip('yx') | 'abc'.startswith('ab') | 'abc'.endswith(('x', 'c')) | 'abc'.find('c') | 'été'.find('é', ) | 'abcabc'.rfind('b') | 'abc'.find('z') | 'banana'.count('an') | 'abc'.isalpha() | '12'.isdigit() | 'a1'.isalnum() | ' '.isspace() | ''.isalpha() | 'a\\nb\\r\\nc\\n'.splitlines() | '-'.join(words) | 'prefix-x'.removeprefix('prefix-') | 'x.txt'.removesuffix('.txt') | 'Ab'.lower() | 'Ab'.upper() | l.index(2) | l.count(3) | ' é '.strip()
-'a\\nb\\n\\nc'|indent | 'a\\nb\\n'|indent(2) | 'a\\nb'|indent(2, true) | 'a\\n\\nb'|indent(1, blank=true) | 'a\\nb'|indent('> ') | ' x '|trim|length | 'xxaxx'|trim('x') | u|capitalize | 'ŒUVRE'|lower | 'straße'|title | 'ǆ'|capitalize
+'a\\nb\\n\\nc'|indent | 'a\\nb\\n'|indent(2) | 'a\\nb'|indent(2, true) | 'a\\n\\nb'|indent(1, blank=true) | 'a\\nb'|indent('> ') | ' x '|trim|length | 'xxaxx'|trim('x') | u|capitalize | u|title | u.title() | 'ŒUVRE'|lower | 'straße'|title | 'ǆ'|capitalize
 range(3)|list | range(1, 4)|list | range(5, 0, -2)|list | range(0)|list | range(3)|length if false else 0 | dict(a=1, b='x') | dict({'a': 1}, b=2) | strftime_now('%Y-%m-%d') | strftime_now('%d %b %Y') | strftime_now('') | namespace(a=1).a | 'it''s' | "a" 'b' | 'tab\\there' | 'q\\'q' | '\\u00e9\\x41\\101' | '\\d' | '{{ x }}' | '%}' | {'a': {'b': {'c': 1}}}.a.b.c | l.0 | [[1, 2], [3]].0.1 | (1, 2)[0] | ((1)) | {'a': 1,}.a | [1, 2,][1] | s|trim|upper|lower|length | (s|trim).split(',')[0] | ms[0].role ~ ms[-1]['content'] | 1 if 0 else 2 if 0 else 3 | d.C|length > 2 and d.C[0] == 1
 """
 
 # These Python refuses, and so must mezzo.
 ERRORS = """
 undef.x | undef['x'] | undef() | undef + 1 | 1 + undef | 'a' + 1 | 1 + 'a' | none + 'a' | undef < 1 | 1 < 'a' | none < 1 | 1 in 'abc' | 1 in 2 | 1 / 0 | 1 // 0 | 1 % 0 | -undef | d + d | l + (1,) | n() | n|length | none|length | l|join(1)|foo | l is foo | 'a'.foo() | d.pop('a') | l.append(1)
-raise_exception('no') | 'a'.split('') | l.index(9) | [1, 2]|map('nofilter')|list | l|selectattr('x', 'notest')|list | range(0, 1, 0) | range(1000000) | (l|map('upper'))|length | {}|dictsort(by='x') | [1, 'a']|sort | undef|tojson | undef|int | 'abc'|round | namespace(1) | ''.join([1]) | l[0:1:0] | n[1:2] | 'x'.startswith(1) | none|items|list | (1, 'a')|max | 1 2 | 1 + | a b | (1 | [1 | {1 | }) | x. | x[ | x[] | f( | f(a=1, 2) | 'abc | not | x is | ~ | 3a | $ | a ? b | {% if
+raise_exception('no') | 'a'.split('') | l.index(9) | [1, 2]|map('nofilter')|list | l|selectattr('x', 'notest')|list | range(0, 1, 0) | range(1000000) | (l|map('upper'))|length | {}|dictsort(by='x') | [1, 'a']|sort | undef|tojson | undef|int | 'abc'|round | namespace(1) | ''.join([1]) | l[0:1:0] | n[1:2] | 'x'.startswith(1) | none|items|list | n|indent | l|map('string')|last | l|map('string') < l | n[1:] | (1, 'a')|max | 1 2 | 1 + | a b | (1 | [1 | {1 | }) | x. | x[ | x[] | f( | f(a=1, 2) | 'abc | not | x is | ~ | 3a | $ | a ? b | {% if
 """
 
 STATEMENTS = {
@@ -355,6 +357,17 @@ FAMILIES = {
 }
 
 
+def masks():
+    out = []
+    for name in ("smollm", "llama3", "qwen2"):
+        file = FOLDER / "tokenizers" / f"{name}.json"
+        tokenizer = PreTrainedTokenizerFast(tokenizer_file=str(file), eos_token="<|im_end|>", chat_template=FAMILIES["chatml marked"])
+        for conversation in ("chat", "system", "think"):
+            r = tokenizer.apply_chat_template(CONVERSATIONS[conversation], return_dict=True, return_assistant_tokens_mask=True)
+            out.append({"tokenizer": name, "conversation": conversation, "ids": r["input_ids"], "mask": r["assistant_masks"]})
+    return out
+
+
 class Clock(datetime):
     @classmethod
     def now(cls, tz=None):
@@ -417,8 +430,9 @@ def main():
                     cases[-1]["template"] = family
                     cases[-1]["variables"] = {"messages": conversation, "tools": bool(tools), "add_generation_prompt": prompt}
     facts = {"script": "tools/golden/chat_templates.py", "transformers": transformers.__version__, "jinja2": jinja2.__version__, "now": NOW}
-    file = {"origin": facts, "X": X, "templates": FAMILIES, "conversations": CONVERSATIONS, "tools": TOOLS, "cases": cases}
-    (FOLDER / "chat_templates.json").write_text(json.dumps(file, ensure_ascii=False, indent=0) + "\n", encoding="utf-8")
+    file = {"origin": facts, "X": X, "templates": FAMILIES, "conversations": CONVERSATIONS, "tools": TOOLS, "cases": cases, "masks": masks()}
+    lines = [f"{json.dumps(key)}: " + (json.dumps(value, ensure_ascii=False) if key not in ("cases", "masks") else "[\n" + ",\n".join(json.dumps(v, ensure_ascii=False) for v in value) + "\n]") for key, value in file.items()]
+    (FOLDER / "chat_templates.json").write_text("{\n" + ",\n".join(lines) + "\n}\n", encoding="utf-8")
     print(f"chat_templates.json: {len(cases)} cases, {sum('error' in c for c in cases)} of them errors")
 
 
