@@ -136,7 +136,9 @@ Tensor Engine::take_existing(const Edge& edge) {
   const auto it = pending_.find(node_of(edge));
   if (it == pending_.end()) return {};
   auto& slot = it->second.gradients[static_cast<std::size_t>(edge.index)];
-  if (!slot.defined() || !slot.is_contiguous() || !exclusively_owned(slot)) return {};
+  if (!slot.defined()) return {};
+  // The sum must not hang on who else holds the gradient: what is added in place is rounded once.
+  if (!slot.is_contiguous() || !exclusively_owned(slot)) slot = slot.clone();
   return std::move(slot);
 }
 

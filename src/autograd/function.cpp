@@ -113,7 +113,7 @@ class CheckpointNode final : public Node {
     if (b.create_graph())
       fail("checkpoint", "a second derivative through a checkpointed function was asked for, which is not supported",
            "leave checkpoint out where create_graph is used");
-    std::vector<Tensor> in;
+    std::vector<Tensor> in;  // leaves that receive the gradients
     for (std::size_t i = 0; i < saved.size(); ++i) {
       Tensor t = b.saved(static_cast<int>(i));
       if (t.defined()) {
@@ -127,7 +127,7 @@ class CheckpointNode final : public Node {
       const ContextScope scope;
       const RandomScope random(random_);
       context() = ambient_;
-      y = fn_(in);
+      y = fn_(behind(in));
     }
     const Tensor dy = b.dy();
     if (b.captured().empty()) {
@@ -146,6 +146,14 @@ class CheckpointNode final : public Node {
     }
   }
   void forget() override { fn_ = nullptr; }
+  /// The same values as results of a node each, as they were in forward: gradients that meet there are added and rounded as they would have been,
+  /// and not as a leaf's.
+  static std::vector<Tensor> behind(const std::vector<Tensor>& leaves) {
+    std::vector<Tensor> out;
+    for (const auto& t : leaves)
+      out.push_back(t.defined() && t.requires_grad() ? record(OpId::identity, alias_of(t), {t}, {}, [](Backward& g) { g.set(0, g.dy()); }) : t);
+    return out;
+  }
   bool hides_inputs() const override { return true; }
 
  private:

@@ -77,8 +77,7 @@ class Backward {
   /// For input i, when it is a leaf whose gradient may be accumulated in place (no hooks, no create_graph, no capture); else buffer is
   /// undefined and the caller uses set(). The kernel must then write all of it (accumulate false), or add to it.
   Sink sink(int input);
-  /// The gradient that already waits for input i, if no one else sees it and it has the input's dtype: taken out, to be added to by a kernel and
-  /// set().
+  /// The gradient that already waits for input i: taken out (copied where others hold it), to be added to by a kernel and set().
   Tensor take_existing(int input);
   /// What runs with create_graph: differentiates `definition` (the op in plain ops, of the node's inputs; undefined ones stay undefined) and sets
   /// the gradients of those inputs that want one. `values[i]` stands for input i.
