@@ -53,6 +53,8 @@ class MEZZO_API LanguageModel : public nn::Module {
   virtual KvCache make_cache(std::int64_t batch, std::int64_t capacity) const = 0;
   virtual std::int64_t vocab() const = 0;
   virtual std::int64_t context() const = 0;
+  /// In training, of each so many blocks only the input is kept; backward computes what is inside again, bit for bit. 0: everything is kept.
+  void checkpoint_every(int blocks) { checkpoint_every_ = blocks; }
 
  protected:
   /// (B, T) ids -> (B, T, C) behind the last norm.
@@ -60,6 +62,11 @@ class MEZZO_API LanguageModel : public nn::Module {
   virtual Tensor head() const = 0;  ///< (V, C)
   /// Error unless ids are (B, T) and fit into the context with what the cache holds.
   void check_ids(const char* model, const Tensor& ids, const Sequence&) const;
+  /// x through `count` blocks one after the other, block(x, i) being the i-th.
+  Tensor through_blocks(Tensor x, int count, const Sequence&, const std::function<Tensor(const Tensor&, int)>& block) const;
+
+ private:
+  int checkpoint_every_ = 0;
 };
 
 struct GptOptions {

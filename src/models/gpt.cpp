@@ -91,9 +91,9 @@ Tensor Gpt::hidden(const Tensor& ids, const Sequence& s) {
   check_ids("Gpt", ids, s);
   const auto t = ids.size(1);
   const Tensor positions = s.cache || !s.lengths.empty() ? positions_of(t, s) : positions_.narrow(0, 0, t);
-  Tensor x = drop_->forward(add(wte_->forward(ids), wpe_->forward(positions)));
-  for (std::size_t i = 0; i < blocks_.size(); ++i) x = blocks_[i]->run(x, static_cast<int>(i), s);
-  return ln_f_->forward(x);
+  const Tensor x = drop_->forward(add(wte_->forward(ids), wpe_->forward(positions)));
+  const auto block = [blocks = blocks_, s](const Tensor& h, int i) { return blocks[static_cast<std::size_t>(i)]->run(h, i, s); };
+  return ln_f_->forward(through_blocks(x, options_.layers, s, block));
 }
 
 }  // namespace mezzo::models

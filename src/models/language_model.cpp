@@ -1,4 +1,7 @@
 // language_model.cpp - what all language models share: heads, losses, the cache of keys and values.
+#include <algorithm>
+
+#include <mezzo/autograd.h>
 #include <mezzo/models.h>
 
 #include "autograd/context.h"
@@ -48,6 +51,26 @@ void LanguageModel::check_ids(const char* model, const Tensor& ids, const Sequen
   if (!s.lengths.empty() && sum != ids.size(1))
     fail(model, fmt::format("documents of {} tokens in all given for rows of {}, equal numbers wanted", sum, ids.size(1)));
   if (before + longest > context()) fail(model, fmt::format("{} tokens given, at most {} (the context) wanted", before + longest, context()));
+}
+
+Tensor LanguageModel::through_blocks(Tensor x, int count, const Sequence& s, const std::function<Tensor(const Tensor&, int)>& block) const {
+  if (checkpoint_every_ == 0 || s.cache || !autograd::grad_enabled()) {
+    for (int i = 0; i < count; ++i) x = block(x, i);
+    return x;
+  }
+  // Beside a frozen embedding nothing would tell the graph that the blocks' parameters are to be reached.
+  if (!x.requires_grad()) x = x.detach().requires_grad_();
+  for (int first = 0; first < count; first += checkpoint_every_) {
+    const int last = std::min(count, first + checkpoint_every_);
+    x = autograd::checkpoint(
+        [block, first, last](const std::vector<Tensor>& in) {
+          Tensor y = in[0];
+          for (int i = first; i < last; ++i) y = block(y, i);
+          return y;
+        },
+        {x});
+  }
+  return x;
 }
 
 Tensor LanguageModel::forward(const Tensor& ids) { return linear(hidden(ids, {}), head()); }

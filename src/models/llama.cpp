@@ -146,9 +146,8 @@ KvCache Llama::make_cache(std::int64_t batch, std::int64_t capacity) const {
 Tensor Llama::hidden(const Tensor& ids, const Sequence& s) {
   check_ids("Llama", ids, s);
   const RopeOptions turn{.positions = positions_of(ids.size(1), s), .inv_freq = body_->inv_freq};
-  Tensor x = body_->embed_tokens->forward(ids);
-  for (std::size_t i = 0; i < body_->layers.size(); ++i) x = body_->layers[i]->run(x, static_cast<int>(i), turn, s);
-  return body_->norm->forward(x);
+  const auto block = [body = body_, turn, s](const Tensor& x, int i) { return body->layers[static_cast<std::size_t>(i)]->run(x, i, turn, s); };
+  return body_->norm->forward(through_blocks(body_->embed_tokens->forward(ids), options_.layers, s, block));
 }
 
 }  // namespace mezzo::models
