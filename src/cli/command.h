@@ -42,6 +42,6 @@ struct Command {
 };
 
 // One file each.
-extern const Command kTrain, kEval, kExport, kGenerate, kPlan, kDoctor, kBench, kDemo, kInspect;
+extern const Command kTrain, kFinetune, kEval, kExport, kGenerate, kPlan, kDoctor, kBench, kDemo, kInspect;
 
 }  // namespace mezzo::cli

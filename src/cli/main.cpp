@@ -19,13 +19,10 @@
 namespace mezzo::cli {
 namespace {
 
-const std::array<const Command*, 9>& commands() {
-  static const std::array<const Command*, 9> all{&kTrain, &kEval, &kGenerate, &kExport, &kPlan, &kInspect, &kDoctor, &kBench, &kDemo};
+const std::array<const Command*, 10>& commands() {
+  static const std::array<const Command*, 10> all{&kTrain, &kFinetune, &kEval, &kGenerate, &kExport, &kPlan, &kInspect, &kDoctor, &kBench, &kDemo};
   return all;
 }
-
-/// Commands of later versions: a known name deserves another answer than a mistyped one.
-constexpr std::array<std::string_view, 1> kLater{"finetune"};
 
 std::string overview() {
   std::string text = fmt::format("mezzo {}: trains neural networks in mixed precision on CPUs\n\nusage: mezzo COMMAND [options]\n\n", version());
@@ -64,8 +61,6 @@ const Command& find(const std::string& given) {
     if (c->name == given) return *c;
     names.push_back(c->name);
   }
-  for (const auto later : kLater)
-    if (later == given) throw UsageError(fmt::format("`{}` is not in this version", given));
   const std::string near = near_names(given, names);
   throw UsageError(fmt::format("unknown command `{}`; {}", given, near.empty() ? "`mezzo --help` lists them" : near));
 }

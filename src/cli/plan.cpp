@@ -17,15 +17,15 @@ namespace {
 class Plan final : public Task {
  public:
   void declare(Options& o) override {
-    o.usage("[options of mezzo train]");
+    o.usage("[options of mezzo train or finetune]");
     o.footer(
         "example: mezzo plan --model gpt2-124m --batch 4 --seq 256 --precision bf16\n--data may be left out; with it, the text is checked and its "
         "passes are counted.");
-    declare_training(o, arguments_);
+    declare_either(o, arguments_);
   }
 
   int run(Options& options, Console& console) override {
-    complete(options, arguments_, RunKind::training);
+    complete(options, arguments_, RunKind::either);
     auto& t = arguments_.options;
     const bool out = !t.out.empty();
     const auto resolve = [&] {

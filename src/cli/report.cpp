@@ -4,7 +4,7 @@
 #include <algorithm>
 #include <cmath>
 
-#include <fmt/core.h>
+#include <fmt/ranges.h>
 
 #include "cli/html.h"
 #include "cli/numerics_page.h"
@@ -208,18 +208,26 @@ std::string optimizer_text(const train::TrainOptions& o) {
 
 Facts setting_facts(const train::TrainOptions& o, const models::ModelOptions& m) {
   const auto own = train::tokens_of_step(o);
-  Facts f{{"text", o.data.native()},
+  Facts f{{o.tune ? "examples" : "text", o.data.native()},
           {"model", fmt::format("{}: {} parameters", models::to_spec(m), format_count(models::parameter_count(m)))},
-          {"a step", fmt::format("{} tokens: {} sequences of {}{}", format_count(own), o.batch * o.accumulate, o.seq,
+          {"a step", fmt::format("{}{} tokens: {} sequences of {}{}", o.tune ? "up to " : "", format_count(own), o.batch * o.accumulate, o.seq,
                                  o.accumulate > 1 ? fmt::format(", in {} micro-batches", o.accumulate) : "")},
-          {"the loss", o.global_batch > own ? fmt::format("the mean over {} tokens, of which a step runs {}: divided by {:g} more",
-                                                          format_count(o.global_batch), format_count(own), train::loss_divisor(o))
-                                            : std::string("the mean over the step's tokens")},
+          {"the loss", o.global_batch > own
+                           ? fmt::format("the mean over {} tokens, of which a step runs {}: divided by {:g} more", format_count(o.global_batch),
+                                         format_count(own), train::loss_divisor(o))
+                           : std::string(o.tune ? "the mean over the step's tokens that carry loss" : "the mean over the step's tokens")},
           {"optimizer", fmt::format("{}, weight decay {} on matrices, {}", optimizer_text(o), o.weight_decay,
                                     o.clip_norm > 0 ? fmt::format("gradients clipped at norm {}", o.clip_norm) : "no clipping")},
           {"learning rate", fmt::format("{}, {} schedule to {:g} of it over {} steps, {} of warm-up", o.lr, optim::name(o.schedule),
                                         o.schedule == optim::ScheduleKind::constant ? 1 : o.final_fraction, o.steps, o.warmup.value_or(0))},
           {"seed", std::to_string(o.seed)}};
+  if (!o.tune) return f;
+  const auto& lora = o.tune->lora;
+  f.insert(f.begin() + 1, {"base", o.model});
+  f.insert(f.begin() + 3,
+           {"trained", o.tune->full ? std::string("all weights")
+                                    : fmt::format("adapters of rank {}, alpha {}{}, dropout {}, on {}", lora.rank, lora.alpha,
+                                                  lora.rslora ? " (over the root of the rank)" : "", lora.dropout, fmt::join(lora.targets, ", "))});
   return f;
 }
 

@@ -51,6 +51,7 @@ void declare_amounts(Options& o, TrainingArguments& a, For kind) {
   o.value("--batch", "B", t.batch, "Sequences of a micro-batch");
   o.value("--seq", "T", t.seq, kind == For::text ? "Tokens of a sequence" : "Tokens of a sequence; of an example at most");
   o.value("--accumulate", "K", t.accumulate, "Micro-batches of a step; the loss is the mean over their tokens");
+  o.value("--checkpoint-every", "N", t.checkpoint_every, "Keeps of each N blocks the input only; backward computes them again. 0: keeps all");
   if (kind != For::tuning)
     o.value("--global-batch", "TOKENS", t.global_batch, "Tokens over which the loss is a mean, of which a step runs B x T x K; 0: those");
   o.value("--steps", "N", t.steps, "Steps of the whole run");

@@ -8,6 +8,7 @@ namespace mezzo::train {
 Machinery build(const models::ModelOptions& shape, const TrainOptions& o, const PrecisionPlan& plan) {
   Machinery m;
   m.model = o.tune ? load_base(o, plan.recipe) : models::make_model(shape);
+  m.model->checkpoint_every(o.checkpoint_every);
   // Decay pulls matrices towards zero; biases and norm weights have no reason to be small.
   optim::ParamGroup decayed{.params = {}, .lr = o.lr, .weight_decay = o.weight_decay}, free{.params = {}, .lr = o.lr, .weight_decay = 0};
   for (const auto& [path, w] : models::trainable_parameters(*m.model)) (w.dim() >= 2 ? decayed : free).params.push_back(w);

@@ -52,6 +52,7 @@ template <OptionsOf<TrainOptions> Options, class F> void each_option(Options& o,
   f("steps", o.steps, may_grow);
   f("epochs", o.epochs, free);  // as the steps that they are
   f("accumulate", o.accumulate, same);
+  f("checkpoint_every", o.checkpoint_every, free);  // the same bits
   f("global_batch", o.global_batch, same);
   f("optimizer", o.optimizer, same);
   f("state_dtype", o.state_dtype, same);
@@ -143,6 +144,7 @@ void check(const TrainOptions& o) {
   natural("eval_tokens", o.eval_tokens);
   natural("early_stop", o.early_stop);
   natural("inspect", o.inspect);
+  natural("checkpoint_every", o.checkpoint_every);
   if (o.early_stop > 0 && o.eval_steps == 0) fail(kOp, "--early-stop with --eval-steps 0 given: there is nothing to stop by");
   require(o.threads >= 0 && o.threads <= 4096, "threads", o.threads, "0 (as many as there are cores) to 4096");
   if (o.tune) check(*o.tune);

@@ -6,6 +6,7 @@
 #include "core/fail.h"
 #include "models/export.h"
 #include "train/checkpoint.h"
+#include "train/options.h"
 #include "train/vocabulary.h"
 
 namespace mezzo::train {
@@ -13,9 +14,23 @@ namespace {
 
 namespace fs = std::filesystem;
 
-RunModel from_checkpoint(const fs::path& checkpoint) {
+/// Of a run of `mezzo finetune`: its base, and what was trained of it or beside it.
+RunModel from_tuning(const fs::path& checkpoint, const TrainOptions& run, models::LoadOptions options) {
+  const TuneOptions& t = *run.tune;
+  if (t.full) options.keep_blocks = false;
+  options.quantize = t.quantize_base;
+  options.keep_blocks = options.keep_blocks || !t.quantize_base.empty();
+  auto model = models::load_pretrained(run.model, options);
+  if (!t.full) models::add_lora(*model, t.lora);
+  read_weights(checkpoint, t.full ? model->state_dict() : models::trainable_parameters(*model));
+  return {std::move(model), model_tokenizer(run.model), checkpoint, run.model};
+}
+
+RunModel from_checkpoint(const fs::path& checkpoint, const models::LoadOptions& options) {
   verify_checkpoint(checkpoint);
   const io::Json config = checkpoint_config(checkpoint);
+  if (const auto it = config.find("options"); it != config.end() && it->contains("tune"))
+    return from_tuning(checkpoint, options_from_json(*it, checkpoint.native()), options);
   const auto spec = config.find("options") != config.end() ? config["options"].value("model", std::string()) : std::string();
   auto model = models::make_model(models::model_from_spec(spec));
   read_weights(checkpoint, model->state_dict());
@@ -49,13 +64,13 @@ RunModel load_run_model(const fs::path& path, const models::LoadOptions& options
     fail("model", fmt::format("{}: nothing of that name is there", path.native()),
          "give a run directory, a GGUF file, or a directory with model.safetensors and config.json");
   if (!fs::is_directory(path)) return {models::load_pretrained(path, options), load_tokenizer(path), path, path};
-  if (present(path / "manifest.json")) return from_checkpoint(path);
+  if (present(path / "manifest.json")) return from_checkpoint(path, options);
   if (models::is_adapter(path)) return from_adapter(path, options);
   if (holds_weights(path)) return {models::load_pretrained(path, options), model_tokenizer(path), path, path};
   if (const fs::path inside = path / "model"; holds_weights(inside) || models::is_adapter(inside)) return load_run_model(inside, options);
   const auto steps = checkpoint_steps(path);
   if (steps.empty()) fail("model", fmt::format("{}: no model/ and no checkpoint in it", path.native()), "has the run reached its first checkpoint?");
-  return from_checkpoint(checkpoint_path(path, steps.back()));
+  return from_checkpoint(checkpoint_path(path, steps.back()), options);
 }
 
 }  // namespace mezzo::train

@@ -12,6 +12,7 @@
 #include "core/log.h"
 #include "io/file.h"
 #include "kernels/kernels.h"
+#include "models/export.h"
 #include "tensor/impl.h"
 #include "train/checkpoint.h"
 #include "train/machinery.h"
@@ -363,8 +364,9 @@ struct Trainer::Impl {
 
   void finish() {
     io::AtomicDirectory directory(options.out / "model");
-    if (options.tune) save_tuned(*machine.model, options, directory.path());
-    else write_model(*machine.model, *input.tokenizer, directory.path());
+    if (!options.tune) write_model(*machine.model, *input.tokenizer, directory.path());
+    else if (options.tune->full) write_merged({machine.model, input.tokenizer, options.model, options.model}, directory.path(), {});
+    else models::save_adapter(*machine.model, directory.path(), options.model);
     directory.commit();
   }
 

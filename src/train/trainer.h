@@ -43,6 +43,7 @@ struct TrainOptions {
   std::int64_t steps = 1000;          ///< optimizer steps of the whole run, skipped ones included
   std::int64_t epochs = 0;            ///< passes over the training data instead: `steps` follows from it; 0: `steps` decides
   int accumulate = 1;                 ///< micro-batches of a step; the loss is their mean
+  int checkpoint_every = 0;           ///< of each so many blocks only the input is kept for backward, which runs them again; 0: all is kept
   std::int64_t global_batch = 0;      ///< tokens over which the loss is a mean, of which a step runs B T accumulate; 0: those
 
   // the optimizer; weight decay on matrices only

@@ -78,6 +78,9 @@ models::ModelOptions base_shape(const TrainOptions& o) {
   const models::ModelOptions shape = models::ModelFile(base_path(o.model)).options();
   if (models::context(shape) < o.seq)
     fail(kOp, fmt::format("--seq {} given, at most the model's context of {} tokens wanted", o.seq, models::context(shape)));
+  if (const auto* gpt = std::get_if<models::GptOptions>(&shape); gpt && gpt->dropout > 0 && o.tune->packing)
+    fail(kOp, fmt::format("{}: it drops out attention weights (dropout {}), which packed examples cannot have", o.model, gpt->dropout),
+         "--no-packing, or a dropout of 0 in its config.json");
   return shape;
 }
 
@@ -109,13 +112,6 @@ std::shared_ptr<models::LanguageModel> load_base(const TrainOptions& o, const Re
   auto model = models::load_pretrained(base, {.dtype = recipe.low, .keep_blocks = true, .quantize = t.quantize_base});
   models::add_lora(*model, t.lora);
   return model;
-}
-
-void save_tuned(const models::LanguageModel& model, const TrainOptions& o, const fs::path& dir) {
-  if (o.tune->full) return models::save_pretrained(model, dir);
-  StateDict adapters;
-  for (const auto& [path, w] : models::trainable_parameters(model)) adapters.emplace_back("base_model.model." + path, w);
-  save(adapters, dir / "adapter_model.safetensors");
 }
 
 std::string frozen_text(const TrainOptions& o, const Recipe& recipe) {

@@ -44,8 +44,6 @@ std::uint64_t base_fingerprint(const std::filesystem::path& base);
 /// The model, ready for training: full in f32 (the optimizer rounds as the recipe says); else frozen, its matrices in the recipe's low dtype or in
 /// blocks, and new adapters from the default generator.
 std::shared_ptr<models::LanguageModel> load_base(const TrainOptions&, const Recipe&);
-/// What a run leaves in model/: the adapter in PEFT's layout, or the whole model in Hugging Face's, with the base's tokenizer and chat template.
-void save_tuned(const models::LanguageModel&, const TrainOptions&, const std::filesystem::path& dir);
 /// How load_base() keeps frozen matrices: "bf16", "the file's blocks (Q4_1)", ...; empty where all weights are trained.
 std::string frozen_text(const TrainOptions&, const Recipe&);
 

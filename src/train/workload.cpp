@@ -15,11 +15,16 @@ MicroTensors largest_micro_batch(const TrainOptions& o) {
   return {.x = empty(shape, {.dtype = Dtype::i32}), .y = empty(shape, {.dtype = Dtype::i32}), .sequence = std::move(sequence)};
 }
 
-RunData read_data(const TrainOptions& o, const models::ModelOptions&) {
+RunData read_data(const TrainOptions& o, const models::ModelOptions& shape) {
   RunData data;
-  text::Documents documents(o.data);
-  data.tokenizer = o.resume ? saved_tokenizer(o.out) : make_tokenizer(o, documents);
-  data.work = text_workload(o, std::move(documents), *data.tokenizer);
+  if (o.tune) {
+    data.tokenizer = base_tokenizer(o, shape);
+    data.work = example_workload(o, *data.tokenizer);
+  } else {
+    text::Documents documents(o.data);
+    data.tokenizer = o.resume ? saved_tokenizer(o.out) : make_tokenizer(o, documents);
+    data.work = text_workload(o, std::move(documents), *data.tokenizer);
+  }
   return data;
 }
 

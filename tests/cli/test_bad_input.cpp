@@ -70,7 +70,7 @@ std::string listing(const fs::path& dir) {
 TEST_CASE("a command line that is wrong: exit code 2, and no directory is made") {
   const Case c;
   check_refused({"trian"}, 2, "did you mean `train`");
-  check_refused({"finetune"}, 2, "not in this version");
+  check_refused({"finetune"}, 2, "--model");
   check_refused({"nonsense"}, 2, "unknown command");
   check_refused(c.train({"--stpes", "9"}), 2, "did you mean `--steps`");
   check_refused(c.train({"extra"}), 2, "`extra`");

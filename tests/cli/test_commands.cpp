@@ -51,7 +51,7 @@ TEST_CASE("help and version") {
   const Result all = run({"--help"});
   CHECK(all.code == 0);
   CHECK(all.err.empty());
-  for (const char* command : {"train", "eval", "generate", "plan", "inspect", "doctor", "bench", "demo"}) {
+  for (const char* command : {"train", "finetune", "eval", "generate", "plan", "inspect", "doctor", "bench", "demo"}) {
     CHECK(all.out.find(command) != all.out.npos);
     const Result one = run({command, "--help"}), other = run({"help", command});
     CHECK(one.code == 0);

@@ -14,6 +14,7 @@ TEST_CASE("the plan is what then happens") {
     std::int64_t batch, seq;
     int accumulate;
     const char *optimizer = "adamw", *state_dtype = "";
+    int checkpoint_every = 0;
   };
   const Case cases[] = {
       {"fp32", "gpt:layers=2,heads=4,width=64", 8, 64, 1},
@@ -31,6 +32,8 @@ TEST_CASE("the plan is what then happens") {
       {"fp16-pure", "gpt:layers=1,heads=2,width=128", 4, 64, 1, "sgd"},
       {"bf16", "gpt:layers=1,heads=2,width=256,vocab=2000", 1, 16, 1, "adamw", "u8"},
       {"bf16-sr", "gpt:layers=1,heads=2,width=256,vocab=2000", 1, 16, 1, "adafactor"},
+      {"bf16", "gpt:layers=3,heads=4,width=128,dropout=0.1", 4, 64, 1, "adamw", "", 1},
+      {"fp32", "llama:layers=3,heads=4,kv_heads=2,width=64", 4, 64, 2, "adamw", "", 2},
   };
   int n = 0;
   for (const auto& c : cases) {
@@ -41,6 +44,7 @@ TEST_CASE("the plan is what then happens") {
     o.accumulate = c.accumulate;
     o.optimizer = c.optimizer;
     o.state_dtype = c.state_dtype;
+    o.checkpoint_every = c.checkpoint_every;
     o.steps = 4;
     train::Trainer trainer(o);
     const auto plan = trainer.memory();
@@ -53,6 +57,23 @@ TEST_CASE("the plan is what then happens") {
     CHECK(plan.peak == s.peak_bytes);
     CHECK(plan.bytes == s.bytes);
   }
+}
+
+TEST_CASE("activations that are computed again are not kept") {
+  const TempDir dir;
+  auto o = small_run(dir, "run", "bf16");
+  o.model = "gpt:layers=8,heads=4,width=64";
+  o.batch = 8;
+  o.seq = 64;
+  o.data = dir / "text.txt";
+  const auto of = [&](int every) {
+    o.checkpoint_every = every;
+    return train::plan_bytes(o).bytes[static_cast<std::size_t>(Memory::activations)];
+  };
+  const auto all = of(0), each = of(1), second = of(2);
+  MESSAGE(fmt::format("activations: {} kept, {} with --checkpoint-every 1, {} with 2", all, each, second));
+  CHECK(each < all / 2);
+  CHECK(second < all);
 }
 
 TEST_CASE("a run that cannot fit is refused before anything is allocated") {

@@ -1,0 +1,147 @@
+// test_finetune.cpp - `mezzo finetune`, from a model that `mezzo train` made to one that answers; and what it refuses.
+#include <doctest/doctest.h>
+#include <fmt/core.h>
+#include <nlohmann/json.hpp>
+
+#include "cli/process.h"
+#include "io/json.h"
+
+using namespace mezzo;
+using namespace mezzo::test;
+namespace fs = std::filesystem;
+
+namespace {
+
+using Arguments = std::vector<std::string>;
+
+Arguments join(Arguments a, const Arguments& b) {
+  a.insert(a.end(), b.begin(), b.end());
+  return a;
+}
+
+/// A base with a chat template, and conversations for it.
+struct Case {
+  Scratch dir;
+  std::string base = dir / "base/model", chat = dir / "chat.jsonl", out = dir / "tuned";
+  Case() {
+    write(dir / "text.txt", some_text(4000));
+    const Result r = run({"train", "--data", dir / "text.txt", "--out", dir / "base", "--model", "llama:layers=1,heads=2,width=16,ffn=32,context=128",
+                          "--batch", "2", "--seq", "32", "--steps", "3"});
+    REQUIRE_MESSAGE(r.code == 0, r.err);
+    write(base + "/chat_template.jinja",
+          "{% for m in messages %}<{{ m.role }}>{{ m.content }}</s>{% endfor %}{% if add_generation_prompt %}<assistant>{% endif %}");
+    write(chat, conversations(12));
+  }
+  static std::string conversations(int n) {
+    std::string lines;
+    for (int i = 0; i < n; ++i)
+      lines += fmt::format(
+          "{{\"messages\": [{{\"role\": \"user\", \"content\": \"What is {} and {}?\"}}, {{\"role\": \"assistant\", \"content\": \"It is "
+          "{}.\"}}]}}\n",
+          i, i + 1, 2 * i + 1);
+    return lines;
+  }
+  Arguments finetune(const Arguments& more = {}) const {
+    return join({"finetune", "--model", base, "--data", chat, "--out", out, "--seq", "96", "--batch", "2", "--steps", "4", "--lora-rank", "2"}, more);
+  }
+  Arguments finetune_with(const std::string& option, const std::string& value) const {
+    Arguments a = finetune();
+    if (const auto it = std::find(a.begin(), a.end(), option); it != a.end()) *(it + 1) = value;
+    else a.insert(a.end(), {option, value});
+    return a;
+  }
+};
+
+io::Json document(const Result& r) {
+  INFO(r.err);
+  REQUIRE(r.code == 0);
+  return io::parse_json(r.out, "stdout");
+}
+
+void check_refused(const Arguments& arguments, int code, const std::string& part) {
+  const Result r = run(arguments);
+  std::string line;
+  for (const auto& a : arguments) line += a + " ";
+  CAPTURE(line);
+  CAPTURE(r.err);
+  CHECK(r.code == code);
+  CHECK(r.out.empty());
+  CHECK(r.lines().size() == 1);
+  CHECK(r.err.find(part) != r.err.npos);
+}
+
+}  // namespace
+
+TEST_CASE("finetune: adapters, evaluated and generated from; stopped and resumed") {
+  const Case c;
+  const auto planned = document(run({"plan", "--json", "--model", c.base, "--data", c.chat, "--seq", "96", "--batch", "2", "--lora-rank", "2"}));
+  CHECK(planned["steps"].get<int>() > 0);
+  const auto done = document(run(c.finetune({"--json"})));
+  CHECK(done["status"] == "finished");
+  CHECK(done["step"] == 4);
+  CHECK(done["val_loss"].is_number());
+  CHECK(done["best_step"].is_number());
+  CHECK(done["peak_bytes"].get<std::int64_t>() <= planned["peak_bytes"].get<std::int64_t>());
+  for (const char* file : {"config.json", "metrics.jsonl", "report.html", "model/adapter_model.safetensors", "model/adapter_config.json"})
+    CHECK_MESSAGE(fs::exists(c.out + "/" + file), file);
+  for (const std::string& model : {c.out, done["checkpoint"].get<std::string>()})
+    CHECK(document(run({"eval", "--json", "--model", model, "--data", c.dir / "text.txt", "--seq", "32"}))["loss"].is_number());
+
+  const std::string other = c.dir / "stopped", metrics = other + "/metrics.jsonl";
+  const auto long_run = [&](const Arguments& more) {
+    return run(join({"finetune", "--json", "--model", c.base, "--data", c.chat, "--out", other, "--seq", "96", "--steps", "100000", "--schedule",
+                     "constant", "--eval-steps", "0", "--full", "--checkpoint-every", "1"},
+                    more),
+               {.interrupt_when = [&] { return fs::exists(metrics) && read(metrics).size() > 200; }});
+  };
+  const Result first = long_run({});
+  CHECK(first.code == 130);
+  const auto step = io::parse_json(first.out, "stdout")["step"].get<int>();
+  const auto resumed = document(run({"finetune", "--json", "--out", other, "--resume", "--steps", std::to_string(step + 2)}));
+  CHECK(resumed["step"] == step + 2);
+  for (const char* file : {"model.safetensors", "config.json", "tokenizer_config.json", "chat_template.jinja"})
+    CHECK_MESSAGE(fs::exists(other + "/model/" + file), file);
+}
+
+TEST_CASE("finetune: a run that cannot be is refused in one line") {
+  const Case c;
+  check_refused({"finetune", "--data", c.chat, "--out", c.out}, 2, "--model");
+  check_refused({"finetune", "--model", c.base, "--out", c.out}, 2, "--data");
+  check_refused(c.finetune({"--full"}), 2, "--lora-rank given, which is for adapters, together with --full");
+  check_refused({"finetune", "--model", c.base, "--data", c.chat, "--out", c.out, "--full", "--quantize-base", "q8_0"}, 2,
+                "--full with --quantize-base");
+  check_refused(c.finetune({"--epochs", "2"}), 2, "--steps and --epochs");
+  check_refused(c.finetune_with("--overlong", "splitt"), 2, "did you mean `split`");
+  check_refused(c.finetune_with("--train-on", "user"), 2, "--train-on user");
+  check_refused(c.finetune_with("--quantize-base", "q4_1"), 2, "--quantize-base q4_1");
+  check_refused(c.finetune_with("--lora-rank", "0"), 2, "--lora-rank 0");
+  check_refused(c.finetune_with("--lora-dropout", "1"), 2, "--lora-dropout 1");
+  check_refused(c.finetune_with("--lora-targets", "q_proj,,v_proj"), 2, "--lora-targets q_proj,,v_proj");
+  check_refused(c.finetune({"--eval-data", c.chat, "--val-fraction", "0.2"}), 2, "--eval-data and --val-fraction");
+  check_refused(c.finetune({"--vocab", "300"}), 2, "--vocab");
+  check_refused({"plan", "--model", "gpt:layers=1,heads=2,width=16", "--lora-rank", "2"}, 2, "--lora-rank given");
+  check_refused({"plan", "--model", c.base, "--vocab", "300"}, 2, "--vocab given");
+
+  check_refused(c.finetune_with("--lora-targets", "q_prj"), 1, "did you mean `q_proj`");
+  check_refused(c.finetune_with("--model", c.dir / "absent.gguf"), 1, "absent.gguf");
+  check_refused(c.finetune_with("--model", c.chat), 1, "chat.jsonl");
+  check_refused(c.finetune_with("--seq", "4096"), 1, "the model's context of 128");
+  check_refused(c.finetune_with("--data", c.dir / "absent.jsonl"), 1, "absent.jsonl");
+  write(c.dir / "bad.jsonl", Case::conversations(2) + "{\"messages\": 3}\n");
+  check_refused(c.finetune_with("--data", c.dir / "bad.jsonl"), 1, "bad.jsonl:3");
+  check_refused(join(c.finetune_with("--seq", "8"), {"--overlong", "drop"}), 1, "chat.jsonl");
+  fs::remove(c.base + "/chat_template.jinja");
+  check_refused(c.finetune(), 1, "template");
+  CHECK(!fs::exists(c.out));
+}
+
+TEST_CASE("finetune: a run goes on with its own base and examples alone") {
+  const Case c;
+  const auto done = document(run(c.finetune({"--json"})));
+  check_refused(c.finetune(), 1, "--resume continues it");
+  check_refused({"train", "--out", c.out, "--resume"}, 2, "is a run of mezzo finetune");
+  check_refused({"finetune", "--out", c.dir / "base", "--resume"}, 2, "is a run of mezzo train");
+  check_refused({"finetune", "--out", c.out, "--resume", "--lora-rank", "4"}, 1, "--lora-rank: 2 in the run, 4 given");
+  write(c.chat, Case::conversations(13));
+  check_refused({"finetune", "--out", c.out, "--resume"}, 1, "the examples (their fingerprint)");
+}

@@ -1,0 +1,278 @@
+// finetune_test.cpp - an existing model trained further: with adapters and whole, stopped and resumed, packed and padded, in three formats.
+#include <cmath>
+
+#include <doctest/doctest.h>
+
+#include "io/file.h"
+#include "train/checkpoint.h"
+#include "train/options.h"
+#include "train/run_model.h"
+#include "train/support.h"
+
+namespace mezzo::test {
+namespace {
+
+namespace fs = std::filesystem;
+
+/// A small Llama in Hugging Face's layout, its tokens bytes.
+fs::path write_base(const TempDir& dir, const char* name = "base", std::uint64_t seed = 5) {
+  manual_seed(seed);
+  const auto model = models::make_model(models::model_from_spec("llama:layers=2,heads=2,kv_heads=1,width=32,ffn=64,vocab=256,context=64"));
+  fs::create_directories(dir / name);
+  train::write_model(*model, ByteTokenizer(), dir / name);
+  return dir / name;
+}
+
+/// A base that has read such texts: a run of `mezzo train`.
+fs::path trained_base(const TempDir& dir) {
+  auto o = small_run(dir, "reader");
+  std::string text;
+  for (int i = 0; i < 200; ++i)
+    text += fmt::format("{}{}? It is {}.\n", i % 3 == 0 ? "What colour is number " : "Colour of ", i * 7 % 50, i % 2 ? "black" : "grey");
+  spit(dir / "read.txt", text);
+  o.data = dir / "read.txt";
+  o.model = "llama:layers=2,heads=2,kv_heads=1,width=32,ffn=64,context=64";
+  o.seq = 48;
+  o.batch = 4;
+  o.steps = 60;
+  o.lr = 1e-2;
+  run(o);
+  return o.out;
+}
+
+/// Questions with one answer each, of several lengths.
+std::string some_examples(int n) {
+  const char* colours[] = {"red", "green", "blue", "white"};
+  std::string lines;
+  for (int i = 0; i < n; ++i)
+    lines += fmt::format("{{\"prompt\": \"{}{}?\", \"completion\": \" It is {}.\"}}\n", i % 3 == 0 ? "What colour is number " : "Colour of ", i,
+                         colours[i % 4]);
+  return lines;
+}
+
+train::TrainOptions small_tuning(const TempDir& dir, std::string_view out, std::string precision = "fp32", bool full = false) {
+  train::TrainOptions o = train::tuning_defaults(full);
+  if (!fs::exists(dir / "base")) write_base(dir);
+  if (!fs::exists(dir / "chat.jsonl")) spit(dir / "chat.jsonl", some_examples(20));
+  o.model = (dir / "base").native();
+  o.data = dir / "chat.jsonl";
+  o.out = dir / out;
+  o.precision = std::move(precision);
+  o.tune->lora.rank = 4;
+  o.tune->lora.dropout = full ? 0 : 0.1;
+  o.batch = 2;
+  o.seq = 48;
+  o.steps = 6;
+  o.epochs = 0;
+  o.lr = full ? 1e-3 : 1e-2;
+  o.seed = 3;
+  o.checkpoint_steps = 0;
+  o.eval_steps = 3;
+  o.threads = 1;
+  return o;
+}
+
+StateDict weights_of(const fs::path& checkpoint) { return load(checkpoint / "weights.safetensors"); }
+
+std::string refused(const train::TrainOptions& o) {
+  return error_of([&] { train::Trainer t(o); });
+}
+
+/// Losses of the steps, as metrics.jsonl has them.
+std::vector<double> losses_of(const fs::path& run) {
+  std::vector<double> out;
+  for (const auto& line : metrics_of(run)) out.push_back(line["loss"].get<double>());
+  return out;
+}
+
+}  // namespace
+
+TEST_CASE("fine-tuning that was stopped goes on bit for bit: adapters and all weights, packed and padded") {
+  struct Case {
+    const char* precision;
+    bool full, packing;
+    int accumulate;
+    const char* quantize = "";
+  };
+  const TempDir dir;
+  int n = 0;
+  for (const Case& c : {Case{"fp32", false, true, 1}, Case{"bf16", false, true, 2, "q8_0"}, Case{"fp16", false, false, 1},
+                        Case{"bf16-sr", true, true, 2}, Case{"fp16-master", true, false, 2}}) {
+    CAPTURE(c.precision);
+    auto o = small_tuning(dir, fmt::format("straight-{}", ++n), c.precision, c.full);
+    o.tune->packing = c.packing;
+    o.tune->quantize_base = c.quantize;
+    o.accumulate = c.accumulate;
+    const auto straight = run(o);
+    auto two = o;
+    two.out = dir / fmt::format("two-{}", n);
+    int asked = 0;
+    const auto half = train::Trainer(two).run({}, [&] { return ++asked == 3; });
+    CHECK(half.status == train::RunStatus::interrupted);
+    two.resume = true;
+    const auto whole = run(two);
+    CHECK(whole.step == 6);
+    CHECK(*whole.val_loss == *straight.val_loss);
+    CHECK(whole.tokens == straight.tokens);
+    CHECK(metrics_of(two.out) == metrics_of(o.out));
+    for (const char* file : {"weights.safetensors", "optimizer.safetensors"})
+      CHECK(slurp(whole.checkpoint / file) == slurp(straight.checkpoint / file));
+  }
+}
+
+TEST_CASE("a checkpoint of adapters holds adapters, and goes with its base and its examples alone") {
+  const TempDir dir;
+  const auto o = small_tuning(dir, "run", "bf16");
+  const auto s = run(o);
+  const auto weights = weights_of(s.checkpoint);
+  CHECK(weights.size() == 2 * 2 * 7);  // A and B, layers, projections
+  for (const auto& [name, w] : weights) {
+    CHECK(contains(name, ".lora_"));
+    CHECK(w.dtype() == f32);
+  }
+  const auto config = io::read_json(o.out / "config.json");
+  CHECK(config["model"]["base"]["path"] == (dir / "base").native());
+  CHECK(config["model"]["trained"].get<std::int64_t>() < config["model"]["parameters"].get<std::int64_t>());
+  CHECK(contains(config["precision"]["frozen"].get<std::string>(), "bf16"));
+
+  auto again = train::run_options(o.out);
+  CHECK(again.tune->lora.rank == 4);
+  CHECK(again.tune->overlong == text::Overlong::split);
+  again.resume = true;
+  again.tune->lora.rank = 8;
+  CHECK(contains(refused(again), "--lora-rank: 4 in the run, 8 given"));
+  again.tune->lora.rank = 4;
+  write_base(dir, "other", 6);
+  again.model = (dir / "other").native();
+  CHECK(contains(refused(again), "the base model (its fingerprint)"));
+  again.model = o.model;
+  spit(dir / "others.jsonl", some_examples(24));
+  again.data = dir / "others.jsonl";
+  CHECK(contains(refused(again), "the examples (their fingerprint)"));
+  again = o;
+  again.resume = true;
+  again.tune.reset();
+  again.model = "llama:layers=2,heads=2,kv_heads=1,width=32,ffn=64,vocab=256,context=64";
+  again.epochs = 0;
+  again.seq = 48;
+  CHECK(contains(refused(again), "a run of mezzo finetune"));
+}
+
+TEST_CASE("the loss of a step does not hang on how its examples are laid out") {
+  const TempDir dir;
+  auto o = small_tuning(dir, "padded");
+  o.val_fraction = 0;
+  o.tune->lora.dropout = 0;
+  spit(dir / "six.jsonl", some_examples(6));
+  o.data = dir / "six.jsonl";
+  o.steps = 4;
+  o.batch = 6;  // all examples in a step
+  o.tune->packing = false;
+  run(o);
+  const auto padded = losses_of(o.out);
+  CHECK(padded[3] < padded[0]);
+
+  o.out = dir / "packed";
+  o.tune->packing = true;
+  run(o);
+  o.out = dir / "accumulated";  // one example a micro-batch, few or many tokens: each token counts the same
+  o.tune->packing = false;
+  o.batch = 1;
+  o.accumulate = 6;
+  run(o);
+  for (const char* other : {"packed", "accumulated"}) {
+    const auto losses = losses_of(dir / other);
+    for (std::size_t i = 0; i < padded.size(); ++i) CHECK(losses[i] == doctest::Approx(padded[i]).epsilon(1e-4));  // sums in another order
+  }
+}
+
+TEST_CASE("held-out loss falls alike in fp32, bf16 and fp16, with adapters and with all weights") {
+  const TempDir dir;
+  const fs::path base = trained_base(dir);
+  for (const bool full : {false, true}) {
+    std::vector<double> ends;
+    for (const char* precision : {"fp32", "bf16", "fp16"}) {
+      auto o = small_tuning(dir, fmt::format("{}-{}", precision, full), precision, full);
+      o.model = base.native();
+      o.steps = 0;
+      o.epochs = 12;
+      o.eval_steps = 0;
+      train::Trainer trainer(o);
+      CHECK(trainer.options().steps > 12);
+      const auto before = *trainer.workload().validate(trainer.model(), trainer.plan().recipe, 0);
+      const auto s = trainer.run();
+      MESSAGE(fmt::format("{}, {}: held-out loss {:.3f} to {:.3f}", full ? "all weights" : "adapters", precision, before, *s.val_loss));
+      CHECK(*s.val_loss < 0.7 * before);
+      ends.push_back(*s.val_loss);
+    }
+    for (const double end : ends) CHECK(end == doctest::Approx(ends[0]).epsilon(0.1));
+  }
+}
+
+TEST_CASE("a run that no longer gets better ends, and leaves its best weights") {
+  const TempDir dir;
+  auto o = small_tuning(dir, "run");
+  o.lr = 0.3;  // too much
+  o.steps = 40;
+  o.eval_steps = 2;
+  o.early_stop = 3;
+  o.keep = 1;
+  o.schedule = optim::ScheduleKind::constant;
+  o.warmup = 0;
+  const auto s = run(o);
+  CHECK(s.status == train::RunStatus::finished);
+  CHECK(s.step < 40);
+  CHECK(s.step == s.best_step + 6);
+  CHECK(*s.val_loss == s.best_loss);
+  CHECK(train::checkpoint_steps(o.out) == std::vector<std::int64_t>{s.best_step, s.step});
+  auto again = o;
+  again.resume = true;  // has ended: nothing is left to do
+  const auto t = run(again);
+  CHECK(t.step == s.step);
+  CHECK(*t.val_loss == s.best_loss);
+}
+
+TEST_CASE("the plan of fine-tuning is no less than what it takes") {
+  const TempDir dir;
+  for (const bool packing : {true, false})
+    for (const char* precision : {"fp32", "bf16", "bf16-sr"}) {
+      auto o = small_tuning(dir, fmt::format("{}-{}", precision, packing), precision, std::string_view(precision) == "bf16-sr");
+      o.tune->packing = packing;
+      train::Trainer trainer(o);
+      const auto plan = trainer.memory();
+      const auto s = trainer.run();
+      MESSAGE(fmt::format("{}: planned {}, used {}", precision, plan.peak, s.peak_bytes));
+      CHECK(plan.peak >= s.peak_bytes);
+      for (const Memory c : {Memory::weights, Memory::masters, Memory::optimizer})
+        CHECK(plan.bytes[static_cast<std::size_t>(c)] == s.bytes[static_cast<std::size_t>(c)]);
+    }
+}
+
+TEST_CASE("what cannot be fine-tuned is refused in a line, and nothing is written") {
+  const TempDir dir;
+  const auto o = small_tuning(dir, "run");
+  const auto with = [&](auto change) {
+    auto changed = o;
+    change(changed);
+    return refused(changed);
+  };
+  CHECK(contains(with([&](auto& x) { x.model = (dir / "absent.gguf").native(); }), "nothing of that name"));
+  CHECK(contains(with([&](auto& x) { x.model = (dir / "chat.jsonl").native(); }), "chat.jsonl"));
+  CHECK(contains(with([&](auto& x) { x.seq = 65; }), "--seq 65 given, at most the model's context of 64"));
+  CHECK(contains(with([&](auto& x) { x.tune->lora.targets = {"q_prj"}; }), "did you mean `q_proj`"));
+  CHECK(contains(with([&](auto& x) { x.tune->lora.rank = 0; }), "--lora-rank 0"));
+  CHECK(contains(with([&](auto& x) { x.tune->quantize_base = "q4_1"; }), "--quantize-base q4_1"));
+  CHECK(contains(with([&](auto& x) { x.tune->full = true, x.tune->quantize_base = "q8_0"; }), "--full with --quantize-base"));
+  CHECK(contains(with([&](auto& x) { x.early_stop = 2, x.eval_steps = 0; }), "--early-stop"));
+  spit(dir / "bad.jsonl", some_examples(3) + "{\"prompt\": \n" + some_examples(3));
+  CHECK(contains(with([&](auto& x) { x.data = dir / "bad.jsonl"; }), "bad.jsonl:4"));
+  CHECK_FALSE(fs::exists(o.out));
+
+  auto skipping = o;
+  skipping.data = dir / "bad.jsonl";
+  skipping.tune->skip_bad_lines = true;
+  train::Trainer trainer(skipping);
+  CHECK(trainer.workload().describe()["bad_lines"] == 1);
+}
+
+}  // namespace mezzo::test
