@@ -32,11 +32,16 @@ class TextWorkload final : public Workload {
     return static_cast<double>(steps * options_.batch * options_.accumulate) / static_cast<double>(batches_.windows());
   }
 
-  std::int64_t position() const override { return batches_.position(); }
-  void seek(std::int64_t position) override { batches_.seek(position); }
+  std::int64_t position() const override { return position_; }
+  void seek(std::int64_t position) override { position_ = position; }
 
-  std::int64_t next_step() override { return options_.batch * options_.seq * options_.accumulate; }
-  Tensor loss(models::LanguageModel& model, int) override {
+  std::int64_t next_step() override {
+    first_ = position_;
+    position_ += options_.batch * options_.accumulate;
+    return options_.batch * options_.seq * options_.accumulate;
+  }
+  Tensor loss(models::LanguageModel& model, int micro) override {
+    batches_.seek(first_ + micro * options_.batch);
     batches_.next(micro_.x.mutable_data<std::int32_t>(), micro_.y.mutable_data<std::int32_t>());
     return model.loss(micro_.x, micro_.y);
   }
@@ -51,6 +56,7 @@ class TextWorkload final : public Workload {
   text::Corpus corpus_;
   text::Batches batches_;
   MicroTensors micro_;
+  std::int64_t position_ = 0, first_ = 0;  // windows: taken so far, and before this step
 };
 
 }  // namespace

@@ -31,7 +31,7 @@ class Workload {
 
   /// Takes the micro-batches of the next step; returns their tokens, padding not counted.
   virtual std::int64_t next_step() = 0;
-  /// The loss of one of them, such that their mean is the loss of the step.
+  /// The loss of one of them, such that their mean is the loss of the step. The same however often it is asked for.
   virtual Tensor loss(models::LanguageModel&, int micro) = 0;
 
   /// Mean loss a token of what is held out, of about `max_tokens` of it (0: all); none if nothing is. The model's mode is put back.
