@@ -55,12 +55,14 @@ Result run(const std::vector<std::string>& arguments, const RunOptions& options)
     ::_exit(127);
   }
   int status = 0;
-  bool interrupted = false;
+  int interrupted = 0;
+  auto next_interrupt = Clock::now();
   const auto deadline = Clock::now() + std::chrono::minutes(2);
   while (::waitpid(child, &status, WNOHANG) == 0) {
-    if (options.interrupt_when && !interrupted && options.interrupt_when()) {
+    if (options.interrupt_when && interrupted < options.interrupts && Clock::now() >= next_interrupt && options.interrupt_when()) {
       ::kill(child, SIGINT);
-      interrupted = true;
+      ++interrupted;
+      next_interrupt = Clock::now() + std::chrono::milliseconds(50);
     }
     if (Clock::now() > deadline) ::kill(child, SIGKILL);
     std::this_thread::sleep_for(std::chrono::milliseconds(2));

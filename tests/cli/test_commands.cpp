@@ -1,4 +1,6 @@
 // test_commands.cpp - the program, from training to text, and stopped by Ctrl-C.
+#include <signal.h>
+
 #include <cmath>
 #include <set>
 
@@ -206,6 +208,23 @@ TEST_CASE("output that nobody takes is a failure, not a silence") {
   const Result r = run({"--help"}, {.stdout_path = "/dev/full"});
   CHECK(r.code == 1);
   CHECK(r.lines().size() == 1);
+}
+
+TEST_CASE("a second Ctrl-C ends the program at once, and the run goes on from its last checkpoint") {
+  const Scratch dir;
+  write(dir / "text.txt", some_text(20000));
+  const std::string run_dir = dir / "run", metrics = dir / "run/metrics.jsonl";
+  // A step of seconds: both signals fall into one.
+  const std::vector<std::string> slow{"--model", "gpt:layers=8,heads=4,width=256", "--batch", "8", "--seq", "256", "--eval-steps", "0"};
+  const Result killed = run(join({"train", "--data", dir / "text.txt", "--out", run_dir, "--steps", "100", "--schedule", "constant",
+                                  "--checkpoint-steps", "1", "--precision", "fp32"},
+                                 slow),
+                            {.interrupt_when = [&] { return fs::exists(metrics) && line_count(metrics) >= 1; }, .interrupts = 2});
+  CHECK(killed.code == 1000 + SIGINT);
+  CHECK(killed.err.find("once more to quit at once") != killed.err.npos);
+  const auto done = line_count(metrics);
+  CHECK(done >= 1);
+  CHECK(document(run({"train", "--json", "--out", run_dir, "--resume", "--steps", std::to_string(done + 1)}))["step"] == done + 1);
 }
 
 TEST_CASE("inspect: the numerics of a run, as tables, JSON and a page that say the same") {

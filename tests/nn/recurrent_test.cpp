@@ -120,24 +120,26 @@ TEST_CASE("a cell stepped by hand is the layer, and batch_first and unbatched in
   CHECK(rnn.forward(x.select(0, 0), gru.forward(x.select(0, 0))).shape() == Shape{2, 4});
 }
 
-TEST_CASE("autocast: a recurrent layer gives the bits of one with 16-bit weights and inputs, forward and backward") {
+TEST_CASE("autocast: a recurrent layer gives the bits of one with 16-bit weights and inputs, forward and backward [test_autocast_rnn]") {
   for (const Dtype dtype : {f16, bf16})
     for (const bool torchs : {false, true})
-      for (const auto* kind : {"lstm", "gru", "rnn"}) {
+      for (const auto* kind : {"lstm", "gru", "rnn", "lstm without biases", "gru, batch first"}) {
+        const std::string text = kind;
+        const bool biases = text.find("without") == text.npos, batch_first = text.find("batch first") != text.npos;
         CAPTURE(kind);
         CAPTURE(dtype);
         CAPTURE(torchs);
         manual_seed(3);
-        const bool both_ways = std::string(kind) == "gru";
-        const Json o{{"in", 16}, {"hidden", 24}, {"layers", 2}, {"bidirectional", both_ways}};
+        const bool both_ways = text.rfind("gru", 0) == 0, has_cell = text.rfind("lstm", 0) == 0;
+        const Json o{{"in", 16}, {"hidden", 24}, {"layers", 2}, {"bidirectional", both_ways}, {"bias", biases}, {"batch_first", batch_first}};
         const std::int64_t places = both_ways ? 4 : 2;
         const auto layer = make(kind, o), manual = make(kind, o);
         manual->load_state_dict(layer->state_dict());
         // mezzo adds biases unrounded in f32: there they stay f32; torch rounds them first.
-        if (!torchs) manual->keep("bias", f32);
+        if (!torchs && biases) manual->keep("bias", f32);
         manual->to(dtype);
-        const Tensor x = random({5, 3, 16}, 4), h = random({places, 3, 24}, 5),
-                     c = std::string(kind) == "lstm" ? random({places, 3, 24}, 6) : Tensor();
+        const Tensor x = random(batch_first ? Shape{3, 5, 16} : Shape{5, 3, 16}, 4), h = random({places, 3, 24}, 5),
+                     c = has_cell ? random({places, 3, 24}, 6) : Tensor();
         Tensor a = x.clone(), b = x.to(dtype);
         a.requires_grad_();
         b.requires_grad_();
