@@ -108,6 +108,7 @@ class MEZZO_API Inspector {
 struct Overflow {
   std::string module, op;                ///< as in Record
   bool backward = false;                 ///< in the op's backward
+  bool arrived = false;                  ///< before it: finite gradients that became Inf or NaN as they were summed, or rounded to the op's dtype
   bool nan = false;                      ///< NaN, else Inf
   Dtype dtype = Dtype::f32;              ///< of what holds it
   std::vector<Ranges> inputs = {};       ///< of the op's inputs; in backward, of the gradients that reached it

@@ -4,6 +4,7 @@
 
 #include <array>
 #include <cstdio>
+#include <cstdlib>
 #include <exception>
 #include <new>
 #include <string>
@@ -119,14 +120,25 @@ int program(const std::vector<std::string>& arguments) {
   }
 }
 
+/// oneDNN's products take packing buffers from malloc, in every thread, and give them back each time. Left alone, glibc returns them to the system
+/// and every step faults the same pages in again: about 1,000 faults at GPT 6x384. So there is one heap, it stays, and the part of it that those
+/// buffers need is there before the first step.
+void settle_heap() {
+  constexpr std::size_t kHeap = 16 << 20, kPage = 4096;
+  ::mallopt(M_ARENA_MAX, 1);
+  ::mallopt(M_MMAP_THRESHOLD, 32 << 20);  // the most glibc takes
+  ::mallopt(M_TRIM_THRESHOLD, 1 << 30);
+  if (auto* block = static_cast<volatile char*>(std::malloc(kHeap))) {
+    for (std::size_t i = 0; i < kHeap; i += kPage) block[i] = 0;
+    std::free(const_cast<char*>(block));
+  }
+}
+
 }  // namespace
 }  // namespace mezzo::cli
 
 int main(int argc, char** argv) {
-  // oneDNN's f32 product takes its packing buffers from malloc and gives them back each time. Left alone, glibc returns them to the system and
-  // every step faults the same pages in again: about 1,000 faults at GPT 6x384.
-  ::mallopt(M_MMAP_THRESHOLD, 32 << 20);  // the most glibc takes
-  ::mallopt(M_TRIM_THRESHOLD, 1 << 30);
+  mezzo::cli::settle_heap();
   ::signal(SIGPIPE, SIG_IGN);  // a reader that went away must not cost a run; Console notices
   mezzo::set_log_sink([](mezzo::LogLevel level, std::string_view text) {
     if (level != mezzo::LogLevel::debug) std::fprintf(stderr, "mezzo: %.*s\n", static_cast<int>(text.size()), text.data());

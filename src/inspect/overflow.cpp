@@ -28,7 +28,14 @@ class Detective final : public autograd::Observer {
   }
   void backward(const autograd::Node& node, std::span<const Tensor> gradients) override {
     const autograd::ObserverScope unseen(nullptr);
-    if (!found_) remember(places_.of(node), node, " backward");
+    if (found_) return;
+    for (const auto& g : gradients)
+      if (!whole(g)) {
+        report(node, places_.of(node), true, g, gradients);
+        found_->arrived = true;
+        return;
+      }
+    remember(places_.of(node), node, " backward");
     arrived_.assign(gradients.begin(), gradients.end());
   }
   void gave(const autograd::Node& node, int, const Tensor& gradient) override {

@@ -18,13 +18,15 @@ std::string place(const inspect::Overflow& o) {
 
 /// "it began in the backward of linear in h.3.mlp (f16), which was given values up to 512".
 std::string sentence(const inspect::Overflow& o) {
+  if (o.arrived) return fmt::format("it began in the gradients that reached {}, as they were summed or rounded to {}", place(o), name(o.dtype));
   double largest = 0;
   for (const auto& r : o.inputs) largest = std::max(largest, r.largest);
   return fmt::format("it began in {} ({}), which was given values up to {:.3g}", place(o), name(o.dtype), largest);
 }
 
 io::Json to_json(const inspect::Overflow& o, std::optional<bool> cured) {
-  io::Json j{{"module", o.module}, {"op", o.op}, {"backward", o.backward}, {"value", o.nan ? "NaN" : "Inf"}, {"dtype", name(o.dtype)}};
+  io::Json j{{"module", o.module},    {"op", o.op}, {"backward", o.backward}, {"arrived", o.arrived}, {"value", o.nan ? "NaN" : "Inf"},
+             {"dtype", name(o.dtype)}};
   for (const auto& r : o.inputs) j["inputs"].push_back(train::to_json(r));
   j["before"] = o.before;
   j["cured_by_f32"] = cured ? io::Json(*cured) : io::Json(nullptr);

@@ -193,6 +193,21 @@ TEST_CASE("overflow: the op in which it began, backward, and none where all is f
   CHECK(found->inputs[0].largest == 100);
 }
 
+TEST_CASE("overflow: finite gradients that are not in the dtype they are rounded to") {
+  manual_seed(3);
+  Net net;
+  const auto found = inspect::find_overflow([&] {
+    const amp::Autocast on(f16);
+    mul(sum(net(ones({5, 8})), {.dtype = f32}), 1e6).backward();
+  });
+  REQUIRE(found);
+  CHECK(found->module == "second");
+  CHECK(found->op == "linear");
+  CHECK(found->backward);
+  CHECK(found->arrived);
+  CHECK(found->dtype == f16);
+}
+
 TEST_CASE("inspector: bad options") {
   CHECK_THROWS_WITH_AS(inspect::Inspector({.formats = {"int4"}}), doctest::Contains("int4"), Error);
   CHECK_THROWS_WITH_AS(inspect::Inspector({.sample = 0}), doctest::Contains("1 or more"), Error);
