@@ -29,7 +29,7 @@ int main() {
     if (r.kind != inspect::Kind::activation_gradient || r.op != "linear") continue;
     const double lost = static_cast<double>(r.ranges.zero + r.ranges.below(-14)) / static_cast<double>(r.ranges.count);
     std::printf("layer %s: %3.0f %% of the gradients of linear are zero or subnormal in %s; as %s %3.0f %% of the others would be zero\n",
-                r.module.c_str(), std::string(name(r.dtype)).c_str(), 100 * lost, std::string(r.conversions[0].format).c_str(),
+                r.module.c_str(), 100 * lost, std::string(name(r.dtype)).c_str(), std::string(r.conversions[0].format).c_str(),
                 100 * r.conversions[0].flushed);
   }
 
