@@ -46,6 +46,7 @@ void put(MicroBatch& batch, const Example& e, std::size_t at) {
     ++batch.counted;
   }
   ++batch.examples;
+  batch.tokens += e.length();
 }
 
 MicroBatch empty_batch(std::int64_t rows, std::int64_t columns, std::int32_t padding) {

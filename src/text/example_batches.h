@@ -17,6 +17,7 @@ struct MicroBatch {
   std::vector<std::int64_t> lengths;       ///< of the documents side by side in the one row (models.h, Sequence); empty: a document a row
   std::int64_t counted = 0;                ///< targets that carry loss, at least one
   std::int64_t examples = 0;
+  std::int64_t tokens = 0;  ///< inputs of the examples, padding not counted
 };
 
 struct ExampleBatchesOptions {

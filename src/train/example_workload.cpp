@@ -73,7 +73,7 @@ class ExampleWorkload final : public Workload {
     std::int64_t tokens = 0;
     for (const auto& m : step_) {
       counted_ += m.counted;
-      tokens += m.rows * m.columns;
+      tokens += m.tokens;
     }
     return tokens;
   }

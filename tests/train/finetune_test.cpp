@@ -168,18 +168,19 @@ TEST_CASE("the loss of a step does not hang on how its examples are laid out") {
   o.steps = 4;
   o.batch = 6;  // all examples in a step
   o.tune->packing = false;
-  run(o);
+  const auto tokens = run(o).tokens;
   const auto padded = losses_of(o.out);
   CHECK(padded[3] < padded[0]);
+  CHECK(tokens == 4 * io::read_json(o.out / "config.json")["data"]["tokens"].get<std::int64_t>());  // padding is none
 
   o.out = dir / "packed";
   o.tune->packing = true;
-  run(o);
+  CHECK(run(o).tokens == tokens);
   o.out = dir / "accumulated";  // one example a micro-batch, few or many tokens: each token counts the same
   o.tune->packing = false;
   o.batch = 1;
   o.accumulate = 6;
-  run(o);
+  CHECK(run(o).tokens == tokens);
   for (const char* other : {"packed", "accumulated"}) {
     const auto losses = losses_of(dir / other);
     for (std::size_t i = 0; i < padded.size(); ++i) CHECK(losses[i] == doctest::Approx(padded[i]).epsilon(1e-4));  // sums in another order
