@@ -14,6 +14,7 @@
 namespace mezzo::models {
 
 class Maker;
+class Table;
 
 /// Keys and values of the tokens a model has read so far, so that the next ones need no second look at them. Inference only.
 class MEZZO_API KvCache {
@@ -59,7 +60,8 @@ class MEZZO_API LanguageModel : public nn::Module {
  protected:
   /// (B, T) ids -> (B, T, C) behind the last norm.
   virtual Tensor hidden(const Tensor& ids, const Sequence&) = 0;
-  virtual Tensor head() const = 0;  ///< (V, C)
+  virtual Tensor head() const = 0;                ///< (V, C)
+  virtual Tensor project(const Tensor& h) const;  ///< h (..., C) -> logits (..., V): the product with the head
   /// Error unless ids are (B, T) and fit into the context with what the cache holds.
   void check_ids(const char* model, const Tensor& ids, const Sequence&) const;
   /// x through `count` blocks one after the other, block(x, i) being the i-th.
@@ -142,14 +144,14 @@ class MEZZO_API Llama : public LanguageModel {
  protected:
   Tensor hidden(const Tensor& ids, const Sequence&) override;
   Tensor head() const override;
+  Tensor project(const Tensor& h) const override;
 
  private:
   struct Block;
   struct Body;
-  struct Head;
   LlamaOptions options_;
   std::shared_ptr<Body> body_;
-  std::shared_ptr<Head> lm_head_;  // null when tied
+  std::shared_ptr<Table> lm_head_;  // null when tied
 };
 
 /// What a spec, a run or a model directory says of a model.
@@ -194,8 +196,8 @@ struct SampleOptions {
   double temperature = 0.8;  ///< 0: the likeliest token
   int top_k = 0;             ///< only the k likeliest; 0: all
   double top_p = 1;          ///< of these the fewest that hold this share of the probability (Holtzman et al., arXiv 1904.09751)
-  double repetition_penalty =
-      1;  ///< logits of tokens that are there already: divided by it, negative ones multiplied (Keskar et al., arXiv 1909.05858)
+  /// Logits of tokens that are there already are divided by it, negative ones multiplied (Keskar et al., arXiv 1909.05858).
+  double repetition_penalty = 1;
   std::uint64_t seed = 0;
   std::vector<std::int32_t> stop = {};  ///< tokens that end the text; the one that did is its last
 };
@@ -210,6 +212,8 @@ struct LoadOptions {
   Dtype dtype = Dtype::f32;  ///< of matrices; vectors (norms, biases) are f32
   /// Matrices that a GGUF file holds in blocks stay there, mapped, and are unpacked by each product: frozen, and without a copy.
   bool keep_blocks = false;
+  /// The embedding too, and a head of its own: for models that are only asked. A loss unpacks the head each time.
+  bool keep_table = false;
   /// "q8_0" or "q4_0", with keep_blocks: the layers' matrices that the file holds element by element are rounded into such blocks, in memory.
   std::string quantize = {};
 };

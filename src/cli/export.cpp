@@ -84,7 +84,7 @@ class Export final : public Task {
 
   int run(Options& options, Console& console) override {
     const io::Encoding type = checking_usage([&] { return checked(options); });
-    const train::RunModel source = train::load_run_model(model_, {.keep_blocks = true});
+    const train::RunModel source = train::load_run_model(model_, {.keep_blocks = true, .keep_table = true});
     const bool adapted = models::lora_options(*source.model).has_value();
     if (adapted && !merge_ && !adapter_)
       throw UsageError(
@@ -139,8 +139,8 @@ class Export final : public Task {
   }
 
   train::RunModel read_back(const train::RunModel& source) const {
-    if (!adapter_) return train::load_run_model(out_, {.keep_blocks = true});
-    train::RunModel other = train::load_run_model(source.base, {.keep_blocks = true});
+    if (!adapter_) return train::load_run_model(out_, {.keep_blocks = true, .keep_table = true});
+    train::RunModel other = train::load_run_model(source.base, {.keep_blocks = true, .keep_table = true});
     models::load_adapter(*other.model, out_);
     return other;
   }

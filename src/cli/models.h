@@ -10,7 +10,7 @@ inline constexpr const char* kModelHelp = "A run directory, a GGUF file, or a di
 
 /// For a model that is only asked: matrices in the dtype that the recipe computes in, those in blocks left where they are.
 inline models::LoadOptions for_inference(const train::Recipe& recipe) {
-  return {.dtype = recipe.autocast ? recipe.low : Dtype::f32, .keep_blocks = true};
+  return {.dtype = recipe.autocast ? recipe.low : Dtype::f32, .keep_blocks = true, .keep_table = true};
 }
 
 }  // namespace mezzo::cli

@@ -84,7 +84,7 @@ Gpt::Gpt(GptOptions o) : options_(o) {
 Gpt::~Gpt() = default;
 
 KvCache Gpt::make_cache(std::int64_t batch, std::int64_t capacity) const {
-  return {options_.layers, batch, options_.heads, capacity, options_.width / options_.heads, computing_dtype(head())};
+  return {options_.layers, batch, options_.heads, capacity, options_.width / options_.heads, computing_dtype(wte_->weight.dtype())};
 }
 
 Tensor Gpt::hidden(const Tensor& ids, const Sequence& s) {

@@ -73,12 +73,14 @@ Tensor LanguageModel::through_blocks(Tensor x, int count, const Sequence& s, con
   return x;
 }
 
-Tensor LanguageModel::forward(const Tensor& ids) { return linear(hidden(ids, {}), head()); }
+Tensor LanguageModel::project(const Tensor& h) const { return linear(h, head()); }
+
+Tensor LanguageModel::forward(const Tensor& ids) { return project(hidden(ids, {})); }
 
 Tensor LanguageModel::last_logits(const Tensor& ids, const Sequence& s) {
   const Tensor h = hidden(ids, s);
   if (s.cache) s.cache->advance(ids.size(1));
-  return linear(h.narrow(1, h.size(1) - 1, 1), head());
+  return project(h.narrow(1, h.size(1) - 1, 1));
 }
 
 Tensor LanguageModel::loss(const Tensor& ids, const Tensor& targets, LossOptions o) { return loss(ids, targets, {}, o); }

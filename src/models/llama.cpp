@@ -120,8 +120,8 @@ Tensor Llama::Block::run(const Tensor& x, int layer, const RopeOptions& turn, co
 }
 
 Llama::Body::Body(const LlamaOptions& o, const Maker& make) {
-  embed_tokens = register_module("embed_tokens", std::make_shared<nn::Embedding>(make.matrix("model.embed_tokens.weight", o.vocab, o.width, kStd)));
-  if (o.tied) mark_shared(embed_tokens->weight);  // embedding and head
+  embed_tokens = register_module("embed_tokens", std::make_shared<Table>(make, "model.embed_tokens", o.vocab, o.width, kStd));
+  if (o.tied && embed_tokens->weight.defined()) mark_shared(embed_tokens->weight);  // embedding and head
   for (int i = 0; i < o.layers; ++i) layers.push_back(std::make_shared<Block>(o, make, fmt::format("model.layers.{}", i)));
   register_module("layers", std::make_shared<nn::Sequential>(std::vector<std::shared_ptr<nn::Module>>(layers.begin(), layers.end())));
   norm = register_module("norm", rms(make, "model.norm", o.width, o));
@@ -132,15 +132,16 @@ Llama::Llama(LlamaOptions o) : Llama(std::move(o), Maker()) {}
 Llama::Llama(LlamaOptions o, const Maker& make) : options_(resolved(std::move(o))) {
   body_ = register_module("model", std::make_shared<Body>(options_, make));
   if (options_.tied) return;
-  lm_head_ = register_module("lm_head", std::make_shared<Head>(make.matrix("lm_head.weight", options_.vocab, options_.width, kStd)));
+  lm_head_ = register_module("lm_head", std::make_shared<Table>(make, "lm_head", options_.vocab, options_.width, kStd));
 }
 
 Llama::~Llama() = default;
 
-Tensor Llama::head() const { return lm_head_ ? lm_head_->weight : body_->embed_tokens->weight; }
+Tensor Llama::head() const { return (lm_head_ ? lm_head_ : body_->embed_tokens)->dense(); }
+Tensor Llama::project(const Tensor& h) const { return (lm_head_ ? lm_head_ : body_->embed_tokens)->project(h); }
 
 KvCache Llama::make_cache(std::int64_t batch, std::int64_t capacity) const {
-  return {options_.layers, batch, options_.kv_heads, capacity, options_.head_dim, computing_dtype(head())};
+  return {options_.layers, batch, options_.kv_heads, capacity, options_.head_dim, computing_dtype(body_->embed_tokens->dtype())};
 }
 
 Tensor Llama::hidden(const Tensor& ids, const Sequence& s) {

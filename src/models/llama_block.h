@@ -4,6 +4,7 @@
 #include <mezzo/models.h>
 
 #include "models/projection.h"
+#include "models/table.h"
 
 namespace mezzo::models {
 
@@ -32,16 +33,10 @@ struct Llama::Block final : nn::Module {
   std::shared_ptr<Ffn> mlp;
 };
 
-/// The untied head: lm_head.weight (V, C).
-struct Llama::Head final : nn::Module {
-  explicit Head(Tensor w) : weight(register_parameter("weight", std::move(w))) {}
-  Tensor weight;
-};
-
 /// What Hugging Face calls `model`: everything but the head.
 struct Llama::Body final : nn::Module {
   Body(const LlamaOptions&, const Maker&);
-  std::shared_ptr<nn::Embedding> embed_tokens;
+  std::shared_ptr<Table> embed_tokens;
   std::vector<std::shared_ptr<Block>> layers;
   std::shared_ptr<nn::RmsNorm> norm;
   Tensor inv_freq;  // (D / 2) f32

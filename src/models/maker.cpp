@@ -7,7 +7,7 @@
 
 namespace mezzo::models {
 
-Maker::Maker(const ModelFile& file, const LoadOptions& o) : file_(&file), dtype_(o.dtype), keep_blocks_(o.keep_blocks) {
+Maker::Maker(const ModelFile& file, const LoadOptions& o) : file_(&file), dtype_(o.dtype), keep_blocks_(o.keep_blocks), keep_table_(o.keep_table) {
   if (o.quantize.empty()) return;
   const io::Encoding e = io::encoding_from_name(o.quantize);
   if (!e.blocks || !kernels::can_quantize(*e.blocks)) fail("load_pretrained", fmt::format("quantize = {} given, q8_0 or q4_0 wanted", o.quantize));
@@ -33,6 +33,13 @@ std::shared_ptr<const BlockMatrix> Maker::blocks(const std::string& path, std::i
     b = quantize(path, file_->tensor(path, {rows, cols}, Dtype::f32));
     ++quantized_;
   }
+  if (b) in_blocks_.push_back(path);
+  return b;
+}
+
+std::shared_ptr<const BlockMatrix> Maker::table(const std::string& path, std::int64_t rows, std::int64_t cols) const {
+  if (!file_ || !keep_table_) return nullptr;
+  auto b = file_->blocks(path, {rows, cols});
   if (b) in_blocks_.push_back(path);
   return b;
 }

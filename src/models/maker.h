@@ -17,7 +17,10 @@ class Maker {
   Tensor vector(const std::string& path, std::int64_t n, double value) const;
   /// The matrix as blocks where it is to be in them, the file's or new ones, else null; matrix() has it then.
   std::shared_ptr<const BlockMatrix> blocks(const std::string& path, std::int64_t rows, std::int64_t cols) const;
-  /// Paths whose weights blocks() gave.
+  /// The same for an embedding or a head: the file's, where they are to stay in blocks too.
+  std::shared_ptr<const BlockMatrix> table(const std::string& path, std::int64_t rows, std::int64_t cols) const;
+  Dtype dtype() const { return dtype_; }
+  /// Paths whose weights blocks() or table() gave.
   const std::vector<std::string>& in_blocks() const { return in_blocks_; }
   /// How many of them were not in the file's.
   int quantized() const { return quantized_; }
@@ -27,7 +30,7 @@ class Maker {
 
   const ModelFile* file_ = nullptr;
   Dtype dtype_ = Dtype::f32;
-  bool keep_blocks_ = false;
+  bool keep_blocks_ = false, keep_table_ = false;
   std::optional<kernels::Format> format_ = {};  // of new blocks
   mutable std::vector<std::string> in_blocks_;
   mutable int quantized_ = 0;

@@ -5,6 +5,7 @@
 #include "autograd/context.h"
 #include "models/export.h"
 #include "models/projection.h"
+#include "models/table.h"
 
 namespace mezzo::models {
 namespace {
@@ -34,6 +35,9 @@ std::vector<MergedWeight> merged_weights(const LanguageModel& model) {
                      {projection->out(), projection->in()},
                      projection->weight.defined() ? projection->weight.dtype() : Dtype::f32,
                      [projection] { return projection->merged(); }});
+    if (const auto* table = dynamic_cast<const Table*>(module); table && table->blocks())
+      out.push_back(
+          {path + ".weight", {table->blocks()->rows, table->blocks()->cols}, Dtype::f32, [table] { return unpacked(*table->blocks(), Dtype::f32); }});
     for (const auto& [name, w] : of_module[path]) {
       if (is_factor(name) || (projection && name.ends_with(".weight"))) continue;
       out.push_back({name, w.shape(), w.dtype(), [w = w] { return w.detach().to(Dtype::f32); }});

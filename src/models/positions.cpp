@@ -18,9 +18,9 @@ Tensor positions_of(std::int64_t t, const Sequence& s) {
   return from_span(std::span<const std::int64_t>(out), {static_cast<std::int64_t>(out.size())});
 }
 
-Dtype computing_dtype(const Tensor& head) {
+Dtype computing_dtype(Dtype weights) {
   const ExecutionContext& now = mezzo::context();
-  return now.autocast && eligible(head.dtype()) ? now.dtype : head.dtype();
+  return now.autocast && eligible(weights) ? now.dtype : weights;
 }
 
 }  // namespace mezzo::models

@@ -8,7 +8,7 @@ namespace mezzo::models {
 /// Positions (T) i64 of t tokens: from 0 in each document, or on from what the cache holds.
 Tensor positions_of(std::int64_t t, const Sequence&);
 
-/// The dtype that a model with this head computes in: the autocast region's, or the head's own.
-Dtype computing_dtype(const Tensor& head);
+/// The dtype that a model with such weights computes in: the autocast region's, or their own.
+Dtype computing_dtype(Dtype weights);
 
 }  // namespace mezzo::models

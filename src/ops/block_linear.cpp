@@ -83,6 +83,19 @@ Tensor unpacked(const BlockMatrix& w, Dtype dtype) {
   return y;
 }
 
+Tensor block_embedding(const Tensor& ids, const BlockMatrix& table, Dtype dtype) {
+  require_index("embedding", ids, "ids");
+  check_indices("embedding", ids, table.rows);
+  Shape shape = ids.shape();
+  shape.push_back(table.cols);
+  const Tensor index = ids.to(Dtype::i64).contiguous(), y = make_tensor(shape, compute_dtype(OpId::embedding, dtype));
+  const auto* row = static_cast<const std::int64_t*>(data(index));
+  auto* to = static_cast<std::byte*>(mutable_data(y));
+  for (std::int64_t i = 0; i < index.numel(); ++i, to += table.cols * static_cast<std::int64_t>(size_of(y.dtype())))
+    kernels::dequantize(cpu_queue(), table.format, y.dtype(), table.blocks + row[i] * table.row_bytes(), to, 1, table.cols);
+  return y;
+}
+
 Tensor block_linear(const Tensor& x, const std::shared_ptr<const BlockMatrix>& w, const Tensor& b, const Tensor& residual) {
   const char* op = "block_linear";
   require_floating(op, x);

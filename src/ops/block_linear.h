@@ -22,6 +22,9 @@ struct BlockMatrix {
 /// undefined. The weight has no gradient; x, b and the residual have. Storage T, accumulation f32, one rounding on store.
 Tensor block_linear(const Tensor& x, const std::shared_ptr<const BlockMatrix>& w, const Tensor& b, const Tensor& residual);
 
+/// Rows of a table in blocks, as embedding() gives them of one in `dtype`; without a gradient.
+Tensor block_embedding(const Tensor& ids, const BlockMatrix& table, Dtype dtype);
+
 /// All of it, in `dtype`.
 Tensor unpacked(const BlockMatrix&, Dtype);
 

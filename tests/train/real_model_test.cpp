@@ -36,7 +36,7 @@ Tensor row_of(const Ids& ids) { return from_span(std::span<const std::int32_t>(i
 TEST_CASE("SmolLM2: token ids and f32 logits as transformers has them") {
   const auto path = test::smollm2_path();
   if (!path) return;
-  const auto dense = models::load_pretrained(*path), in_blocks = models::load_pretrained(*path, {.keep_blocks = true});
+  const auto dense = models::load_pretrained(*path), in_blocks = models::load_pretrained(*path, {.keep_blocks = true, .keep_table = true});
   const auto tokenizer = load_tokenizer(*path);
   const autograd::NoGrad off;
   for (const auto& [name, wanted] : load(kGolden)) {
@@ -63,7 +63,7 @@ TEST_CASE("SmolLM2: token ids and f32 logits as transformers has them") {
 TEST_CASE("SmolLM2: 64 greedy tokens of 20 prompts, with the cache, as transformers continues them") {
   const auto path = test::smollm2_path();
   if (!path) return;
-  const auto model = models::load_pretrained(*path, {.keep_blocks = true});
+  const auto model = models::load_pretrained(*path, {.keep_blocks = true, .keep_table = true});
   for (const auto& prompt : golden("prompts")) {
     CAPTURE(prompt.at("text").get<std::string>());
     auto wanted = prompt.at("ids").get<Ids>();
@@ -90,7 +90,7 @@ TEST_CASE("SmolLM2: the loss of a text as transformers has it") {
 TEST_CASE("SmolLM2: chats through its template, and its answers to their end") {
   const auto path = test::smollm2_path();
   if (!path) return;
-  const train::RunModel m = train::load_run_model(*path, {.keep_blocks = true});
+  const train::RunModel m = train::load_run_model(*path, {.keep_blocks = true, .keep_table = true});
   const auto chat = text::load_chat_template(*path, *m.tokenizer);
   REQUIRE(chat);
   for (const auto& c : io::parse_json(io::SafetensorsFile(kGolden).metadata().at("chat"), "chat")) {
@@ -111,12 +111,12 @@ TEST_CASE("SmolLM2: exported and read back, what 8 and 4 bits cost") {
   const auto path = test::smollm2_path();
   if (!path) return;
   const test::TempDir dir;
-  const train::RunModel source = train::load_run_model(*path, {.keep_blocks = true});
+  const train::RunModel source = train::load_run_model(*path, {.keep_blocks = true, .keep_table = true});
   const Ids ids =
       source.tokenizer->encode("The capital of France is Paris. Water boils at 100 degrees, and ice melts at zero. def f(x): return x + 1");
   const auto exported = [&](io::Encoding type) {
     models::save_gguf(*source.model, dir / "m.gguf", {.type = type, .source = *path});
-    const train::RunModel back = train::load_run_model(dir / "m.gguf", {.keep_blocks = true});
+    const train::RunModel back = train::load_run_model(dir / "m.gguf", {.keep_blocks = true, .keep_table = true});
     CHECK(back.tokenizer->encode("<|im_start|>user 12345") == source.tokenizer->encode("<|im_start|>user 12345"));
     CHECK(text::chat_template_text(dir / "m.gguf") == text::chat_template_text(*path));
     return train::compare(*source.model, *back.model, ids);

@@ -1,7 +1,7 @@
 // gemm.cpp - matrix products: checks, the choice of who computes them, and batches.
 //
-// 16-bit operands without native instructions: the packed f32 product widens them. Small products, and epilogues that oneDNN lacks:
-// the packed product. f32, and native bf16: oneDNN. f64: f64.cpp.
+// Few rows: the thin product. 16-bit operands without native instructions: the packed f32 product widens them. Small products, and epilogues that
+// oneDNN lacks: the packed product. f32, and native bf16: oneDNN. f64: f64.cpp.
 #include <algorithm>
 #include <cstddef>
 
@@ -11,6 +11,7 @@
 #include "kernels/gemm/f64.h"
 #include "kernels/gemm/onednn.h"
 #include "kernels/gemm/packed.h"
+#include "kernels/gemm/thin.h"
 #include "kernels/kernels.h"
 #include "kernels/work_log.h"
 
@@ -20,6 +21,9 @@ namespace {
 // Measured on two cores of a Zen 4 (bench/gemm_bench.cpp): below the first, oneDNN's overhead and a second thread cost more than they
 // bring; in a batch of products below the second, each thread takes whole products.
 constexpr double kSmallFlops = 2e5, kWholeFlops = 6e7;
+// Rows of A up to which the thin product is the faster one where there are native instructions (at 1 row twice as fast as oneDNN's in bf16, 1.5 times
+// in f32; at 8 oneDNN's is).
+constexpr std::int64_t kThinNative = 4;
 
 double flops(const Gemm& g) { return 2.0 * static_cast<double>(g.m) * static_cast<double>(g.n) * static_cast<double>(g.k); }
 
@@ -76,6 +80,10 @@ void gemm(Queue& queue, const Gemm& given, const void* a, const void* b, void* c
     if (p.residual) p.residual = at(p.residual, g.stride_c, g.c);
     compute(p, at(a, g.stride_a, g.a), at(b, g.stride_b, g.b), const_cast<std::byte*>(at(c, g.stride_c, g.c)));
   };
+  if (is_thin(g) && flops(g) >= kSmallFlops && g.m <= (native_gemm(g.a) ? kThinNative : kThinRows)) {
+    const auto bytes = static_cast<std::int64_t>(size_of(g.b));
+    return thin_gemm(queue, g, a, {b, g.ldb * bytes, 1, bytes, g.b == f32 ? nullptr : conversion(g.b, f32)}, c);
+  }
   const int threads = flops(g) < kSmallFlops ? 1 : num_threads();
   if (g.batch > 1 && threads * 2 <= g.batch && flops(g) < kWholeFlops) {
     const auto grain = static_cast<std::int64_t>(kSmallFlops / std::max(flops(g), 1.0)) + 1;
