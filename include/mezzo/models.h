@@ -212,7 +212,7 @@ struct LoadOptions {
   Dtype dtype = Dtype::f32;  ///< of matrices; vectors (norms, biases) are f32
   /// Matrices that a GGUF file holds in blocks stay there, mapped, and are unpacked by each product: frozen, and without a copy.
   bool keep_blocks = false;
-  /// The embedding too, and a head of its own: for models that are only asked. A loss unpacks the head each time.
+  /// With keep_blocks the embedding too, and a head of its own: for models that are only asked. A loss unpacks the head each time.
   bool keep_table = false;
   /// "q8_0" or "q4_0", with keep_blocks: the layers' matrices that the file holds element by element are rounded into such blocks, in memory.
   std::string quantize = {};

@@ -34,7 +34,7 @@ class Generate final : public Task {
   }
 
   int run(Options& options, Console& console) override {
-    const train::Recipe recipe = checking_usage([&] {
+    checking_usage([&] {
       options.require("--model", "a run directory or a model");
       options.require("--prompt", "a text to continue");
       if (prompt_.empty())
@@ -48,8 +48,9 @@ class Generate final : public Task {
       if (!(s_.repetition_penalty > 0))
         fail("generate", fmt::format("--repetition-penalty {} given, a number above 0 wanted", s_.repetition_penalty));
       if (!chat_ && options.given("--system")) fail("generate", "--system given without --chat, with which it goes");
-      return train::recipe(precision_);
+      train::recipe(precision_);
     });
+    const train::Recipe recipe = train::recipe_for_asking(precision_, model_);
     const train::RunModel m = train::load_run_model(model_, for_inference(recipe));
     catch_interrupts("mezzo generate: stopping");
 

@@ -7,7 +7,8 @@
 
 namespace mezzo::models {
 
-Maker::Maker(const ModelFile& file, const LoadOptions& o) : file_(&file), dtype_(o.dtype), keep_blocks_(o.keep_blocks), keep_table_(o.keep_table) {
+Maker::Maker(const ModelFile& file, const LoadOptions& o)
+    : file_(&file), dtype_(o.dtype), keep_blocks_(o.keep_blocks), keep_table_(o.keep_blocks && o.keep_table) {
   if (o.quantize.empty()) return;
   const io::Encoding e = io::encoding_from_name(o.quantize);
   if (!e.blocks || !kernels::can_quantize(*e.blocks)) fail("load_pretrained", fmt::format("quantize = {} given, q8_0 or q4_0 wanted", o.quantize));

@@ -16,7 +16,7 @@ struct FastLanguageModel::Impl {
 
 FastLanguageModel FastLanguageModel::from_pretrained(const std::filesystem::path& path, const PretrainedOptions& o) {
   FastLanguageModel m;
-  const train::Recipe recipe = train::recipe(o.precision);
+  const train::Recipe recipe = train::recipe_for_asking(o.precision, path);
   m.impl_ = std::make_shared<Impl>(Impl{train::load_run_model(path, {.keep_blocks = o.keep_blocks, .keep_table = o.keep_blocks}), recipe});
   m.for_inference();
   return m;

@@ -1,9 +1,12 @@
 // run_model.cpp
 #include "train/run_model.h"
 
+#include <algorithm>
+
 #include <nlohmann/json.hpp>
 
 #include "core/fail.h"
+#include "io/gguf.h"
 #include "models/export.h"
 #include "train/checkpoint.h"
 #include "train/options.h"
@@ -47,7 +50,21 @@ RunModel from_adapter(const fs::path& dir, const models::LoadOptions& options) {
 
 bool holds_weights(const fs::path& dir) { return present(dir / "model.safetensors") || present(dir / "model.safetensors.index.json"); }
 
+/// Whether the file that the path comes to holds matrices in blocks.
+bool lies_in_blocks(const fs::path& path) {
+  if (models::is_adapter(path)) return lies_in_blocks(models::adapter_base(path));
+  if (models::is_adapter(path / "model")) return lies_in_blocks(path / "model");
+  std::error_code ignored;
+  if (!fs::is_regular_file(path, ignored)) return false;
+  const io::GgufFile file(path);
+  return std::any_of(file.tensors().begin(), file.tensors().end(), [](const io::GgufTensor& t) { return t.encoding.blocks.has_value(); });
+}
+
 }  // namespace
+
+Recipe recipe_for_asking(std::string_view precision, const fs::path& path) {
+  return recipe(precision == "auto" && lies_in_blocks(path) ? "fp32" : precision);
+}
 
 void write_model(const models::LanguageModel& model, const Tokenizer& tokenizer, const fs::path& dir) {
   models::save_pretrained(model, dir);

@@ -4,9 +4,11 @@
 #include <filesystem>
 #include <memory>
 #include <optional>
+#include <string_view>
 
 #include <mezzo/models.h>
 #include <mezzo/text.h>
+#include <mezzo/train.h>
 
 namespace mezzo::train {
 
@@ -20,6 +22,9 @@ struct RunModel {
 /// directory with an adapter in PEFT's layout, whose base is loaded as `options` say. Error that says what is there instead, or what is wrong with
 /// it.
 RunModel load_run_model(const std::filesystem::path&, const models::LoadOptions& options = {});
+/// The recipe to ask the model at `path` under. "auto" is fp32 where its matrices lie in blocks: a product with one token unpacks them into f32 in
+/// any case, so 16 bits would round for nothing; else as recipe() says.
+Recipe recipe_for_asking(std::string_view precision, const std::filesystem::path& path);
 /// The model as a directory in Hugging Face's layout with all that its base says of tokens, adapters merged, in `dtype` (unset: as it is).
 void write_merged(const RunModel&, const std::filesystem::path& dir, std::optional<Dtype> dtype);
 /// Writes a model directory: Hugging Face's layout, the tokenizer with it.

@@ -103,7 +103,7 @@ TEST_CASE("SmolLM2: chats through its template, and its answers to their end") {
     wanted.insert(wanted.end(), answer.begin(), answer.end());
     CHECK(got == wanted);
   }
-  auto model = FastLanguageModel::from_pretrained(*path, {.precision = "fp32"});
+  auto model = FastLanguageModel::from_pretrained(*path);
   CHECK(model.generate("What is the capital of France?", {.max_tokens = 40, .temperature = 0, .chat = true}) == "The capital of France is Paris.");
 }
 
