@@ -23,7 +23,7 @@ namespace {
 
 text::ExampleSplit read(const TrainOptions& o, const Tokenizer& tokenizer) {
   const TuneOptions& t = *o.tune;
-  const auto chat = text::load_chat_template(o.model, tokenizer);
+  const auto chat = text::load_chat_template(o.model, tokenizer, t.started);
   const text::ExampleOptions options{.window = o.seq, .overlong = t.overlong, .skip_bad_lines = t.skip_bad_lines, .train_on = t.train_on};
   const auto examples = [&](const std::filesystem::path& file) { return text::read_examples(file, tokenizer, chat ? &*chat : nullptr, options); };
   if (!t.eval_data.empty()) return {.train = examples(o.data), .held_out = examples(t.eval_data)};

@@ -8,6 +8,7 @@
 #include <nlohmann/json.hpp>
 
 #include "core/fail.h"
+#include "train/clock.h"
 #include "train/rules.h"
 #include "train/vocabulary.h"
 
@@ -39,6 +40,7 @@ template <OptionsOf<TuneOptions> Options, class F> void each_option(Options& o, 
   f("overlong", o.overlong, same);
   f("train_on", o.train_on, same);
   f("skip_bad_lines", o.skip_bad_lines, free);
+  f("started", o.started, free);
 }
 template <OptionsOf<TrainOptions> Options, class F> void each_option(Options& o, F&& f) {
   using enum OnResume;
@@ -176,6 +178,7 @@ TrainOptions resolved(TrainOptions o, const models::ModelOptions& m) {
   o.data = absolute(o.data);
   o.out = absolute(o.out);
   if (o.tune && !o.tune->eval_data.empty()) o.tune->eval_data = absolute(o.tune->eval_data);
+  if (o.tune && o.tune->started == 0) o.tune->started = static_cast<std::int64_t>(wall_time());
   return o;
 }
 

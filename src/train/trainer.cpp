@@ -92,6 +92,8 @@ struct Trainer::Impl {
   explicit Impl(TrainOptions o) {
     if (o.threads > 0) set_num_threads(o.threads);
     if (o.resume_step) o.resume = true;
+    if (o.tune && o.tune->started == 0 && o.resume && present(o.out / "config.json"))
+      if (const auto run = run_options(o.out); run.tune) o.tune->started = run.tune->started;
     check(o);
     shape = shape_of(o);
     options = resolved(std::move(o), shape);

@@ -25,6 +25,7 @@ struct TuneOptions {
   text::Overlong overlong = text::Overlong::split;    ///< what becomes of examples longer than the window
   text::TrainOn train_on = text::TrainOn::assistant;  ///< which tokens carry loss
   bool skip_bad_lines = false;                        ///< lines that cannot be used are counted; else the first is an Error
+  std::int64_t started = 0;                           ///< seconds since 1970 of the run's first start, for templates that write a date; 0: now
 };
 
 struct TrainOptions;

@@ -120,6 +120,29 @@ TEST_CASE("fine-tuning that was stopped goes on bit for bit: adapters and all we
   }
 }
 
+TEST_CASE("a template that writes the date is told that of the run's first start, whenever it is resumed") {
+  const TempDir dir;
+  auto o = small_tuning(dir, "run");
+  spit(dir / "base/chat_template.jinja",
+       "{{ strftime_now('%Y-%m-%d') }}{% for m in messages %}[{{ m['role'] }}]{{ m['content'] }}{% endfor %}{% if add_generation_prompt "
+       "%}[assistant]{% endif %}");
+  std::string lines;
+  for (int i = 0; i < 10; ++i)
+    lines += fmt::format("{{\"messages\":[{{\"role\":\"user\",\"content\":\"{}\"}},{{\"role\":\"assistant\",\"content\":\"yes\"}}]}}\n", i);
+  spit(dir / "dated.jsonl", lines);
+  o.data = dir / "dated.jsonl";
+  o.steps = 2;
+  o.tune->started = 1'000'000'000;  // 2001
+  run(o);
+  CHECK(train::run_options(o.out).tune->started == 1'000'000'000);
+  auto more = o;
+  more.tune->started = 0;  // as a program that knows nothing of it
+  more.resume = true;
+  CHECK(run(more).step == 2);
+  more.tune->started = 1'100'000'000;
+  CHECK(contains(refused(more), "the examples (their fingerprint)"));
+}
+
 TEST_CASE("a checkpoint of adapters holds adapters, and goes with its base and its examples alone") {
   const TempDir dir;
   const auto o = small_tuning(dir, "run", "bf16");
