@@ -57,14 +57,14 @@ Result run(const std::vector<std::string>& arguments, const RunOptions& options)
   int status = 0;
   int interrupted = 0;
   auto next_interrupt = Clock::now();
-  const auto deadline = Clock::now() + std::chrono::minutes(2);
+  const auto begin = Clock::now(), deadline = begin + std::chrono::minutes(2);
   while (::waitpid(child, &status, WNOHANG) == 0) {
     if (options.interrupt_when && interrupted < options.interrupts && Clock::now() >= next_interrupt && options.interrupt_when()) {
       ::kill(child, SIGINT);
       ++interrupted;
       next_interrupt = Clock::now() + std::chrono::milliseconds(50);
     }
-    if (Clock::now() > deadline) ::kill(child, SIGKILL);
+    if (Clock::now() > deadline || (options.kill_after && Clock::now() >= begin + *options.kill_after)) ::kill(child, SIGKILL);
     std::this_thread::sleep_for(std::chrono::milliseconds(2));
   }
   return {WIFEXITED(status) ? WEXITSTATUS(status) : 1000 + WTERMSIG(status), options.stdout_path.empty() ? read(out) : "", read(err)};

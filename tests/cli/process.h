@@ -21,10 +21,11 @@ struct Result {
 };
 
 struct RunOptions {
-  std::optional<std::uint64_t> file_limit = {};  // RLIMIT_FSIZE, bytes
-  std::string stdout_path = {};                  // instead of being caught
-  std::function<bool()> interrupt_when = {};     // SIGINT is sent when this becomes true, ...
-  int interrupts = 1;                            // ... so many times, 50 ms apart
+  std::optional<std::uint64_t> file_limit = {};              // RLIMIT_FSIZE, bytes
+  std::string stdout_path = {};                              // instead of being caught
+  std::function<bool()> interrupt_when = {};                 // SIGINT is sent when this becomes true, ...
+  int interrupts = 1;                                        // ... so many times, 50 ms apart
+  std::optional<std::chrono::milliseconds> kill_after = {};  // SIGKILL is sent that long after the start
 };
 /// MEZZO_PROGRAM with these arguments. Killed after two minutes.
 Result run(const std::vector<std::string>& arguments, const RunOptions& = {});
