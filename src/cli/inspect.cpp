@@ -23,7 +23,11 @@ io::Json rows_json(const Table& t) {
   for (std::size_t r = 1; r < t.rows().size(); ++r) {
     io::Json row;
     row["place"] = t.rows()[r][0];
-    for (std::size_t c = 1; c < t.rows()[r].size(); ++c) row[t.rows()[0][c]] = t.rows()[r][c];
+    for (std::size_t c = 1; c < t.rows()[r].size(); ++c) {
+      std::string key = t.rows()[0][c];
+      std::replace(key.begin(), key.end(), ' ', '_');
+      row[key] = t.rows()[r][c];
+    }
     out.push_back(std::move(row));
   }
   return out;

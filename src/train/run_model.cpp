@@ -48,8 +48,6 @@ RunModel from_adapter(const fs::path& dir, const models::LoadOptions& options) {
   return m;
 }
 
-bool holds_weights(const fs::path& dir) { return present(dir / "model.safetensors") || present(dir / "model.safetensors.index.json"); }
-
 /// Whether the file that the path comes to holds matrices in blocks.
 bool lies_in_blocks(const fs::path& path) {
   if (models::is_adapter(path)) return lies_in_blocks(models::adapter_base(path));
@@ -61,6 +59,8 @@ bool lies_in_blocks(const fs::path& path) {
 }
 
 }  // namespace
+
+bool holds_weights(const fs::path& dir) { return present(dir / "model.safetensors") || present(dir / "model.safetensors.index.json"); }
 
 Recipe recipe_for_asking(std::string_view precision, const fs::path& path) {
   return recipe(precision == "auto" && lies_in_blocks(path) ? "fp32" : precision);

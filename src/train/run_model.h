@@ -18,6 +18,8 @@ struct RunModel {
   std::filesystem::path source;  ///< what the path came to: a model directory, a checkpoint, a GGUF file, an adapter's directory
   std::filesystem::path base;    ///< where tokenizer and chat template lie: of an adapter its base model, else source
 };
+/// Whether a directory has weights in Hugging Face's layout, whole or in parts.
+bool holds_weights(const std::filesystem::path& dir);
 /// `path`: a run directory (its model/, or else its newest checkpoint), a checkpoint, a directory in Hugging Face's layout, a GGUF file, or a
 /// directory with an adapter in PEFT's layout, whose base is loaded as `options` say. Error that says what is there instead, or what is wrong with
 /// it.

@@ -13,6 +13,7 @@
 #include "io/file.h"
 #include "models/model_file.h"
 #include "train/checkpoint.h"
+#include "train/run_model.h"
 #include "train/trainer.h"
 #include "train/vocabulary.h"
 
@@ -29,10 +30,6 @@ template <class E, std::size_t N> E from_name(const char* flag, std::string_view
   const auto it = std::find(names.begin(), names.end(), given);
   if (it == names.end()) fail(kOp, fmt::format("{} {} given, one of {} wanted", flag, given, fmt::join(names, ", ")), near_names(given, names));
   return static_cast<E>(it - names.begin());
-}
-
-bool holds_weights(const fs::path& directory) {
-  return present(directory / "model.safetensors") || present(directory / "model.safetensors.index.json");
 }
 
 /// Encodings of the layers' matrices that a file holds in blocks: "Q4_1", "Q4_K, Q6_K"; empty: none.

@@ -30,10 +30,15 @@ std::vector<std::string> Result::lines() const {
   return all;
 }
 
-Result run(const std::vector<std::string>& arguments, const RunOptions& options) {
+Arguments join(Arguments a, const Arguments& b) {
+  a.insert(a.end(), b.begin(), b.end());
+  return a;
+}
+
+Result run(const Arguments& arguments, const RunOptions& options) {
   const Scratch scratch;
   const std::string out = options.stdout_path.empty() ? scratch / "out" : options.stdout_path, err = scratch / "err";
-  std::vector<std::string> all{MEZZO_PROGRAM};
+  Arguments all{MEZZO_PROGRAM};
   all.insert(all.end(), arguments.begin(), arguments.end());
   std::vector<char*> argv;
   for (auto& a : all) argv.push_back(a.data());

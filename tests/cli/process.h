@@ -13,6 +13,9 @@
 
 namespace mezzo::test {
 
+using Arguments = std::vector<std::string>;
+Arguments join(Arguments a, const Arguments& b);
+
 struct Result {
   int code = -1;  // exit code, or 1000 + the signal that ended it
   std::string out, err;
@@ -28,7 +31,7 @@ struct RunOptions {
   std::optional<std::chrono::milliseconds> kill_after = {};  // SIGKILL is sent that long after the start
 };
 /// MEZZO_PROGRAM with these arguments. Killed after two minutes.
-Result run(const std::vector<std::string>& arguments, const RunOptions& = {});
+Result run(const Arguments& arguments, const RunOptions& = {});
 
 /// A directory of its own, removed at the end of the scope.
 class Scratch {

@@ -16,13 +16,6 @@ namespace fs = std::filesystem;
 
 namespace {
 
-using Arguments = std::vector<std::string>;
-
-Arguments join(Arguments a, const Arguments& b) {
-  a.insert(a.end(), b.begin(), b.end());
-  return a;
-}
-
 /// Refused before anything was written: nothing on stdout, one line on stderr that begins with the command and has `part`.
 void check_refused(const Arguments& arguments, int code, const std::string& part, const RunOptions& options = {}) {
   const Result r = run(arguments, options);

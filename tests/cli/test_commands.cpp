@@ -18,11 +18,6 @@ namespace {
 
 const std::vector<std::string> kTiny{"--model", "gpt:layers=1,heads=2,width=16", "--batch", "2", "--seq", "16"};
 
-std::vector<std::string> join(std::vector<std::string> a, const std::vector<std::string>& b) {
-  a.insert(a.end(), b.begin(), b.end());
-  return a;
-}
-
 /// The one document on stdout.
 io::Json document(const Result& r) {
   INFO(r.err);
@@ -241,6 +236,7 @@ TEST_CASE("inspect: the numerics of a run, as tables, JSON and a page that say t
   const std::string page = read(dir / "run/inspect.html");
   for (const auto& row : j["least_headroom"]) {
     const auto place = row["place"].get<std::string>(), largest = row["largest"].get<std::string>();
+    CHECK(row.contains("binades_left"));
     CHECK_MESSAGE(text.out.find(place) != text.out.npos, place);
     CHECK_MESSAGE(page.find("<td>" + largest + "</td>") != page.npos, largest);
   }
