@@ -18,6 +18,8 @@ struct PretrainedOptions {
   std::string precision = "auto";  ///< a recipe: what generate() computes in; auto: f32 for matrices in blocks, where 16 bits are no faster
   /// Matrices that a GGUF file holds in blocks stay there: adapters can be trained on them, they themselves cannot.
   bool keep_blocks = true;
+  /// "q8_0", "q4_0" or "nf4": the layers' matrices that the file holds element by element are rounded into such blocks, in memory (QLoRA).
+  std::string quantize = {};
 };
 
 struct GenerateOptions {

@@ -214,7 +214,8 @@ struct LoadOptions {
   bool keep_blocks = false;
   /// With keep_blocks the embedding too, and a head of its own: for models that are only asked. A loss unpacks the head each time.
   bool keep_table = false;
-  /// "q8_0" or "q4_0", with keep_blocks: the layers' matrices that the file holds element by element are rounded into such blocks, in memory.
+  /// "q8_0", "q4_0" or "nf4" (QLoRA's 4-bit NormalFloat, arXiv 2305.14314, in blocks of 64), with keep_blocks: the layers' matrices that the file
+  /// holds element by element are rounded into such blocks, in memory.
   std::string quantize = {};
 };
 /// The model of a GGUF file (Llama, Qwen2, Qwen3, GPT-2) or of a directory in Hugging Face's layout (safetensors, single or in parts).

@@ -30,7 +30,8 @@ void declare_adapters(Options& o, TrainingArguments& a) {
   o.flag("--rslora", t.lora.rslora, "They count alpha / sqrt(rank) instead");
   o.value("--lora-targets", "A,B", t.lora.targets, "Layers that get one");
   o.flag("--full", t.full, "All weights instead, without adapters");
-  o.value("--quantize-base", "F", t.quantize_base, "q8_0, q4_0: layers' matrices that the file has element by element are rounded into such blocks");
+  o.value("--quantize-base", "F", t.quantize_base,
+          "q8_0, q4_0, nf4: layers' matrices that the file has element by element are rounded into such blocks");
 }
 
 void declare_examples(Options& o, TrainingArguments& a) {

@@ -11,7 +11,6 @@
 namespace mezzo::io {
 namespace {
 
-using kernels::Format;
 constexpr std::int64_t kPiece = 1 << 16;  // elements; a whole number of any blocks
 
 }  // namespace
@@ -32,11 +31,13 @@ void decode(const Encoding& e, const std::byte* data, Dtype to, void* y, std::in
   }
 }
 
-bool can_encode(const Encoding& e) { return e.blocks ? kernels::can_quantize(*e.blocks) : e.dtype == f32 || is_16bit(e.dtype); }
+bool can_encode(const Encoding& e) {
+  return e.blocks ? kernels::can_quantize(*e.blocks) && kernels::in_gguf(*e.blocks) : e.dtype == f32 || is_16bit(e.dtype);
+}
 
 void encode(const Encoding& e, const float* x, std::int64_t n, std::string_view what, FunctionRef<void(std::span<const std::byte>)> sink) {
   MEZZO_CHECK(can_encode(e));
-  const auto limit = static_cast<float>(e.blocks ? *e.blocks == Format::q8_0 ? 65504.0 * 127 : 65504.0 * 8 : format_info(e.dtype).max);
+  const auto limit = static_cast<float>(e.blocks ? kernels::largest(*e.blocks) : format_info(e.dtype).max);
   const std::int64_t piece_bytes = byte_count(e, kPiece, what);
   const Block piece = kernels::cpu_queue().scratch(static_cast<std::size_t>(piece_bytes));
   for (std::int64_t i = 0; i < n; i += kPiece) {

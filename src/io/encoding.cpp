@@ -32,8 +32,9 @@ Encoding encoding_from_name(std::string_view text) {
   for (const auto& [known, dtype] : kDtypeNames)
     if (upper == known) return dtype;
   for (int f = 0; f < static_cast<int>(Format::count); ++f)
-    if (upper == kernels::facts(static_cast<Format>(f)).name) return static_cast<Format>(f);
-  fail("encoding", fmt::format("`{}`, one of F32 F16 BF16 Q8_0 Q4_0 Q4_1 Q5_0 Q5_1 Q4_K Q5_K Q6_K was expected", text));
+    if (upper == kernels::facts(static_cast<Format>(f)).name && kernels::in_gguf(static_cast<Format>(f))) return static_cast<Format>(f);
+  fail("encoding", fmt::format("`{}`, one of F32 F16 BF16 Q8_0 Q4_0 Q4_1 Q5_0 Q5_1 Q4_K Q5_K Q6_K was expected", text),
+       upper == "NF4" ? "GGUF has no NF4; of its types Q4_0 has as many bits" : "");
 }
 
 std::int64_t byte_count(const Encoding& e, std::int64_t n, std::string_view what) {

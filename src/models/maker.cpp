@@ -1,7 +1,14 @@
 // maker.cpp
 #include "models/maker.h"
 
+#include <algorithm>
+
+#include <fmt/ranges.h>
+
+#include <mezzo/ops.h>
+
 #include "autograd/context.h"
+#include "core/dry_run.h"
 #include "core/fail.h"
 #include "nn/init.h"
 
@@ -10,10 +17,12 @@ namespace mezzo::models {
 Maker::Maker(const ModelFile& file, const LoadOptions& o)
     : file_(&file), dtype_(o.dtype), keep_blocks_(o.keep_blocks), keep_table_(o.keep_blocks && o.keep_table) {
   if (o.quantize.empty()) return;
-  const io::Encoding e = io::encoding_from_name(o.quantize);
-  if (!e.blocks || !kernels::can_quantize(*e.blocks)) fail("load_pretrained", fmt::format("quantize = {} given, q8_0 or q4_0 wanted", o.quantize));
+  const auto named = std::find(kQuantizeNames.begin(), kQuantizeNames.end(), o.quantize);
+  if (named == kQuantizeNames.end())
+    fail("load_pretrained", fmt::format("quantize = {} given, one of {} wanted", o.quantize, fmt::join(kQuantizeNames, ", ")),
+         near_names(o.quantize, kQuantizeNames));
   if (!o.keep_blocks) fail("load_pretrained", "quantize without keep_blocks given: the blocks would not be kept");
-  format_ = e.blocks;
+  format_ = kQuantizeFormats[static_cast<std::size_t>(named - kQuantizeNames.begin())];
 }
 
 Tensor Maker::matrix(const std::string& path, std::int64_t rows, std::int64_t cols, double std) const {
@@ -50,6 +59,8 @@ std::shared_ptr<const BlockMatrix> Maker::quantize(const std::string& path, cons
   if (w.size(1) % facts.elements != 0)
     fail("load_pretrained",
          fmt::format("`{}` has rows of {} elements, whole blocks of {} wanted for {}", path, w.size(1), facts.elements, facts.name));
+  const double limit = kernels::largest(*format_), most = DryRun::active() ? 0 : amax(abs(w)).item();
+  if (!(most <= limit)) fail("load_pretrained", fmt::format("`{}` has an element of {}, at most {} wanted in {}", path, most, limit, facts.name));
   BlockMatrix m{*format_, nullptr, w.size(0), w.size(1), nullptr};
   const Tensor own = make_tensor({m.rows * m.row_bytes()}, Dtype::u8);
   own.impl()->storage->relabel(Memory::weights);

@@ -1,9 +1,15 @@
 // maker.h - where the weights of a new model come from: the random generator, or a file.
 #pragma once
 
+#include <array>
+
 #include "models/model_file.h"
 
 namespace mezzo::models {
+
+/// What LoadOptions::quantize can be, and the formats of these names.
+inline constexpr std::array<std::string_view, 3> kQuantizeNames{"q8_0", "q4_0", "nf4"};
+inline constexpr std::array<kernels::Format, 3> kQuantizeFormats{kernels::Format::q8_0, kernels::Format::q4_0, kernels::Format::nf4};
 
 class Maker {
  public:

@@ -17,7 +17,8 @@ struct FastLanguageModel::Impl {
 FastLanguageModel FastLanguageModel::from_pretrained(const std::filesystem::path& path, const PretrainedOptions& o) {
   FastLanguageModel m;
   const train::Recipe recipe = train::recipe_for_asking(o.precision, path);
-  m.impl_ = std::make_shared<Impl>(Impl{train::load_run_model(path, {.keep_blocks = o.keep_blocks, .keep_table = o.keep_blocks}), recipe});
+  m.impl_ = std::make_shared<Impl>(
+      Impl{train::load_run_model(path, {.keep_blocks = o.keep_blocks, .keep_table = o.keep_blocks, .quantize = o.quantize}), recipe});
   m.for_inference();
   return m;
 }

@@ -11,7 +11,7 @@
 #include "core/fail.h"
 #include "io/checksum.h"
 #include "io/file.h"
-#include "models/model_file.h"
+#include "models/maker.h"
 #include "train/checkpoint.h"
 #include "train/run_model.h"
 #include "train/trainer.h"
@@ -50,9 +50,8 @@ text::Overlong overlong_from_name(std::string_view s) { return from_name<text::O
 text::TrainOn train_on_from_name(std::string_view s) { return from_name<text::TrainOn>("--train-on", s, kTrainOn); }
 
 void check(const TuneOptions& o) {
-  constexpr std::array<std::string_view, 2> kFormats{"q8_0", "q4_0"};
   if (!o.quantize_base.empty()) {
-    from_name<int>("--quantize-base", o.quantize_base, kFormats);
+    from_name<int>("--quantize-base", o.quantize_base, models::kQuantizeNames);
     if (o.full) fail(kOp, "--full with --quantize-base given: weights that are trained cannot stay in blocks", "adapters can: --lora-rank");
   }
   if (o.full) return;

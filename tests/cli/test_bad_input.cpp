@@ -196,6 +196,7 @@ TEST_CASE("exports that cannot be: refused, and nothing is written") {
   check_refused(with({"--format", "onnx"}), 2, "--format onnx");
   check_refused(with({"--format", "gguf", "--type", "q3_k"}), 2, "--type q3_k");
   check_refused(with({"--format", "gguf", "--type", "q6_k"}), 2, "q8_0 or q4_0 wanted");
+  check_refused(with({"--format", "gguf", "--type", "nf4"}), 2, "--type nf4 given, f32, f16, bf16, q8_0 or q4_0 wanted");
   check_refused(with({"--format", "safetensors", "--type", "q8_0"}), 2, "f32, f16 or bf16 wanted");
   check_refused(with({"--format", "gguf", "--adapter"}), 2, "no adapters");
   check_refused(with({"--format", "gguf", "--adapter", "--merge"}), 2, "--merge and --adapter");

@@ -1,4 +1,4 @@
-// blocks_test.cpp - GGUF's blocks against plain decoding in double and against the golden values of the `gguf` package, bit for bit.
+// blocks_test.cpp - blocks against plain decoding in double and against golden values (GGUF's: the `gguf` package's), bit for bit.
 #include <random>
 
 #include <mezzo/runtime.h>
@@ -123,7 +123,7 @@ TEST_CASE("quantize: golden values, and the reference on numbers of all sizes") 
   const io::SafetensorsFile file = golden();
   const io::TensorEntry* x = file.find("x");
   REQUIRE(x);
-  for (const Format format : {Format::q8_0, Format::q4_0}) {
+  for (const Format format : {Format::q8_0, Format::q4_0, Format::nf4}) {
     const auto [name, elements, bytes] = facts(format);
     CAPTURE(name);
     const io::TensorEntry* want = file.find("x." + std::string(name));
@@ -136,7 +136,7 @@ TEST_CASE("quantize: golden values, and the reference on numbers of all sizes") 
     Normals normal(3);
     for (const double scale : {1e-45, 1e-39, 1e-30, 1e-3, 1.0, 1e4}) {
       CAPTURE(scale);
-      const std::int64_t n = 32 * 700;
+      const std::int64_t n = 64 * 350;
       const Guarded<float> input(n, 1, [&] { return normal() * scale; });
       Guarded<std::uint8_t> got(n / elements * bytes);
       quantize(cpu_queue(), format, input.data(), got.data(), n);

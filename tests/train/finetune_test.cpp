@@ -1,4 +1,5 @@
 // finetune_test.cpp - an existing model trained further: with adapters and whole, stopped and resumed, packed and padded, in three formats.
+#include <array>
 #include <cmath>
 
 #include <doctest/doctest.h>
@@ -15,9 +16,10 @@ namespace {
 namespace fs = std::filesystem;
 
 /// A small Llama in Hugging Face's layout, its tokens bytes.
-fs::path write_base(const TempDir& dir, const char* name = "base", std::uint64_t seed = 5) {
+fs::path write_base(const TempDir& dir, const char* name = "base", std::uint64_t seed = 5, int width = 32) {
   manual_seed(seed);
-  const auto model = models::make_model(models::model_from_spec("llama:layers=2,heads=2,kv_heads=1,width=32,ffn=64,vocab=256,context=64"));
+  const auto model = models::make_model(
+      models::model_from_spec(fmt::format("llama:layers=2,heads=2,kv_heads=1,width={},ffn={},vocab=256,context=64", width, 2 * width)));
   fs::create_directories(dir / name);
   train::write_model(*model, ByteTokenizer(), dir / name);
   return dir / name;
@@ -118,6 +120,51 @@ TEST_CASE("fine-tuning that was stopped goes on bit for bit: adapters and all we
     for (const char* file : {"weights.safetensors", "optimizer.safetensors"})
       CHECK(slurp(whole.checkpoint / file) == slurp(straight.checkpoint / file));
   }
+}
+
+TEST_CASE("QLoRA in NF4: the base stays in 4 bits, the plan says so to the byte; stopped and resumed bit for bit; merged, it is what was trained") {
+  const TempDir dir;
+  auto o = small_tuning(dir, "straight", "bf16");
+  o.model = write_base(dir, "wide", 5, 64).native();
+  o.tune->quantize_base = "nf4";
+  train::Trainer whole(o);
+  const auto weights = [](const auto& m) { return m.bytes[static_cast<std::size_t>(Memory::weights)]; };
+  const auto straight = whole.run();
+  CHECK(weights(whole.memory()) == weights(straight));
+  CHECK(whole.plan().frozen.find("in blocks (nf4), unpacked into bf16") != std::string::npos);
+  auto plain = o;
+  plain.tune->quantize_base = "";
+  constexpr std::int64_t kMatrices = 2 * (64 * 64 * 2 + 32 * 64 * 2 + 3 * 64 * 128);  // of two layers: q o, k v, gate up down
+  CHECK(weights(train::plan_bytes(plain)) - weights(train::plan_bytes(o)) == kMatrices * 2 - kMatrices / 64 * 34);
+
+  auto two = o;
+  two.out = dir / "two";
+  int asked = 0;
+  train::Trainer(two).run({}, [&] { return ++asked == 3; });
+  two.resume = true;
+  const auto resumed = run(two);
+  CHECK(*resumed.val_loss == *straight.val_loss);
+  CHECK(slurp(resumed.checkpoint / "weights.safetensors") == slurp(straight.checkpoint / "weights.safetensors"));
+
+  // Merged: the levels that training saw, plus the adapter; another base under the same adapter is another model.
+  const auto trained = train::load_run_model(straight.checkpoint);
+  trained.model->eval();
+  const Tensor ids = from_span(std::span<const std::int32_t>(std::array<std::int32_t, 6>{7, 99, 104, 3, 250, 32}), {1, 6});
+  const auto logits = (*trained.model)(ids).to_vector();
+  fs::create_directories(dir / "merged");
+  train::write_merged(trained, dir / "merged", f32);
+  const auto merged = (*train::load_run_model(dir / "merged").model)(ids).to_vector();
+  double most = 0, apart = 0, rounded_away = 0;
+  const auto adapter_alone = train::load_run_model(o.out / "model");  // beside the base as its file has it
+  adapter_alone.model->eval();
+  const auto unrounded = (*adapter_alone.model)(ids).to_vector();
+  for (std::size_t i = 0; i < logits.size(); ++i) {
+    most = std::max(most, static_cast<double>(std::abs(logits[i])));
+    apart = std::max(apart, static_cast<double>(std::abs(logits[i] - merged[i])));
+    rounded_away = std::max(rounded_away, static_cast<double>(std::abs(logits[i] - unrounded[i])));
+  }
+  CHECK(apart <= 1e-5 * most);
+  CHECK(rounded_away > 1e-3 * most);
 }
 
 TEST_CASE("a template that writes the date is told that of the run's first start, whenever it is resumed") {
@@ -285,7 +332,9 @@ TEST_CASE("what cannot be fine-tuned is refused in a line, and nothing is writte
   CHECK(contains(with([&](auto& x) { x.seq = 65; }), "--seq 65 given, at most the model's context of 64"));
   CHECK(contains(with([&](auto& x) { x.tune->lora.targets = {"q_prj"}; }), "did you mean `q_proj`"));
   CHECK(contains(with([&](auto& x) { x.tune->lora.rank = 0; }), "--lora-rank 0"));
-  CHECK(contains(with([&](auto& x) { x.tune->quantize_base = "q4_1"; }), "--quantize-base q4_1"));
+  CHECK(contains(with([&](auto& x) { x.tune->quantize_base = "q4_1"; }), "--quantize-base q4_1 given, one of q8_0, q4_0, nf4 wanted"));
+  CHECK(contains(with([&](auto& x) { x.tune->quantize_base = "nf_4"; }), "did you mean `nf4`"));
+  CHECK(contains(with([&](auto& x) { x.tune->quantize_base = "nf4"; }), "has rows of 32 elements, whole blocks of 64 wanted for NF4"));
   CHECK(contains(with([&](auto& x) { x.tune->full = true, x.tune->quantize_base = "q8_0"; }), "--full with --quantize-base"));
   CHECK(contains(with([&](auto& x) { x.early_stop = 2, x.eval_steps = 0; }), "--early-stop"));
   spit(dir / "bad.jsonl", some_examples(3) + "{\"prompt\": \n" + some_examples(3));

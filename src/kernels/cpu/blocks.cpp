@@ -1,6 +1,6 @@
-// blocks.cpp - GGUF's blocks unpacked to f32, f16 or bf16, and packed from f32. Integers to f32 by vectors of at most 16 lanes, which divide
-// every group of elements that shares a scale; all products are exact in f32 (11 bits of scale, 6 or 8 of sub-scale, at most 5 of value), so one
-// rounding, of the sum with the minimum, remains.
+// blocks.cpp - GGUF's and NF4's blocks unpacked to f32, f16 or bf16, and packed from f32. Integers to f32 by vectors of at most 16 lanes, which
+// divide every group of elements that shares a scale; all products are exact in f32 (11 bits of scale, 6 or 8 of sub-scale, at most 5 of value), so
+// one rounding, of the sum with the minimum, remains; NF4's, of an f16 and an f32, are rounded once.
 #include "kernels/blocks.h"
 
 #undef HWY_TARGET_INCLUDE
@@ -166,6 +166,38 @@ template <class To> HWY_INLINE void Q6_K(const std::uint8_t* b, To* y) {
   }
 }
 
+/// The sixteen products of a block's scale with NF4's levels, and those of lanes' codes.
+class Levels {
+ public:
+  HWY_INLINE explicit Levels(float scale) {
+    for (int i = 0; i < 16; i += static_cast<int>(hn::Lanes(df))) hn::Store(hn::Mul(hn::Set(df, scale), hn::LoadU(df, kNormalFloat + i)), df, y_ + i);
+  }
+  HWY_INLINE VF Of(VU codes) const {
+    const VI at = hn::BitCast(di, codes);
+    if constexpr (hn::MaxLanes(df) == 16) {
+      return hn::TableLookupLanes(hn::Load(df, y_), hn::IndicesFromVec(df, at));
+    } else if constexpr (hn::MaxLanes(df) == 8) {
+      const auto in_half = hn::IndicesFromVec(df, hn::And(at, hn::Set(di, 7)));
+      const auto upper = hn::RebindMask(df, hn::Gt(at, hn::Set(di, 7)));
+      return hn::IfThenElse(upper, hn::TableLookupLanes(hn::Load(df, y_ + 8), in_half), hn::TableLookupLanes(hn::Load(df, y_), in_half));
+    } else {
+      return hn::GatherIndex(df, y_, at);
+    }
+  }
+
+ private:
+  alignas(64) float y_[16];
+};
+
+template <class To> HWY_INLINE void NF4(const std::uint8_t* b, To* y) {
+  const Levels levels(HalfAt(b));
+  ByVectors(32, [&](int i) MEZZO_EACH {
+    const auto q = BytesAt(b + 2 + i);
+    StoreF32(levels.Of(LowNibble(q)), df, y + i);
+    StoreF32(levels.Of(hn::ShiftRight<4>(q)), df, y + i + 32);
+  });
+}
+
 template <class To, void (*block)(const std::uint8_t*, To*), Format format> void Run(const void* blocks, void* y, std::int64_t n) {
   constexpr int kElements = facts(format).elements, kBytes = facts(format).bytes;
   const auto* b = static_cast<const std::uint8_t*>(blocks);
@@ -182,6 +214,7 @@ template <class To> Unpack UnpackTo(Format format) {
     case Format::q5_1: return Run<To, Q5_1<To>, Format::q5_1>;
     case Format::q4_k: return Run<To, Q4_K<To>, Format::q4_k>;
     case Format::q5_k: return Run<To, Q5_K<To>, Format::q5_k>;
+    case Format::nf4: return Run<To, NF4<To>, Format::nf4>;
     case Format::q6_k:
     case Format::count: break;
   }
@@ -238,11 +271,34 @@ HWY_INLINE void PackQ4_0(const float* x, std::uint8_t* b) {
   });
 }
 
+/// Codes of the levels nearest to x inverse.
+HWY_INLINE VU NearestLevel(const float* x, float inverse) {
+  const auto v = hn::Mul(hn::LoadU(df, x), hn::Set(df, inverse));
+  VI code = hn::Zero(di);
+  for (int c = 0; c < 15; ++c) code = hn::Sub(code, hn::VecFromMask(di, hn::RebindMask(di, hn::Gt(v, hn::Set(df, ref::normal_float_boundary(c))))));
+  return hn::BitCast(du, code);
+}
+
+HWY_INLINE void PackNF4(const float* x, std::uint8_t* b) {
+  auto largest = hn::Zero(df);
+  ByVectors(64, [&](int i) MEZZO_EACH { largest = hn::Max(largest, hn::Abs(hn::LoadU(df, x + i))); });
+  PutHalf(hn::GetLane(hn::MaxOfLanes(df, largest)), b);
+  const float inverse = ref::reciprocal_or_zero(HalfAt(b));
+  ByVectors(32, [&](int i) MEZZO_EACH {
+    const auto low = NearestLevel(x + i, inverse), high = NearestLevel(x + i + 32, inverse);
+    hn::StoreU(hn::DemoteTo(d8, hn::BitCast(di, hn::Or(low, hn::ShiftLeft<4>(high)))), d8, b + 2 + i);
+  });
+}
+
 using Pack = void (*)(const float* x, std::uint8_t* blocks, std::int64_t n);
 template <void (*block)(const float*, std::uint8_t*), Format format> void RunPack(const float* x, std::uint8_t* b, std::int64_t n) {
   for (std::int64_t i = 0; i < n; i += facts(format).elements, b += facts(format).bytes) block(x + i, b);
 }
-Pack PickPack(Format format) { return format == Format::q8_0 ? RunPack<PackQ8_0, Format::q8_0> : RunPack<PackQ4_0, Format::q4_0>; }
+Pack PickPack(Format format) {
+  return format == Format::q8_0   ? RunPack<PackQ8_0, Format::q8_0>
+         : format == Format::q4_0 ? RunPack<PackQ4_0, Format::q4_0>
+                                  : RunPack<PackNF4, Format::nf4>;
+}
 
 }  // namespace
 }  // namespace mezzo::kernels::HWY_NAMESPACE

@@ -1,4 +1,4 @@
-// blocks.h - one block of each GGUF format to numbers and back, element by element. T: the type of arithmetic; double is exact.
+// blocks.h - one block of each format to numbers and back, element by element. T: the type of arithmetic; double is exact.
 #pragma once
 
 #include <algorithm>
@@ -67,6 +67,9 @@ template <class T> void dequantize_block(Format format, const std::uint8_t* b, T
         y[i] = half_at<T>(b + 208) * T(static_cast<std::int8_t>(b[192 + i / 16])) * T(value);
       }
       return;
+    case Format::nf4:
+      for (int i = 0; i < 64; ++i) y[i] = half_at<T>(b) * T(kNormalFloat[i < 32 ? b[2 + i] & 15 : b[2 + i - 32] >> 4]);
+      return;
     case Format::count: break;
   }
 }
@@ -74,8 +77,28 @@ template <class T> void dequantize_block(Format format, const std::uint8_t* b, T
 /// 1 / d, or 0 where that is not a number to multiply with.
 inline float reciprocal_or_zero(float d) { return d != 0 && std::isfinite(1 / d) ? 1 / d : 0; }
 
-/// One block of x (32), finite.
+/// Half way from NF4's level `code` to the next.
+constexpr float normal_float_boundary(int code) {
+  return static_cast<float>((static_cast<double>(kNormalFloat[code]) + static_cast<double>(kNormalFloat[code + 1])) / 2);
+}
+
+inline void quantize_nf4(const float* x, std::uint8_t* b) {
+  float d = 0;
+  for (int i = 0; i < 64; ++i) d = std::max(d, std::abs(x[i]));
+  const std::uint16_t bits = detail::f32_to_f16(d);
+  std::memcpy(b, &bits, sizeof bits);
+  const float inverse = reciprocal_or_zero(detail::f16_to_f32(bits));
+  const auto code = [&](float value) {
+    int c = 0;
+    while (c < 15 && value * inverse > normal_float_boundary(c)) ++c;
+    return c;
+  };
+  for (int i = 0; i < 32; ++i) b[2 + i] = static_cast<std::uint8_t>(code(x[i]) | code(x[i + 32]) << 4);
+}
+
+/// One block of x (facts.elements), finite.
 inline void quantize_block(Format format, const float* x, std::uint8_t* b) {
+  if (format == Format::nf4) return quantize_nf4(x, b);
   const float* largest = std::max_element(x, x + 32, [](float a, float c) { return std::abs(a) < std::abs(c); });
   const float d = format == Format::q8_0 ? std::abs(*largest) / 127 : *largest / -8, inverse = reciprocal_or_zero(d);
   const std::uint16_t bits = detail::f32_to_f16(d);
