@@ -121,19 +121,11 @@ int program(const std::vector<std::string>& arguments) {
 }
 
 /// oneDNN's products take packing buffers from malloc, in every thread, and give them back each time. Left alone, glibc returns them to the system
-/// and every step faults the same pages in again: about 1,000 faults at GPT 6x384. So there is one heap, it stays, and the part of it that those
-/// buffers need is there before the first step.
+/// and every step faults the same pages in again: about 1,000 faults at GPT 6x384. So there is one heap, and what it once took stays.
 void settle_heap() {
-  constexpr std::size_t kPiece = 16 << 20, kPieces = 4, kPage = 4096;
   ::mallopt(M_ARENA_MAX, 1);
   ::mallopt(M_MMAP_THRESHOLD, 32 << 20);  // the most glibc takes
   ::mallopt(M_TRIM_THRESHOLD, 1 << 30);
-  std::array<char*, kPieces> pieces{};
-  for (auto& piece : pieces) {
-    piece = static_cast<char*>(std::malloc(kPiece));
-    for (std::size_t i = 0; piece && i < kPiece; i += kPage) static_cast<volatile char*>(piece)[i] = 0;
-  }
-  for (auto* piece : pieces) std::free(piece);
 }
 
 }  // namespace

@@ -1,14 +1,13 @@
-// allocator.cpp - one lock, a stack of free blocks for each size class, and the accounts.
+// allocator.cpp - one lock, a stack of free blocks for each size class, spans for large ones, and the accounts.
 //
 // Small blocks are carved from slabs, one after another and only when no used block is free, so the stacks hold touched memory
-// only: a sequence that has run once runs again without a page fault. Large blocks are mappings of their own.
+// only: a sequence that has run once runs again without a page fault. Large blocks are spans (core/spans.h).
 #include "core/allocator.h"
 
 #include <algorithm>
 #include <array>
 #include <bit>
 #include <mutex>
-#include <unordered_map>
 #include <utility>
 #include <vector>
 
@@ -17,6 +16,7 @@
 #include "core/machine.h"
 #include "core/pages.h"
 #include "core/size_class.h"
+#include "core/spans.h"
 
 namespace mezzo {
 namespace {
@@ -30,9 +30,11 @@ struct Class {
   std::vector<void*> free;  // a stack; its capacity is at least the number of blocks in existence, so push_back never allocates
   std::size_t blocks = 0;   // in existence
   std::size_t block_bytes = 0;
-  std::vector<Slab> slabs;                      // small classes only
+  std::vector<Slab> slabs;
   char *fresh = nullptr, *fresh_end = nullptr;  // the uncarved end of the last slab
 };
+
+constexpr std::size_t kRegion = std::size_t{64} << 20;  // mapped at once for large blocks; what nobody has touched takes no memory
 
 constexpr std::size_t slab_bytes(std::size_t block) { return std::clamp(std::bit_ceil(8 * block), std::size_t{64} << 10, std::size_t{4} << 20); }
 
@@ -44,10 +46,9 @@ class Allocator {
 
   void* allocate(std::size_t bytes, Memory category) {
     if (bytes > kMaxBlock - kRedZone) refuse(bytes, category);
-    const SizeClass c = size_class(bytes + kRedZone);
+    const std::size_t size = bytes + kRedZone;
     const std::lock_guard lock(mutex_);
-    void* p = pop(classes_[c.index]);
-    if (!p) p = is_large(c) ? large_block(c.index) : small_block(classes_[c.index]);
+    void* const p = is_large(size) ? large_block(size) : small_block(classes_[size_class(size).index]);
     if (!p) refuse(bytes, category);
     allow(p, bytes);
     count(bytes, category);
@@ -55,11 +56,16 @@ class Allocator {
   }
 
   void deallocate(void* p, std::size_t bytes, Memory category) noexcept {
-    const SizeClass c = size_class(bytes + kRedZone);
+    const std::size_t size = bytes + kRedZone;
     const std::lock_guard lock(mutex_);
-    Class& k = classes_[is_large(c) ? large_.find(p)->second : c.index];  // a large block may be of a larger class than was asked for
-    forbid(p, k.block_bytes);
-    k.free.push_back(p);
+    if (is_large(size)) {
+      forbid(p, Spans::rounded(size));
+      spans_.give_back(static_cast<char*>(p));
+    } else {
+      Class& k = classes_[size_class(size).index];
+      forbid(p, k.block_bytes);
+      k.free.push_back(p);
+    }
     accounts_.bytes[static_cast<std::size_t>(category)] -= static_cast<std::int64_t>(bytes);
     accounts_.total -= static_cast<std::int64_t>(bytes);
   }
@@ -116,6 +122,7 @@ class Allocator {
   }
 
   void* small_block(Class& k) {
+    if (void* const p = pop(k)) return p;
     if (k.fresh == k.fresh_end) {
       const std::size_t bytes = slab_bytes(k.block_bytes), blocks = bytes / k.block_bytes;
       k.slabs.reserve(k.slabs.size() + 1);
@@ -130,24 +137,20 @@ class Allocator {
     return std::exchange(k.fresh, k.fresh + k.block_bytes);
   }
 
-  void* large_block(int index) {
-    Class& k = classes_[index];
-    // A cached block that is a little larger, by at most 1/8, saves a mapping.
-    for (auto larger = classes_.begin() + index + 1; larger != classes_.end() && larger->block_bytes <= k.block_bytes + k.block_bytes / 8; ++larger)
-      if (void* const p = pop(*larger)) return p;
-    // Unused blocks of other sizes must not be what drives the machine into swapping.
-    if (accounts_.reserved + static_cast<std::int64_t>(k.block_bytes) > memory_ / 8 * 7) release_cached();
-    reserve(k, k.blocks + 1);
-    void* const p = map(k.block_bytes);
+  void* large_block(std::size_t bytes) {
+    if (char* const p = spans_.take(bytes)) return p;
+    const std::size_t region = std::max(Spans::rounded(bytes), kRegion);
+    // Unused memory must not be what drives the machine into swapping.
+    if (accounts_.reserved + static_cast<std::int64_t>(region) > memory_ / 8 * 7) release_cached();
+    char* const p = static_cast<char*>(map(region));
     if (!p) return nullptr;
     try {
-      large_.emplace(p, index);
+      spans_.add(p, region);
     } catch (...) {
-      unmap(p, k.block_bytes);
+      unmap(p, region);
       throw;
     }
-    ++k.blocks;
-    return p;
+    return spans_.take(bytes);
   }
 
   // Grows in doublings, as push_back would.
@@ -175,15 +178,8 @@ class Allocator {
   }
 
   void release_cached() noexcept {
-    for (int i = kSmallClasses; i < kSmallClasses + kLargeClasses; ++i) {
-      Class& k = classes_[i];
-      for (void* p : k.free) {
-        unmap(p, k.block_bytes);
-        large_.erase(p);
-      }
-      k.blocks -= k.free.size();
-      k.free.clear();
-    }
+    spans_.drop_free_regions([this](char* p, std::size_t bytes) { unmap(p, bytes); });
+    spans_.each_free([](char* p, std::size_t bytes) { discard_pages(p, bytes); });
     for (int i = 0; i < kSmallClasses; ++i) release_slabs(classes_[i]);
   }
 
@@ -223,8 +219,8 @@ class Allocator {
   }
 
   std::mutex mutex_;
-  std::array<Class, kSmallClasses + kLargeClasses> classes_;
-  std::unordered_map<void*, int> large_;  // every large block in existence and its class
+  std::array<Class, kSmallClasses> classes_;
+  Spans spans_;
   MemoryReport accounts_;
   std::int64_t mappings_ = 0, asked_ = 0;
   const std::int64_t memory_ = usable_memory();

@@ -31,5 +31,6 @@ void* map_pages(std::size_t bytes) noexcept {
 }
 
 void unmap_pages(void* p, std::size_t bytes) noexcept { munmap(p, bytes); }
+void discard_pages(void* p, std::size_t bytes) noexcept { madvise(p, bytes, MADV_DONTNEED); }
 
 }  // namespace mezzo

@@ -16,6 +16,8 @@ inline constexpr std::size_t kHugePage = std::size_t{2} << 20;
 /// Zeroed pages, aligned to 2 MiB and asked to be huge pages when there are 2 MiB or more of them. Null when the system refuses.
 void* map_pages(std::size_t bytes) noexcept;
 void unmap_pages(void* p, std::size_t bytes) noexcept;
+/// What is in these pages is lost, and they take no memory until they are touched again; both ends are multiples of 4 KiB.
+void discard_pages(void* p, std::size_t bytes) noexcept;
 
 // A free block is out of bounds for the address sanitizer, so that a use after free is found although the memory stays mapped;
 // a red zone behind each block separates it from its neighbour.

@@ -15,6 +15,7 @@
 #include "core/pages.h"
 #include "core/sanitizer.h"
 #include "core/size_class.h"
+#include "core/spans.h"
 
 using namespace mezzo;
 
@@ -51,24 +52,22 @@ void step() {
 
 TEST_CASE("size classes hold what is asked for and waste what they promise") {
   int before = -1;
-  for (int i = 0; i < kSmallClasses + kLargeClasses; ++i) {
+  for (int i = 0; i < kSmallClasses; ++i) {
     const std::size_t bytes = class_bytes(i);
     CHECK(size_class(bytes) == SizeClass{i, bytes});
-    if (bytes < kMaxBlock) CHECK(size_class(bytes + 1).index == i + 1);
-    CHECK(bytes % (is_large({i, bytes}) ? 65536 : 64) == 0);
-    CHECK(is_large({i, bytes}) == (bytes >= kLargeBlock));
+    CHECK(is_large(bytes + 1) == (i == kSmallClasses - 1));
+    if (!is_large(bytes + 1)) CHECK(size_class(bytes + 1).index == i + 1);
+    CHECK(bytes % 64 == 0);
     CHECK(i == before + 1);
     before = i;
   }
-  CHECK(class_bytes(kSmallClasses + kLargeClasses - 1) == kMaxBlock);
   CHECK(size_class(0).bytes == 64);
   std::mt19937_64 random(1);
   for (int i = 0; i < 100000; ++i) {
-    const std::size_t bytes = (random() >> (random() % 46 + 18)) + 1;
-    const SizeClass c = size_class(bytes);
-    CHECK_MESSAGE(c.bytes >= bytes, bytes);
-    const std::size_t waste = c.bytes - bytes;
-    if (bytes > 512) CHECK_MESSAGE(waste <= bytes / (is_large(c) && bytes > kLargeBlock ? 16 : 8), bytes);
+    const std::size_t bytes = (random() >> (random() % 18 + 46)) + 1;
+    const std::size_t block = is_large(bytes) ? Spans::rounded(bytes) : size_class(bytes).bytes;
+    CHECK_MESSAGE(block >= bytes, bytes);
+    if (bytes > 512) CHECK_MESSAGE(block - bytes <= bytes / (is_large(bytes) ? 16 : 8), bytes);
   }
 }
 
@@ -78,7 +77,6 @@ TEST_CASE("blocks are aligned, distinct and never null") {
     void* p = allocate(bytes, Memory::data);
     REQUIRE(p != nullptr);
     CHECK(reinterpret_cast<std::uintptr_t>(p) % kAlignment == 0);
-    if (bytes >= kHugePage) CHECK(reinterpret_cast<std::uintptr_t>(p) % kHugePage == 0);
     std::memset(p, static_cast<int>(blocks.size()), bytes);
     blocks.emplace_back(p, bytes);
   }
@@ -89,8 +87,8 @@ TEST_CASE("blocks are aligned, distinct and never null") {
   }
 }
 
-TEST_CASE("the block freed last comes back first") {
-  for (std::size_t bytes : {48u, 5000u, 3u << 20}) {
+TEST_CASE("the small block freed last comes back first") {
+  for (std::size_t bytes : {48u, 5000u, 100000u}) {
     void* a = allocate(bytes, Memory::data);
     void* b = allocate(bytes, Memory::data);
     deallocate(a, bytes, Memory::data);
@@ -102,22 +100,71 @@ TEST_CASE("the block freed last comes back first") {
   }
 }
 
-TEST_CASE("a cached block up to 12.5 % larger serves a large request, and keeps its class") {
+TEST_CASE("large blocks: what others left serves any size, side by side; a step that begins alike ends alike") {
   release_cached_memory();
   const std::size_t mib = 1 << 20;
-  void* big = allocate(18 * mib, Memory::data);
-  deallocate(big, 18 * mib, Memory::data);
+  char* const whole = static_cast<char*>(allocate(48 * mib, Memory::data));
+  deallocate(whole, 48 * mib, Memory::data);
   const auto mappings = system_mappings();
-  void* p = allocate(16 * mib, Memory::data);
-  CHECK(p == big);
-  deallocate(p, 16 * mib, Memory::data);
-  CHECK(allocate(18 * mib, Memory::data) == big);  // it went back to where it came from
-  deallocate(big, 18 * mib, Memory::data);
+  std::vector<std::pair<char*, std::size_t>> blocks;
+  for (const std::size_t bytes : {5 * mib, 17 * mib + 1, 3 * mib, 200'000 * std::size_t{1}, 20 * mib})
+    blocks.emplace_back(static_cast<char*>(allocate(bytes, Memory::data)), bytes);
+  char* expected = whole;
+  for (const auto& [p, bytes] : blocks) {
+    CHECK(p == expected);
+    expected += Spans::rounded(bytes);
+  }
+  // Neighbours that are free are one; the smallest that fits is taken.
+  const auto free_block = [&](int i) { deallocate(blocks[i].first, blocks[i].second, Memory::data); };
+  free_block(3);
+  free_block(1);
+  free_block(2);
+  CHECK(static_cast<char*>(allocate(20 * mib + 8192, Memory::data)) == blocks[1].first);
+  deallocate(blocks[1].first, 20 * mib + 8192, Memory::data);
+  free_block(4);
+  free_block(0);
+  CHECK(allocate(48 * mib, Memory::data) == whole);
+  deallocate(whole, 48 * mib, Memory::data);
   CHECK(system_mappings() == mappings);
-  p = allocate(15 * mib, Memory::data);  // too small to take 18 MiB
-  CHECK(p != big);
-  CHECK(system_mappings() == mappings + 1);
-  deallocate(p, 15 * mib, Memory::data);
+  release_cached_memory();
+  CHECK(memory_report().reserved == 0);
+}
+
+TEST_CASE("large blocks at random: none overlaps another, all room comes back, and an order of freeing changes no place") {
+  Spans spans;
+  std::vector<char> memory(64 << 20);
+  char* const base = memory.data();
+  spans.add(base, 40 << 20);
+  spans.add(base + (40 << 20), 24 << 20);  // neighbours in address, but regions of their own
+  const auto places = [&](unsigned seed) {
+    std::mt19937 random(5);
+    std::vector<std::pair<char*, std::size_t>> live;
+    std::vector<char*> taken;
+    for (int i = 0; i < 400; ++i) {
+      const std::size_t bytes = random() % (2 << 20) + 1;
+      if (char* const p = spans.take(bytes)) {
+        for (const auto& [q, n] : live) REQUIRE((p + bytes <= q || q + n <= p));
+        REQUIRE((p + bytes <= base + (40 << 20) || p >= base + (40 << 20)));
+        live.emplace_back(p, bytes);
+        taken.push_back(p);
+      }
+      if (live.size() > 24) {
+        std::swap(live[random() % live.size()], live.back());
+        spans.give_back(live.back().first);
+        live.pop_back();
+      }
+    }
+    std::shuffle(live.begin(), live.end(), std::mt19937(seed));
+    for (const auto& [p, bytes] : live) spans.give_back(p);
+    return taken;
+  };
+  const auto first = places(1);
+  CHECK(places(2) == first);
+  CHECK(places(3) == first);
+  std::vector<std::pair<char*, std::size_t>> regions;
+  spans.drop_free_regions([&](char* p, std::size_t bytes) { regions.emplace_back(p, bytes); });
+  CHECK(regions == std::vector<std::pair<char*, std::size_t>>{{base, 40 << 20}, {base + (40 << 20), 24 << 20}});
+  CHECK(spans.take(1) == nullptr);
 }
 
 TEST_CASE("after the first steps a step asks the system for nothing and faults no page") {
