@@ -182,6 +182,7 @@ void Engine::run_node(Node& node, Pending pending) {
   if (!options_.retain_graph && !options_.create_graph) {
     node.released = true;
     node.saved.clear();
+    node.remake.reset();
     node.forget();
   }
 }
@@ -228,14 +229,33 @@ bool Backward::create_graph() const { return engine_.options().create_graph; }
 const std::vector<Tensor>& Backward::captured() const { return engine_.options().capture; }
 void Backward::give(const Tensor& t, Tensor g) { engine_.add(gradient_edge(t), std::move(g)); }
 
-Tensor Backward::saved(int i) const {
-  const auto& s = node_.saved[static_cast<std::size_t>(i)];
-  if (!s.data.defined()) return {};
+namespace {
+
+void require_unchanged(OpId op, const SavedTensor& s) {
   if (s.data.version() != s.version)
-    fail(name(node_.op),
+    fail(name(op),
          fmt::format("a tensor of shape {} that backward needs was changed in place after it was saved (version {}, now {})",
                      to_string(s.data.shape()), s.version, s.data.version()),
          "write to a clone(), or change it after backward");
+}
+
+const Tensor& remade(Remake& r) {
+  if (r.made.defined()) return r.made;
+  std::vector<Tensor> from;
+  for (const auto& s : r.from) {
+    if (s.data.defined()) require_unchanged(r.op, s);
+    from.push_back(s.data);
+  }
+  return r.made = r.make(from);
+}
+
+}  // namespace
+
+Tensor Backward::saved(int i) const {
+  auto s = node_.saved[static_cast<std::size_t>(i)];
+  if (s.remake) s.data = remade(*s.remake);
+  else if (!s.data.defined()) return {};
+  else require_unchanged(node_.op, s);
   if (!create_graph()) return s.data;
   if (s.output >= 0) {
     Tensor t = alias_of(s.data);
@@ -252,7 +272,7 @@ Tensor Backward::saved(int i) const {
 }
 
 Tensor Backward::take_saved(int i) {
-  if (create_graph() || engine_.options().retain_graph) return saved(i);
+  if (create_graph() || engine_.options().retain_graph || node_.saved[static_cast<std::size_t>(i)].remake) return saved(i);
   saved(i);  // the version is checked
   return std::move(node_.saved[static_cast<std::size_t>(i)].data);
 }

@@ -1,6 +1,7 @@
 // node.h - a recorded op: where its inputs' gradients go, what it saved, and how it turns output gradients into input gradients.
 #pragma once
 
+#include <functional>
 #include <initializer_list>
 #include <memory>
 #include <span>
@@ -14,11 +15,23 @@ namespace mezzo::autograd {
 
 class Backward;
 
-/// A tensor kept for backward: its elements, the version it had, and which input or output of the node it is.
+struct Remake;
+
+/// A tensor kept for backward: its elements, or how they are made again; the version it had, and which input or output of the node it is.
 struct SavedTensor {
   Tensor data;
   std::uint64_t version = 0;
   int input = -1, output = -1;
+  std::shared_ptr<Remake> remake = {};
+};
+
+/// How an op's output is made again, bit for bit, from what its node keeps anyway: those that would save the output save this instead, and share
+/// what the first of them made. `make` calls kernels alone and records nothing.
+struct Remake {
+  OpId op;
+  std::vector<SavedTensor> from;
+  std::function<Tensor(const std::vector<Tensor>&)> make;
+  Tensor made = {};
 };
 
 /// What the gradient that arrives at one place must look like.
@@ -41,6 +54,7 @@ class Node : public detail::GraphNode {
   std::vector<detail::Edge> edges;  ///< one an input; empty: no gradient wanted
   std::vector<TensorMeta> inputs, outputs;
   std::vector<SavedTensor> saved;
+  std::shared_ptr<Remake> remake;                        ///< of output 0; null: others keep it as it is
   std::vector<std::shared_ptr<detail::HookList>> hooks;  ///< by output; empty: none
 };
 
@@ -119,6 +133,9 @@ template <class F> Tensor record(OpId op, Tensor out, std::initializer_list<Oper
 }
 /// The same for inputs in a vector and several outputs.
 void connect(Node& node, OpId op, std::span<Tensor> outputs, std::span<const Operand> inputs, std::span<const Tensor> saved);
+/// Says of an output that record() has just given a node: backward of others need not keep it, make(from) is the same again. For ops that cost little
+/// beside the products which read their outputs: their outputs take no memory between forward and backward.
+void let_remake(const Tensor& out, std::initializer_list<Tensor> from, std::function<Tensor(const std::vector<Tensor>&)> make);
 /// Whether recording would happen for these inputs.
 bool should_record(std::initializer_list<Operand> inputs);
 

@@ -37,6 +37,13 @@ mezzo::detail::Edge gradient_edge(const Tensor& t) {
   return {{}, Ref<mezzo::detail::TensorImpl>(t.impl()), 0};
 }
 
+void let_remake(const Tensor& out, std::initializer_list<Tensor> from, std::function<Tensor(const std::vector<Tensor>&)> make) {
+  Node* const node = node_of(out.impl()->edge);
+  if (!node) return;
+  node->remake = std::make_shared<Remake>(Remake{node->op, {}, std::move(make)});
+  for (const auto& t : from) node->remake->from.push_back({t, t.defined() ? t.version() : 0});
+}
+
 bool should_record(std::initializer_list<Operand> inputs) { return context().grad && detail_node::any_requires_grad(inputs); }
 
 bool detail_node::any_requires_grad(std::initializer_list<Operand> inputs) {
@@ -68,7 +75,9 @@ void connect(Node& node, OpId op, std::span<Tensor> outputs, std::span<const Ope
         if (inputs[i].value.impl() == t.impl() || inputs[i].original.impl() == t.impl()) s.input = static_cast<int>(i);
       for (std::size_t o = 0; o < outputs.size() && s.input < 0; ++o)
         if (outputs[o].impl() == t.impl()) s.output = static_cast<int>(o);
-      s.data = s.output >= 0 ? alias_of(t) : t;  // an output that held itself through its node would never be freed
+      const Node* const maker = s.input >= 0 ? node_of(t.impl()->edge) : nullptr;
+      if (maker && maker->remake && t.impl()->edge.index == 0 && t.shape() == maker->outputs[0].shape) s.remake = maker->remake;
+      else s.data = s.output >= 0 ? alias_of(t) : t;  // an output that held itself through its node would never be freed
     }
     node.saved.push_back(std::move(s));
   }

@@ -206,7 +206,7 @@ Tensor tril(const Tensor& x) {
   return record(OpId::tril, y, {a}, {}, [](Backward& g) { g.set(0, tril(g.dy())); });
 }
 
-// swiglu: storage T, compute f32, one rounding on store. Saves gate and up.
+// swiglu: storage T, compute f32, one rounding on store. Saves gate and up, from which those that would save y make it again.
 Tensor swiglu(const Tensor& gate, const Tensor& up) {
   require_floating("swiglu", gate, "gate");
   require_floating("swiglu", up, "up");
@@ -214,10 +214,13 @@ Tensor swiglu(const Tensor& gate, const Tensor& up) {
     fail("swiglu", fmt::format("gate {} and up {} given, equal shapes wanted", to_string(gate.shape()), to_string(up.shape())));
   const Dtype dtype = compute_dtype(OpId::swiglu, {&gate, &up});
   const Operand a = dense(operand(gate, dtype)), b = dense(operand(up, dtype));
-  const Tensor y = make_tensor(gate.shape(), dtype);
-  const PartScope timed(Part::activation);
-  kernels::swiglu(cpu_queue(), dtype, data(a.value), data(b.value), mutable_data(y), y.numel());
-  return record(OpId::swiglu, y, {a, b}, {a.value, b.value}, [](Backward& g) {
+  const auto make = [](const std::vector<Tensor>& v) {
+    const Tensor y = make_tensor(v[0].shape(), v[0].dtype());
+    const PartScope timed(Part::activation);
+    kernels::swiglu(cpu_queue(), y.dtype(), data(v[0]), data(v[1]), mutable_data(y), y.numel());
+    return y;
+  };
+  const Tensor y = record(OpId::swiglu, make({a.value, b.value}), {a, b}, {a.value, b.value}, [](Backward& g) {
     const Tensor gate = g.saved(0), up = g.saved(1);
     if (g.create_graph()) return g.through({gate, up}, [](const std::vector<Tensor>& v) { return mul(silu(v[0]), v[1]); });
     const Tensor dy = dense(g.dy()), dgate = make_tensor(gate.shape(), gate.dtype()), dup = make_tensor(up.shape(), up.dtype());
@@ -226,6 +229,8 @@ Tensor swiglu(const Tensor& gate, const Tensor& up) {
     g.set(0, dgate);
     g.set(1, dup);
   });
+  let_remake(y, {a.value, b.value}, make);
+  return y;
 }
 
 }  // namespace mezzo

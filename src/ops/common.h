@@ -14,6 +14,7 @@
 namespace mezzo {
 
 using autograd::Backward;
+using autograd::let_remake;
 using autograd::record;
 using autograd::should_record;
 using kernels::cpu_queue;

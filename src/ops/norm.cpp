@@ -1,5 +1,6 @@
 // norm.cpp - layer_norm and rms_norm over the last dimension, batch_norm and group_norm over channels. Storage T, statistics and arithmetic f32
-// (f64 for f64), one rounding on store; weight gradients are sums in f32. Saves x, w and the statistics.
+// (f64 for f64), one rounding on store; weight gradients are sums in f32. Saves x, w and the statistics;
+// those that would save the output of layer_norm or rms_norm make it again.
 #include <array>
 
 #include "ops/common.h"
@@ -64,14 +65,15 @@ Tensor normalize(OpId op, const Tensor& x, const Tensor& w, const Tensor& b, dou
   const Operand wo = dense(operand(w, as_x ? dtype : wide)), bo = dense(operand(b, as_x ? dtype : wide));
   const auto n = c ? x.numel() / c : 0;
   const bool grad = should_record({a, wo, bo});
-  const Tensor y = make_tensor(x.shape(), dtype), rstd = grad ? make_tensor({n}, wide) : Tensor(),
-               mu = grad && !rms ? make_tensor({n}, wide) : Tensor();
+  const Tensor rstd = grad ? make_tensor({n}, wide) : Tensor(), mu = grad && !rms ? make_tensor({n}, wide) : Tensor();
   const Dtype weights = wo.value.defined() ? wo.value.dtype() : bo.value.defined() ? bo.value.dtype() : wide;
-  const PartScope timed(Part::norm);
-  kernels::layer_norm(cpu_queue(), rms, dtype, weights, data(a.value), pointer(wo.value), pointer(bo.value), mutable_data(y), pointer(mu),
-                      pointer(rstd), n, c, eps);
-
-  return record(op, y, {a, wo, bo}, {a.value, wo.value, bo.value, mu, rstd}, [=](Backward& g) {
+  const auto run = [=](const Tensor& x, const Tensor& w, const Tensor& b, const Tensor& mu, const Tensor& rstd) {
+    const Tensor y = make_tensor(x.shape(), dtype);
+    const PartScope timed(Part::norm);
+    kernels::layer_norm(cpu_queue(), rms, dtype, weights, data(x), pointer(w), pointer(b), mutable_data(y), pointer(mu), pointer(rstd), n, c, eps);
+    return y;
+  };
+  const Tensor y = record(op, run(a.value, wo.value, bo.value, mu, rstd), {a, wo, bo}, {a.value, wo.value, bo.value, mu, rstd}, [=](Backward& g) {
     const Tensor x = g.saved(0), w = g.saved(1), b = g.saved(2), mu = g.saved(3), rstd = g.saved(4);
     if (g.create_graph()) return g.through({x, w, b}, [=](const std::vector<Tensor>& v) { return plain(rms, v, eps); });
     const PartScope timed(Part::norm);
@@ -85,6 +87,8 @@ Tensor normalize(OpId op, const Tensor& x, const Tensor& w, const Tensor& b, dou
     if (g.wants(0)) g.set(0, dx);
     dw.give(g);
   });
+  if (grad) let_remake(y, {a.value, wo.value, bo.value}, [run](const std::vector<Tensor>& v) { return run(v[0], v[1], v[2], {}, {}); });
+  return y;
 }
 
 // ---- over channels -----------------------------------------------------------------------------------
