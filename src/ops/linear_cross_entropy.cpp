@@ -1,6 +1,6 @@
 // linear_cross_entropy.cpp - a model's head and its loss in one op. Products in the region's 16 bits accumulated in f32, softmax and loss f32.
-// The logits exist for kChunk tokens at a time. In grad mode forward already makes dx and dW from p - y, without 1/N and without the loss
-// scale (so within [-1, 1], safe in 16 bits); backward multiplies both by the upstream scalar.
+// The logits exist for kChunk tokens at a time, and p - y takes their place. In grad mode forward already makes dx and dW from p - y, without 1/N and
+// without the loss scale (so within [-1, 1], safe in 16 bits); backward multiplies both by the upstream scalar.
 #include "ops/product.h"
 #include "ops/targets.h"
 
@@ -9,6 +9,7 @@ namespace {
 
 constexpr std::int64_t kChunk = 256;   // tokens: enough for the products to run at full speed
 constexpr std::int64_t kColumns = 64;  // rows of logits are padded to a multiple of this
+constexpr std::int64_t kHead = 16;     // rows of p - y that are made beside the logits
 
 struct Pieces {
   Tensor losses;  // (N) f32
@@ -63,7 +64,9 @@ Pieces run(const Tensor& x, const Tensor& w, const Tensor& ids, const LossOption
   const auto rows = std::min(n, kChunk);
   const Block logits = q.scratch(static_cast<std::size_t>(rows * ld) * sizeof(float)),
               lse = q.scratch(static_cast<std::size_t>(rows) * sizeof(float));
-  const Block slopes = want_dx || want_dw ? q.scratch(static_cast<std::size_t>(rows * ld) * size_of(dtype)) : Block();
+  const bool grad = want_dx || want_dw, narrower = dtype != Dtype::f32;
+  const Block head = grad && narrower ? q.scratch(static_cast<std::size_t>(std::min(rows, kHead) * ld) * size_of(dtype)) : Block();
+  void* const slopes = logits.as<void>();
   const auto id_size = static_cast<std::int64_t>(size_of(ids.dtype())), x_size = static_cast<std::int64_t>(size_of(dtype));
   for (std::int64_t r = 0; r < n; r += kChunk) {
     const auto m = std::min(kChunk, n - r);
@@ -81,9 +84,24 @@ Pieces run(const Tensor& x, const Tensor& w, const Tensor& ids, const LossOption
     kernels::gemm(q, g, xr, data(w), logits.as<float>());
     kernels::cross_entropy(q, Dtype::f32, ids.dtype(), logits.as<float>(), tr, static_cast<float*>(mutable_data(out.losses)) + r, lse.as<float>(), m,
                            v, o.ignore_index, ld, o.label_smoothing);
-    if (!want_dx && !want_dw) continue;
-    kernels::cross_entropy_backward(q, Dtype::f32, dtype, ids.dtype(), logits.as<float>(), tr, lse.as<float>(), nullptr, 0, slopes.as<void>(), m, v,
-                                    o.ignore_index, ld, o.label_smoothing);
+    if (!grad) continue;
+    const auto slopes_of = [&](std::int64_t begin, std::int64_t end, void* to) {
+      kernels::cross_entropy_backward(q, Dtype::f32, dtype, ids.dtype(), logits.as<float>() + begin * ld, tr + begin * id_size,
+                                      lse.as<float>() + begin, nullptr, 0, to, end - begin, v, o.ignore_index, ld, o.label_smoothing);
+    };
+    if (narrower) {
+      // Rows of p - y are half as long as the logits': rows [n, 2n) of them lie where rows [n / 2, n) of those were. The first few go by way of
+      // `head`.
+      const auto first = std::min(m, kHead);
+      slopes_of(0, first, head.as<void>());
+      kernels::convert(q, dtype, dtype, head.as<void>(), slopes, first * ld);
+      for (std::int64_t begin = first, end; begin < m; begin = end) {
+        end = std::min(m, 2 * begin);
+        slopes_of(begin, end, static_cast<char*>(slopes) + begin * ld * x_size);
+      }
+    } else {
+      slopes_of(0, m, slopes);
+    }
     if (want_dx) {
       kernels::Gemm d;
       d.a = d.b = d.c = dtype;
@@ -92,7 +110,7 @@ Pieces run(const Tensor& x, const Tensor& w, const Tensor& ids, const LossOption
       d.k = v;
       d.lda = ld;
       d.ldb = d.ldc = c;
-      kernels::gemm(q, d, slopes.as<void>(), data(w), static_cast<char*>(mutable_data(out.dx)) + r * c * x_size);
+      kernels::gemm(q, d, slopes, data(w), static_cast<char*>(mutable_data(out.dx)) + r * c * x_size);
     }
     if (want_dw) {
       kernels::Gemm d;
@@ -105,7 +123,7 @@ Pieces run(const Tensor& x, const Tensor& w, const Tensor& ids, const LossOption
       d.lda = ld;
       d.ldb = d.ldc = c;
       d.beta = r == 0 ? 0 : 1;
-      kernels::gemm(q, d, slopes.as<void>(), xr, mutable_data(out.dw));
+      kernels::gemm(q, d, slopes, xr, mutable_data(out.dw));
     }
   }
   return out;
