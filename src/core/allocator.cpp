@@ -1,7 +1,8 @@
 // allocator.cpp - one lock, a stack of free blocks for each size class, spans for large ones, and the accounts.
 //
 // Small blocks are carved from slabs, one after another and only when no used block is free, so the stacks hold touched memory
-// only: a sequence that has run once runs again without a page fault. Large blocks are spans (core/spans.h).
+// only: a sequence that has run once runs again without a page fault. Large blocks are spans (core/spans.h), those that stay for a run apart from
+// those that come and go with each step, which are all of one piece again when it ends.
 #include "core/allocator.h"
 
 #include <algorithm>
@@ -48,7 +49,7 @@ class Allocator {
     if (bytes > kMaxBlock - kRedZone) refuse(bytes, category);
     const std::size_t size = bytes + kRedZone;
     const std::lock_guard lock(mutex_);
-    void* const p = is_large(size) ? large_block(size) : small_block(classes_[size_class(size).index]);
+    void* const p = is_large(size) ? large_block(size, lasts(category) ? lasting_ : passing_) : small_block(classes_[size_class(size).index]);
     if (!p) refuse(bytes, category);
     allow(p, bytes);
     count(bytes, category);
@@ -60,7 +61,8 @@ class Allocator {
     const std::lock_guard lock(mutex_);
     if (is_large(size)) {
       forbid(p, Spans::rounded(size));
-      spans_.give_back(static_cast<char*>(p));
+      char* const block = static_cast<char*>(p);
+      (lasting_.holds(block) ? lasting_ : passing_).give_back(block);
     } else {
       Class& k = classes_[size_class(size).index];
       forbid(p, k.block_bytes);
@@ -137,20 +139,22 @@ class Allocator {
     return std::exchange(k.fresh, k.fresh + k.block_bytes);
   }
 
-  void* large_block(std::size_t bytes) {
-    if (char* const p = spans_.take(bytes)) return p;
+  static bool lasts(Memory c) { return c != Memory::activations && c != Memory::gradients && c != Memory::workspace; }
+
+  void* large_block(std::size_t bytes, Spans& spans) {
+    if (char* const p = spans.take(bytes)) return p;
     const std::size_t region = std::max(Spans::rounded(bytes), kRegion);
     // Unused memory must not be what drives the machine into swapping.
     if (accounts_.reserved + static_cast<std::int64_t>(region) > memory_ / 8 * 7) release_cached();
     char* const p = static_cast<char*>(map(region));
     if (!p) return nullptr;
     try {
-      spans_.add(p, region);
+      spans.add(p, region);
     } catch (...) {
       unmap(p, region);
       throw;
     }
-    return spans_.take(bytes);
+    return spans.take(bytes);
   }
 
   // Grows in doublings, as push_back would.
@@ -178,8 +182,10 @@ class Allocator {
   }
 
   void release_cached() noexcept {
-    spans_.drop_free_regions([this](char* p, std::size_t bytes) { unmap(p, bytes); });
-    spans_.each_free([](char* p, std::size_t bytes) { discard_pages(p, bytes); });
+    for (Spans* spans : {&lasting_, &passing_}) {
+      spans->drop_free_regions([this](char* p, std::size_t bytes) { unmap(p, bytes); });
+      spans->each_free([](char* p, std::size_t bytes) { discard_pages(p, bytes); });
+    }
     for (int i = 0; i < kSmallClasses; ++i) release_slabs(classes_[i]);
   }
 
@@ -220,7 +226,7 @@ class Allocator {
 
   std::mutex mutex_;
   std::array<Class, kSmallClasses> classes_;
-  Spans spans_;
+  Spans lasting_, passing_;
   MemoryReport accounts_;
   std::int64_t mappings_ = 0, asked_ = 0;
   const std::int64_t memory_ = usable_memory();

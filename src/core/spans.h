@@ -40,6 +40,9 @@ class Spans {
     return p;
   }
 
+  /// Whether take() gave this block.
+  bool holds(char* p) const { return spans_.find(p) != spans_.end(); }
+
   /// A block that take() gave. Allocates nothing.
   void give_back(char* p) noexcept {
     auto at = spans_.find(p);

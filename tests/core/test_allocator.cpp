@@ -130,6 +130,24 @@ TEST_CASE("large blocks: what others left serves any size, side by side; a step 
   CHECK(memory_report().reserved == 0);
 }
 
+TEST_CASE("what stays and what passes lie apart: a step's memory is of one piece again when it ends") {
+  release_cached_memory();
+  const std::size_t mib = 1 << 20;
+  std::vector<Block> state;
+  for (int step = 0; step < 3; ++step) {
+    const auto mappings = system_mappings();
+    {
+      std::vector<Block> activations;
+      for (int i = 0; i < 40; ++i) activations.emplace_back(mib + 4096 * i, Memory::activations);
+    }
+    if (step == 0)
+      for (int i = 0; i < 20; ++i) state.emplace_back(mib / 2, Memory::optimizer);  // made after the first step, where activations have just been
+    const Block gradient(42 * mib, Memory::gradients);
+    if (step > 0) CHECK(system_mappings() == mappings);
+  }
+  CHECK(memory_report().reserved == static_cast<std::int64_t>(128 * mib));  // a region of each
+}
+
 TEST_CASE("large blocks at random: none overlaps another, all room comes back, and an order of freeing changes no place") {
   Spans spans;
   std::vector<char> memory(64 << 20);
