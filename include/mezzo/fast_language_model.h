@@ -20,6 +20,7 @@ struct PretrainedOptions {
   bool keep_blocks = true;
   /// "q8_0", "q4_0" or "nf4": the layers' matrices that the file holds element by element are rounded into such blocks, in memory (QLoRA).
   std::string quantize = {};
+  std::filesystem::path chat_template = {};  ///< a file with a Jinja template, for chat, instead of the model's own; save_*() write it along
 };
 
 struct GenerateOptions {

@@ -16,6 +16,7 @@
 #include "train/generate.h"
 #include "train/parity.h"
 #include "train/run_model.h"
+#include "train/tuning.h"
 
 namespace mezzo::cli {
 namespace {
@@ -51,7 +52,7 @@ struct TokenizerParity {
 };
 TokenizerParity compare(const train::RunModel& source, const train::RunModel& other, std::string_view text) {
   const auto ids = source.tokenizer->encode(text);
-  const auto chat = text::chat_template_text(source.base);
+  const auto chat = text::chat_template_text(source.chat);
   TokenizerParity p;
   p.same_ids = ids == other.tokenizer->encode(text);
   p.round_trip = other.tokenizer->decode(ids) == text;
@@ -59,7 +60,7 @@ TokenizerParity compare(const train::RunModel& source, const train::RunModel& ot
   p.same_end = end == other.tokenizer->end_of_text();
   if (end) p.end_of_text = other.tokenizer->bytes_of(*end);
   p.had_template = !chat.empty();
-  p.same_template = chat == text::chat_template_text(other.base);
+  p.same_template = chat == text::chat_template_text(other.chat);
   return p;
 }
 
@@ -130,10 +131,14 @@ class Export final : public Task {
   void write(const train::RunModel& source, const io::Encoding& type) const {
     if (format_ == "gguf") {
       if (adapter_) return models::save_adapter_gguf(*source.model, out_);
-      return models::save_gguf(*source.model, out_, {.type = type, .source = source.base, .tokenizer = source.tokenizer.get()});
+      return models::save_gguf(*source.model, out_,
+                               {.type = type,
+                                .source = source.base,
+                                .tokenizer = source.tokenizer.get(),
+                                .chat_template = source.chat == source.base ? std::string() : text::chat_template_text(source.chat)});
     }
     io::AtomicDirectory directory(out_);
-    if (adapter_) models::save_adapter(*source.model, directory.path(), source.base);
+    if (adapter_) train::write_adapter(source, directory.path());
     else train::write_merged(source, directory.path(), type.dtype);
     directory.commit();
   }
@@ -142,6 +147,7 @@ class Export final : public Task {
     if (!adapter_) return train::load_run_model(out_, {.keep_blocks = true, .keep_table = true});
     train::RunModel other = train::load_run_model(source.base, {.keep_blocks = true, .keep_table = true});
     models::load_adapter(*other.model, out_);
+    other.chat = format_ == "gguf" || source.chat == source.base ? source.chat : out_ / train::kTemplateCopy;
     return other;
   }
 

@@ -30,6 +30,7 @@ class Generate final : public Task {
     o.value("--seed", "S", s_.seed, "Of the draws");
     o.value("--precision", "P", precision_, "auto, fp32, bf16, fp16");
     o.flag("--chat", chat_, "The prompt is a message, which the model answers: for models with a chat template");
+    o.value("--chat-template", "FILE", template_, "With --chat: a Jinja template instead of the model's own");
     o.value("--system", "TEXT", system_, "With --chat: what the conversation begins with, instead of the template's own");
   }
 
@@ -47,7 +48,8 @@ class Generate final : public Task {
       if (!(s_.top_p > 0 && s_.top_p <= 1)) fail("generate", fmt::format("--top-p {} given, a share above 0 and up to 1 wanted", s_.top_p));
       if (!(s_.repetition_penalty > 0))
         fail("generate", fmt::format("--repetition-penalty {} given, a number above 0 wanted", s_.repetition_penalty));
-      if (!chat_ && options.given("--system")) fail("generate", "--system given without --chat, with which it goes");
+      for (const char* o : {"--system", "--chat-template"})
+        if (!chat_ && options.given(o)) fail("generate", fmt::format("{} given without --chat, with which it goes", o));
       train::recipe(precision_);
     });
     const train::Recipe recipe = train::recipe_for_asking(precision_, model_);
@@ -56,7 +58,8 @@ class Generate final : public Task {
 
     std::vector<std::int32_t> ids;
     if (chat_) {
-      train::ChatPrompt chat = checking_usage([&] { return train::chat_prompt(m.base, *m.tokenizer, prompt_, system_); });
+      train::ChatPrompt chat =
+          checking_usage([&] { return train::chat_prompt(template_.empty() ? m.chat : template_, *m.tokenizer, prompt_, system_); });
       ids = std::move(chat.ids);
       s_.stop = std::move(chat.stop);
     } else {
@@ -80,7 +83,7 @@ class Generate final : public Task {
   }
 
  private:
-  std::filesystem::path model_;
+  std::filesystem::path model_, template_;
   std::string prompt_, system_, precision_ = "auto";
   models::SampleOptions s_;
   bool chat_ = false;

@@ -12,8 +12,8 @@ namespace {
 // Options that are for one kind of run alone.
 constexpr std::array<std::string_view, 3> kForText{"--vocab", "--global-batch", "--eval-tokens"};
 constexpr std::array<std::string_view, 5> kForAdapters{"--lora-rank", "--lora-alpha", "--lora-dropout", "--rslora", "--lora-targets"};
-constexpr std::array<std::string_view, 7> kForTuning{"--full",     "--quantize-base", "--eval-data",     "--no-packing",
-                                                     "--overlong", "--train-on",      "--skip-bad-lines"};
+constexpr std::array<std::string_view, 8> kForTuning{"--full",     "--quantize-base", "--eval-data",     "--no-packing",
+                                                     "--overlong", "--train-on",      "--chat-template", "--skip-bad-lines"};
 
 constexpr const char* kSpecs = "gpt:layers=,heads=,width=[,vocab=][,context=][,dropout=], llama:... (and kv_heads=, ffn=), gpt2-124m or smollm2-135m";
 
@@ -40,6 +40,7 @@ void declare_examples(Options& o, TrainingArguments& a) {
   o.value("--eval-data", "FILE", t.eval_data, "Held-out examples; without it --val-fraction of the lines");
   o.value("--overlong", "WHAT", t.overlong, "split, cut or drop examples longer than --seq");
   o.value("--train-on", "WHAT", t.train_on, "assistant: loss on its turns and on completions; everything: on prompts too");
+  o.value("--chat-template", "FILE", t.chat_template, "How conversations are written, in Jinja, instead of the model's own; kept with the run");
   o.flag("--no-packing", a.no_packing, "One example a row, padded, instead of several side by side");
   o.flag("--skip-bad-lines", t.skip_bad_lines, "Passes over lines that cannot be used, and counts them");
 }

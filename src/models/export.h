@@ -56,6 +56,7 @@ struct GgufOptions {
   io::Encoding type = Dtype::f16;
   std::filesystem::path source = {};
   const Tokenizer* tokenizer = nullptr;  ///< the one in `source`, where that is a directory
+  std::string chat_template = {};        ///< instead of the one in `source`
 };
 void save_gguf(const LanguageModel&, const std::filesystem::path& file, const GgufOptions&);
 /// The adapters alone, as llama.cpp's --lora takes them, in F32.

@@ -90,6 +90,7 @@ void save_gguf(const LanguageModel& model, const fs::path& file, const GgufOptio
   std::error_code ignored;
   if (fs::is_regular_file(o.source, ignored)) copy_metadata(metadata, io::GgufFile(o.source));
   else if (o.tokenizer) text::put_tokenizer(*o.tokenizer, o.source, metadata);
+  if (!o.chat_template.empty()) metadata.put("tokenizer.chat_template", std::string_view(o.chat_template));
   put_shape(metadata, options);
   metadata.put("general.file_type", file_type(o.type));
 

@@ -139,24 +139,30 @@ std::optional<std::string> from_directory(const fs::path& directory, fs::path& f
   return std::nullopt;
 }
 
+/// `file` becomes where it is. None: there is none.
+std::optional<std::string> source_of(const fs::path& path, fs::path& file) {
+  file = path;
+  std::error_code ignored;
+  if (fs::is_directory(path, ignored)) return from_directory(path, file);
+  if (path.filename() == "tokenizer_config.json") return from_config(path);
+  if (path.extension() == ".json" || path.extension() == ".model") return from_directory(path.parent_path(), file);  // of a model's tokenizer
+  if (!io::MappedFile(path).text().starts_with("GGUF")) return io::read_file(path);
+  const io::GgufFile gguf(path);
+  return gguf.field("tokenizer.chat_template") ? std::optional(std::string(gguf.string("tokenizer.chat_template"))) : std::nullopt;
+}
+
 }  // namespace
 
+std::string read_chat_template(const fs::path& path) {
+  fs::path file;
+  auto source = source_of(path, file);
+  if (!source) fail(kOp, fmt::format("{}: it holds no chat template", path.native()), "a file with a Jinja template is wanted");
+  return std::move(*source);
+}
+
 std::optional<ChatTemplate> load_chat_template(const fs::path& path, const Tokenizer& tokenizer, std::int64_t now) {
-  fs::path file = path;
-  std::optional<std::string> source;
-  std::error_code ignored;
-  if (fs::is_directory(path, ignored)) {
-    source = from_directory(path, file);
-  } else if (path.extension() == ".jinja") {
-    source = io::read_file(path);
-  } else if (path.filename() == "tokenizer_config.json") {
-    source = from_config(path);
-  } else if (io::MappedFile(path).text().starts_with("GGUF")) {
-    const io::GgufFile gguf(path);
-    if (gguf.field("tokenizer.chat_template")) source = std::string(gguf.string("tokenizer.chat_template"));
-  } else {
-    source = from_directory(path.parent_path(), file);  // of a model's tokenizer
-  }
+  fs::path file;
+  auto source = source_of(path, file);
   if (!source) return std::nullopt;
   const auto text_of = [&](std::optional<std::int32_t> id) { return id ? std::optional<std::string>(tokenizer.bytes_of(*id)) : std::nullopt; };
   return ChatTemplate(

@@ -55,8 +55,11 @@ class ChatTemplate {
 };
 
 /// The template of a model: a directory in Hugging Face's layout (chat_template.jinja, or `chat_template` of tokenizer_config.json: a string, or
-/// named ones of which "default" is taken), one of these files, or a GGUF file (tokenizer.chat_template). None: it has no template. `tokenizer` is
-/// the model's: its begin and end are bos_token and eos_token.
+/// named ones of which "default" is taken) or a tokenizer's file in it, a GGUF file (tokenizer.chat_template); any other file is a template itself.
+/// None: it has no template. `tokenizer` is the model's: its begin and end are bos_token and eos_token.
 std::optional<ChatTemplate> load_chat_template(const std::filesystem::path&, const Tokenizer& tokenizer, std::int64_t now = 0);
+
+/// The text of the template that load_chat_template() would find. Error where there is none.
+std::string read_chat_template(const std::filesystem::path&);
 
 }  // namespace mezzo::text

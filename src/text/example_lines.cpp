@@ -165,7 +165,17 @@ ExampleSet parse_examples(std::string_view jsonl, std::string_view source, const
   return set;
 }
 
+ExampleSet parse_examples(std::string_view jsonl, std::string_view source, const Tokenizer& tokenizer, const ChatSource& chat,
+                          const ExampleOptions& options) {
+  // A key of this name has its quotes bare; in a text they would be escaped.
+  const bool conversations = jsonl.find("\"messages\"") != jsonl.npos || jsonl.find("\"conversations\"") != jsonl.npos;
+  return parse_examples(jsonl, source, tokenizer, conversations ? chat() : nullptr, options);
+}
+
 ExampleSet read_examples(const std::filesystem::path& path, const Tokenizer& tokenizer, const ChatTemplate* chat, const ExampleOptions& options) {
+  return parse_examples(io::read_file(path), path.native(), tokenizer, chat, options);
+}
+ExampleSet read_examples(const std::filesystem::path& path, const Tokenizer& tokenizer, const ChatSource& chat, const ExampleOptions& options) {
   return parse_examples(io::read_file(path), path.native(), tokenizer, chat, options);
 }
 

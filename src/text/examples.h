@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <functional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -77,11 +78,14 @@ struct ExampleSet {
 ///   {"conversations": [{"from": "human"|"gpt"|..., "value"}, ...]}     the same as ShareGPT has it
 ///   {"prompt": "...", "completion": "..."}                             loss on the completion
 ///   {"text": "..."}                                                    loss on all of it
-/// `chat` may be null if there are no conversations. Error "[data] file:line: what it is, what was expected" for the first line that cannot be used
-/// unless they are skipped, and if no example is left.
+/// `chat` may be null if there are no conversations. One that makes it is called where there are some, and only there. Error "[data] file:line: what
+/// it is, what was expected" for the first line that cannot be used unless they are skipped, and if no example is left.
 ExampleSet read_examples(const std::filesystem::path&, const Tokenizer&, const ChatTemplate* chat, const ExampleOptions& = {});
+using ChatSource = std::function<const ChatTemplate*()>;
+ExampleSet read_examples(const std::filesystem::path&, const Tokenizer&, const ChatSource& chat, const ExampleOptions& = {});
 /// The same of text in memory; `source` stands for the path.
 ExampleSet parse_examples(std::string_view jsonl, std::string_view source, const Tokenizer&, const ChatTemplate* chat, const ExampleOptions& = {});
+ExampleSet parse_examples(std::string_view jsonl, std::string_view source, const Tokenizer&, const ChatSource& chat, const ExampleOptions& = {});
 
 struct ExampleSplit {
   ExampleSet train, held_out;

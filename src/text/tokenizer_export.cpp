@@ -52,6 +52,7 @@ BpeParts byte_parts() {
 }  // namespace
 
 std::string chat_template_text(const fs::path& dir) {
+  if (dir.extension() == ".jinja") return io::read_file(dir);
   if (is_file(dir)) {
     const io::GgufFile gguf(dir);
     return gguf.field("tokenizer.chat_template") ? std::string(gguf.string("tokenizer.chat_template")) : std::string();

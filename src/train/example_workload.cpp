@@ -23,9 +23,13 @@ namespace {
 
 text::ExampleSplit read(const TrainOptions& o, const Tokenizer& tokenizer) {
   const TuneOptions& t = *o.tune;
-  const auto chat = text::load_chat_template(o.model, tokenizer, t.started);
+  std::optional<text::ChatTemplate> loaded;
+  const text::ChatSource chat = [&]() -> const text::ChatTemplate* {
+    if (!loaded) loaded = text::load_chat_template(template_path(o), tokenizer, t.started);
+    return loaded ? &*loaded : nullptr;
+  };
   const text::ExampleOptions options{.window = o.seq, .overlong = t.overlong, .skip_bad_lines = t.skip_bad_lines, .train_on = t.train_on};
-  const auto examples = [&](const std::filesystem::path& file) { return text::read_examples(file, tokenizer, chat ? &*chat : nullptr, options); };
+  const auto examples = [&](const std::filesystem::path& file) { return text::read_examples(file, tokenizer, chat, options); };
   if (!t.eval_data.empty()) return {.train = examples(o.data), .held_out = examples(t.eval_data)};
   if (o.val_fraction == 0) return {.train = examples(o.data), .held_out = {}};
   return text::split(examples(o.data), o.val_fraction, o.seed);

@@ -4,6 +4,7 @@
 #include "core/fail.h"
 #include "models/export.h"
 #include "models/projection.h"
+#include "text/chat_template.h"
 #include "train/generate.h"
 #include "train/run_model.h"
 
@@ -19,6 +20,10 @@ FastLanguageModel FastLanguageModel::from_pretrained(const std::filesystem::path
   const train::Recipe recipe = train::recipe_for_asking(o.precision, path);
   m.impl_ = std::make_shared<Impl>(
       Impl{train::load_run_model(path, {.keep_blocks = o.keep_blocks, .keep_table = o.keep_blocks, .quantize = o.quantize}), recipe});
+  if (!o.chat_template.empty()) {
+    text::read_chat_template(o.chat_template);  // an Error for what is none comes now
+    m.impl_->run.chat = o.chat_template;
+  }
   m.for_inference();
   return m;
 }
@@ -49,7 +54,7 @@ std::string FastLanguageModel::generate(std::string_view prompt, const GenerateO
                                .seed = o.seed};
   std::vector<std::int32_t> ids;
   if (o.chat) {
-    train::ChatPrompt chat = train::chat_prompt(source(), tokenizer(), std::string(prompt), o.system);
+    train::ChatPrompt chat = train::chat_prompt(impl_->run.chat, tokenizer(), std::string(prompt), o.system);
     ids = std::move(chat.ids);
     sample.stop = std::move(chat.stop);
   } else {
@@ -58,12 +63,17 @@ std::string FastLanguageModel::generate(std::string_view prompt, const GenerateO
   return train::generate(model(), tokenizer(), ids, sample, recipe(), o.on_text).text;
 }
 
-void FastLanguageModel::save_adapter(const std::filesystem::path& dir) const { models::save_adapter(model(), dir, source()); }
+void FastLanguageModel::save_adapter(const std::filesystem::path& dir) const { train::write_adapter(impl_->run, dir); }
 
 void FastLanguageModel::save_merged(const std::filesystem::path& dir, Dtype dtype) const { train::write_merged(impl_->run, dir, dtype); }
 
 void FastLanguageModel::save_gguf(const std::filesystem::path& file, std::string_view type) const {
-  models::save_gguf(model(), file, {.type = io::encoding_from_name(type), .source = source(), .tokenizer = &tokenizer()});
+  const auto& run = impl_->run;
+  models::save_gguf(model(), file,
+                    {.type = io::encoding_from_name(type),
+                     .source = source(),
+                     .tokenizer = &tokenizer(),
+                     .chat_template = run.chat == run.base ? std::string() : text::read_chat_template(run.chat)});
 }
 
 models::LanguageModel& FastLanguageModel::model() const { return *impl_->run.model; }

@@ -35,11 +35,11 @@ std::vector<std::int32_t> end_of_turn(const text::ChatTemplate& chat, const Toke
 
 }  // namespace
 
-ChatPrompt chat_prompt(const std::filesystem::path& base, const Tokenizer& tokenizer, const std::string& message, const std::string& system) {
-  const auto chat = text::load_chat_template(base, tokenizer);
+ChatPrompt chat_prompt(const std::filesystem::path& where, const Tokenizer& tokenizer, const std::string& message, const std::string& system) {
+  const auto chat = text::load_chat_template(where, tokenizer);
   if (!chat)
-    fail("chat", fmt::format("{}: this model has no chat template: it is a model of plain text", base.native()),
-         "without chat the prompt is continued");
+    fail("chat", fmt::format("{}: this model has no chat template: it is a model of plain text", where.native()),
+         "without chat the prompt is continued; --chat-template gives it a template");
   io::Json messages = io::Json::array();
   if (!system.empty()) messages.push_back({{"role", "system"}, {"content", system}});
   messages.push_back({{"role", "user"}, {"content", message}});

@@ -21,8 +21,9 @@ struct ChatPrompt {
   std::vector<std::int32_t> ids;
   std::vector<std::int32_t> stop;  ///< the token that ends a turn of the assistant, where the template has one
 };
-/// `base`: where the template is; system: empty for the template's own. Error if there is none, or it cannot be rendered exactly.
-ChatPrompt chat_prompt(const std::filesystem::path& base, const Tokenizer&, const std::string& message, const std::string& system = {});
+/// `chat`: where the template is, a model or a template's file; system: empty for the template's own. Error if there is none, or it cannot be
+/// rendered exactly.
+ChatPrompt chat_prompt(const std::filesystem::path& chat, const Tokenizer&, const std::string& message, const std::string& system = {});
 
 struct Generated {
   std::string text;                       ///< UTF-8, without marks

@@ -39,6 +39,7 @@ template <OptionsOf<TuneOptions> Options, class F> void each_option(Options& o, 
   f("packing", o.packing, same);
   f("overlong", o.overlong, same);
   f("train_on", o.train_on, same);
+  f("chat_template", o.chat_template, free);  // the examples say what it did
   f("skip_bad_lines", o.skip_bad_lines, free);
   f("started", o.started, free);
 }
@@ -178,6 +179,8 @@ TrainOptions resolved(TrainOptions o, const models::ModelOptions& m) {
   o.data = absolute(o.data);
   o.out = absolute(o.out);
   if (o.tune && !o.tune->eval_data.empty()) o.tune->eval_data = absolute(o.tune->eval_data);
+  if (o.tune && !o.tune->chat_template.empty() && !(o.resume && o.tune->chat_template == kTemplateCopy))
+    o.tune->chat_template = absolute(o.tune->chat_template);
   if (o.tune && o.tune->started == 0) o.tune->started = static_cast<std::int64_t>(wall_time());
   return o;
 }

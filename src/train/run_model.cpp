@@ -6,8 +6,10 @@
 #include <nlohmann/json.hpp>
 
 #include "core/fail.h"
+#include "io/file.h"
 #include "io/gguf.h"
 #include "models/export.h"
+#include "text/chat_template.h"
 #include "train/checkpoint.h"
 #include "train/options.h"
 #include "train/vocabulary.h"
@@ -26,7 +28,9 @@ RunModel from_tuning(const fs::path& checkpoint, const TrainOptions& run, models
   auto model = models::load_pretrained(run.model, options);
   if (!t.full) models::add_lora(*model, t.lora);
   read_weights(checkpoint, t.full ? model->state_dict() : models::trainable_parameters(*model));
-  return {std::move(model), model_tokenizer(run.model), checkpoint, run.model};
+  TrainOptions here = run;
+  here.out = checkpoint.parent_path().parent_path();
+  return {std::move(model), model_tokenizer(run.model), checkpoint, run.model, template_path(here)};
 }
 
 RunModel from_checkpoint(const fs::path& checkpoint, const models::LoadOptions& options) {
@@ -38,13 +42,14 @@ RunModel from_checkpoint(const fs::path& checkpoint, const models::LoadOptions& 
   auto model = models::make_model(models::model_from_spec(spec));
   read_weights(checkpoint, model->state_dict());
   const fs::path run = checkpoint.parent_path().parent_path();
-  return {std::move(model), saved_tokenizer(run), checkpoint, run};
+  return {std::move(model), saved_tokenizer(run), checkpoint, run, run};
 }
 
 RunModel from_adapter(const fs::path& dir, const models::LoadOptions& options) {
   RunModel m = load_run_model(models::adapter_base(dir), options);
   models::load_adapter(*m.model, dir);
   m.source = dir;
+  if (present(dir / kTemplateCopy)) m.chat = dir / kTemplateCopy;
   return m;
 }
 
@@ -71,8 +76,22 @@ void write_model(const models::LanguageModel& model, const Tokenizer& tokenizer,
   save_tokenizer(tokenizer, dir, model.context());
 }
 
+namespace {
+
+void write_own_template(const RunModel& m, const fs::path& dir) {
+  if (m.chat != m.base) io::write_file(dir / kTemplateCopy, text::read_chat_template(m.chat));
+}
+
+}  // namespace
+
+void write_adapter(const RunModel& m, const fs::path& dir) {
+  models::save_adapter(*m.model, dir, m.base);
+  write_own_template(m, dir);
+}
+
 void write_merged(const RunModel& m, const fs::path& dir, std::optional<Dtype> dtype) {
   models::save_merged(*m.model, dir, {.dtype = dtype, .source = m.base});
+  write_own_template(m, dir);
   if (!present(dir / "tokenizer_config.json") && !present(dir / "tokenizer.json")) save_tokenizer(*m.tokenizer, dir, m.model->context());
 }
 
@@ -80,10 +99,10 @@ RunModel load_run_model(const fs::path& path, const models::LoadOptions& options
   if (!present(path))
     fail("model", fmt::format("{}: nothing of that name is there", path.native()),
          "give a run directory, a GGUF file, or a directory with model.safetensors and config.json");
-  if (!fs::is_directory(path)) return {models::load_pretrained(path, options), load_tokenizer(path), path, path};
+  if (!fs::is_directory(path)) return {models::load_pretrained(path, options), load_tokenizer(path), path, path, path};
   if (present(path / "manifest.json")) return from_checkpoint(path, options);
   if (models::is_adapter(path)) return from_adapter(path, options);
-  if (holds_weights(path)) return {models::load_pretrained(path, options), model_tokenizer(path), path, path};
+  if (holds_weights(path)) return {models::load_pretrained(path, options), model_tokenizer(path), path, path, path};
   if (const fs::path inside = path / "model"; holds_weights(inside) || models::is_adapter(inside)) return load_run_model(inside, options);
   const auto steps = checkpoint_steps(path);
   if (steps.empty()) fail("model", fmt::format("{}: no model/ and no checkpoint in it", path.native()), "has the run reached its first checkpoint?");

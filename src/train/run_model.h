@@ -16,7 +16,8 @@ struct RunModel {
   std::shared_ptr<models::LanguageModel> model;
   std::shared_ptr<const Tokenizer> tokenizer;
   std::filesystem::path source;  ///< what the path came to: a model directory, a checkpoint, a GGUF file, an adapter's directory
-  std::filesystem::path base;    ///< where tokenizer and chat template lie: of an adapter its base model, else source
+  std::filesystem::path base;    ///< where the tokenizer lies: of an adapter its base model, else source
+  std::filesystem::path chat;    ///< where the chat template lies: with the adapter or the run that has one of its own, else base
 };
 /// Whether a directory has weights in Hugging Face's layout, whole or in parts.
 bool holds_weights(const std::filesystem::path& dir);
@@ -29,6 +30,8 @@ RunModel load_run_model(const std::filesystem::path&, const models::LoadOptions&
 Recipe recipe_for_asking(std::string_view precision, const std::filesystem::path& path);
 /// The model as a directory in Hugging Face's layout with all that its base says of tokens, adapters merged, in `dtype` (unset: as it is).
 void write_merged(const RunModel&, const std::filesystem::path& dir, std::optional<Dtype> dtype);
+/// The adapters alone, in PEFT's layout, with a chat template that is not the base's.
+void write_adapter(const RunModel&, const std::filesystem::path& dir);
 /// Writes a model directory: Hugging Face's layout, the tokenizer with it.
 void write_model(const models::LanguageModel&, const Tokenizer&, const std::filesystem::path& dir);
 

@@ -14,6 +14,7 @@
 #include "kernels/kernels.h"
 #include "models/export.h"
 #include "tensor/impl.h"
+#include "text/chat_template.h"
 #include "train/checkpoint.h"
 #include "train/machinery.h"
 #include "train/metrics.h"
@@ -108,6 +109,7 @@ struct Trainer::Impl {
     open_directory();
     manual_seed(options.seed);
     machine = build(shape, options, plan);
+    release_cached_memory();  // what weights were before they took the recipe's form
     if (options.resume) resume();
   }
 
@@ -130,6 +132,14 @@ struct Trainer::Impl {
     lock.emplace(out);
     io::clean_stale(out);
     clean_checkpoints(out);
+    keep_template();
+  }
+
+  /// The template that was given goes with the run, wherever its file goes.
+  void keep_template() {
+    if (!options.tune || options.tune->chat_template.empty() || options.tune->chat_template == kTemplateCopy) return;
+    io::write_file(options.out / kTemplateCopy, text::read_chat_template(options.tune->chat_template));
+    options.tune->chat_template = kTemplateCopy;
   }
 
   io::Json config() const {
@@ -367,8 +377,9 @@ struct Trainer::Impl {
   void finish() {
     io::AtomicDirectory directory(options.out / "model");
     if (!options.tune) write_model(*machine.model, *input.tokenizer, directory.path());
-    else if (options.tune->full) write_merged({machine.model, input.tokenizer, options.model, options.model}, directory.path(), {});
-    else models::save_adapter(*machine.model, directory.path(), options.model);
+    else if (options.tune->full)
+      write_merged({machine.model, input.tokenizer, options.model, options.model, template_path(options)}, directory.path(), {});
+    else write_adapter({machine.model, input.tokenizer, options.model, options.model, template_path(options)}, directory.path());
     directory.commit();
   }
 

@@ -61,6 +61,10 @@ void check(const TuneOptions& o) {
     fail(kOp, fmt::format("--lora-dropout {} given, a number of at least 0 and below 1 wanted", o.lora.dropout));
 }
 
+fs::path template_path(const TrainOptions& o) {
+  return o.tune->chat_template.empty() ? fs::path(o.model) : o.out / o.tune->chat_template;  // an absolute path stays one
+}
+
 // ---- the base ------------------------------------------------------------------------------------
 
 fs::path base_path(const fs::path& given) {

@@ -24,11 +24,17 @@ struct TuneOptions {
   bool packing = true;                                ///< examples side by side, without attention across; else padded to the longest
   text::Overlong overlong = text::Overlong::split;    ///< what becomes of examples longer than the window
   text::TrainOn train_on = text::TrainOn::assistant;  ///< which tokens carry loss
+  std::filesystem::path chat_template = {};           ///< a Jinja template (or what holds one) instead of the model's own; kTemplateCopy: the run's
   bool skip_bad_lines = false;                        ///< lines that cannot be used are counted; else the first is an Error
   std::int64_t started = 0;                           ///< seconds since 1970 of the run's first start, for templates that write a date; 0: now
 };
 
 struct TrainOptions;
+
+/// A run keeps the template that it was given under this name, in its directory and in model/.
+inline constexpr const char* kTemplateCopy = "chat_template.jinja";
+/// Where the template is: the run's copy, the file that was given, or the model.
+std::filesystem::path template_path(const TrainOptions&);
 
 /// Error, named as the command line names it, for what does not go together.
 void check(const TuneOptions&);

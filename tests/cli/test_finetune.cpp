@@ -3,6 +3,8 @@
 #include <fmt/core.h>
 #include <nlohmann/json.hpp>
 
+#include <mezzo/models.h>
+
 #include "cli/process.h"
 #include "io/json.h"
 
@@ -106,6 +108,8 @@ TEST_CASE("finetune: a run that cannot be is refused in one line") {
   check_refused(c.finetune({"--epochs", "2"}), 2, "--steps and --epochs");
   check_refused(c.finetune_with("--overlong", "splitt"), 2, "did you mean `split`");
   check_refused(c.finetune_with("--train-on", "user"), 2, "--train-on user");
+  check_refused(c.finetune_with("--chat-template", c.dir / "absent.jinja"), 1, "absent.jinja");
+  check_refused({"generate", "--model", c.base, "--prompt", "a", "--chat-template", c.chat}, 2, "--chat-template given without --chat");
   check_refused(c.finetune_with("--quantize-base", "q4_1"), 2, "--quantize-base q4_1");
   check_refused(c.finetune_with("--lora-rank", "0"), 2, "--lora-rank 0");
   check_refused(c.finetune_with("--lora-dropout", "1"), 2, "--lora-dropout 1");
@@ -126,6 +130,66 @@ TEST_CASE("finetune: a run that cannot be is refused in one line") {
   fs::remove(c.base + "/chat_template.jinja");
   check_refused(c.finetune(), 1, "template");
   CHECK(!fs::exists(c.out));
+}
+
+TEST_CASE("finetune: a damaged model, or one with another's tokenizer, is refused in one line, and nothing is written") {
+  const Case c;
+  const std::string gguf = c.dir / "base.gguf", bad = c.dir / "bad.gguf", hf = c.dir / "hf";
+  REQUIRE(run({"export", "--model", c.base, "--format", "gguf", "--type", "f32", "--out", gguf}).code == 0);
+  const std::string whole = read(gguf);
+  const auto refused = [&](std::string bytes, const std::string& part) {
+    write(bad, bytes);
+    check_refused(c.finetune_with("--model", bad), 1, part);
+  };
+  const std::string huge("\0\0\0\0\0\0\0\x10", 8);  // 2^60
+  refused(whole.substr(0, whole.size() / 2), "bad.gguf");
+  refused(whole.substr(0, 20), "bad.gguf");
+  refused(std::string(whole).replace(8, 8, huge), "bad.gguf: byte 8: 1152921504606846976 tensors");
+  refused(std::string(whole).replace(16, 8, huge), "bad.gguf: byte 16: 1152921504606846976 key-value pairs");
+  refused("", "bad.gguf");
+
+  const auto directory = [&](const std::string& file, const std::string& bytes) {
+    fs::remove_all(hf);
+    fs::copy(c.base, hf);
+    write(hf + "/" + file, bytes);
+    return c.finetune_with("--model", hf);
+  };
+  const std::string weights = read(c.base + "/model.safetensors");
+  check_refused(directory("model.safetensors", weights.substr(0, weights.size() - 5)), 1, "truncated");
+  check_refused(directory("model.safetensors", std::string(weights).replace(0, 8, huge)), 1, "model.safetensors");
+  check_refused(directory("config.json", "{"), 1, "config.json");
+  check_refused(directory("config.json", R"({"model_type": "mamba"})"), 1, "mamba");
+
+  directory("config.json", "");
+  models::save_pretrained(*models::make_model(models::model_from_spec("llama:layers=1,heads=2,width=16,ffn=32,vocab=100,context=128")), hf);
+  check_refused(c.finetune_with("--model", hf), 1, "its tokenizer has 256 tokens, its model 100. Hint: are both of the same model?");
+  CHECK(!fs::exists(c.out));
+}
+
+TEST_CASE("finetune: lines that cannot be used and examples that are too long are counted where one sees it, before the first step") {
+  const Case c;
+  write(c.chat, Case::conversations(9) + "{\"messages\": 3}\n{\"prompt\"\n" +
+                    R"({"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": " "}]})" + "\n" + R"({"text": ")" +
+                    std::string(150, 'x') + "\"}\n");
+  const auto tuned = [&](const char* policy) {
+    Arguments a = c.finetune({"--overlong", policy, "--skip-bad-lines", "--val-fraction", "0", "--precision", "bf16"});
+    *(std::find(a.begin(), a.end(), "--out") + 1) = c.dir / policy;
+    return run(a);
+  };
+  const Result split = tuned("split"), dropped = tuned("drop");
+  INFO(split.out, split.err, dropped.out, dropped.err);
+  REQUIRE(split.code == 0);
+  REQUIRE(dropped.code == 0);
+  const auto says = [](const Result& r, const std::string& part) { return (r.out + r.err).find(part) != std::string::npos; };
+  CHECK(says(split, "3 of 13 lines passed over; the first: " + c.chat + ":10: "));
+  CHECK(says(split, "1 of 13 lines are longer than --seq 96: split, 0 examples dropped"));
+  CHECK(says(dropped, "1 of 13 lines are longer than --seq 96: drop, 1 examples dropped"));
+  CHECK(says(split, "chat.jsonl: 11 ("));  // the long one in two
+  CHECK(says(dropped, "chat.jsonl: 9 ("));
+  // What is 16-bit, what stays f32 and why, and the bytes: all before the first step.
+  for (const char* part : {"precision ", "16-bit ", "f32 ", "softmax", "frozen ", "loss scale", "at the peak"})
+    CHECK_MESSAGE(says(split, part), part);
+  check_refused(c.finetune(), 1, c.chat + ":10: ");
 }
 
 TEST_CASE("finetune: a run goes on with its own base and examples alone") {

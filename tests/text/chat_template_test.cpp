@@ -118,6 +118,10 @@ TEST_CASE("chat template: found beside a model's tokenizer, or in its GGUF file"
   spit(dir / "chat_template.jinja", "J");  // goes before
   CHECK(load(dir.path())->source() == "J");
   CHECK(load(dir / "chat_template.jinja")->source() == "J");
+  spit(dir / "mine.txt", "M{{ eos_token }}");  // of any name: the template itself
+  CHECK(load(dir / "mine.txt")->render(kChat) == "M</s>");
+  CHECK(text::read_chat_template(dir / "mine.txt") == "M{{ eos_token }}");
+  CHECK(text::read_chat_template(dir.path()) == "J");
 
   spit(dir / "b/tokenizer_config.json", R"({"chat_template": [{"name": "rag", "template": "R"}, {"name": "tool_use", "template": "T"}]})");
   CHECK(contains(error_of([&] { load(dir / "b"); }),
@@ -130,6 +134,8 @@ TEST_CASE("chat template: found beside a model's tokenizer, or in its GGUF file"
   metadata.put("general.architecture", "llama");
   io::write_gguf(dir / "none.gguf", metadata, {});
   CHECK(!load(dir / "none.gguf"));
+  CHECK(contains(error_of([&] { text::read_chat_template(dir / "none.gguf"); }), "none.gguf: it holds no chat template"));
+  CHECK(contains(error_of([&] { text::read_chat_template(dir / "absent.jinja"); }), "absent.jinja"));
   metadata.put("tokenizer.chat_template", "G{{ bos_token }}");
   io::write_gguf(dir / "some.gguf", metadata, {});
   CHECK(load(dir / "some.gguf")->render(kChat) == "G<s>");

@@ -267,6 +267,24 @@ TEST_CASE("examples: the fingerprint is of tokens and of what carries loss") {
   CHECK(print(a) != print(a, {.train_on = text::TrainOn::everything}));
 }
 
+TEST_CASE("examples: the template is made where there are conversations, and only there") {
+  int made = 0;
+  const text::ChatSource source = [&]() -> const ChatTemplate* {
+    ++made;
+    return &chat();
+  };
+  const auto parse = [&](std::string_view jsonl) { return text::parse_examples(jsonl, "x.jsonl", SpacedTokens(), source); };
+  CHECK(parse("{\"text\": \"he said \\\"messages\\\": none\"}\n{\"prompt\": \"a\", \"completion\": \"b\"}\n").examples.size() == 2);
+  CHECK(made == 0);
+  const char* kTalk = R"({"messages": [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Ho"}]})";
+  CHECK(parse(kTalk).examples[0].targets() > 0);
+  CHECK(parse(R"({"conversations": [{"from": "human", "value": "Hi"}, {"from": "gpt", "value": "Ho"}]})").examples.size() == 1);
+  CHECK(made == 2);
+  // What is wrong with it is no fault of a line: it is not passed over with bad lines.
+  const text::ChatSource bad = []() -> const ChatTemplate* { throw Error("the template is bad"); };
+  CHECK(error_of([&] { text::parse_examples(kTalk, "x.jsonl", SpacedTokens(), bad, {.skip_bad_lines = true}); }) == "the template is bad");
+}
+
 TEST_CASE("examples: SmolLM2's tokens of a conversation") {
   const auto file = smollm2_path();
   if (!file) return;

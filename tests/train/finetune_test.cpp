@@ -4,8 +4,12 @@
 
 #include <doctest/doctest.h>
 
+#include <mezzo/fast_language_model.h>
+
 #include "io/file.h"
+#include "text/chat_template.h"
 #include "train/checkpoint.h"
+#include "train/generate.h"
 #include "train/options.h"
 #include "train/run_model.h"
 #include "train/support.h"
@@ -317,6 +321,69 @@ TEST_CASE("the plan of fine-tuning is no less than what it takes") {
       for (const Memory c : {Memory::weights, Memory::masters, Memory::optimizer})
         CHECK(plan.bytes[static_cast<std::size_t>(c)] == s.bytes[static_cast<std::size_t>(c)]);
     }
+}
+
+std::string conversations(int n) {
+  std::string lines;
+  for (int i = 0; i < n; ++i)
+    lines +=
+        fmt::format("{{\"messages\": [{{\"role\": \"user\", \"content\": \"{}?\"}}, {{\"role\": \"assistant\", \"content\": \"{}.\"}}]}}\n", i, i);
+  return lines;
+}
+
+TEST_CASE("a model's template stops a run that needs it, and no other; one that is given takes its place and stays with the run") {
+  const TempDir dir;
+  auto o = small_tuning(dir, "run");
+  o.steps = 2;
+  o.eval_steps = 0;
+  o.tune->lora.dropout = 0;
+  spit(dir / "base/chat_template.jinja", "{% for m in messages %}\n{% frob %}{% endfor %}");
+  run(o);  // prompts and completions
+  o.out = dir / "talk";
+  o.data = dir / "talk.jsonl";
+  spit(o.data, conversations(8));
+  CHECK(contains(refused(o), "base/chat_template.jinja:2: statement `frob` is not supported"));
+  o.tune->skip_bad_lines = true;
+  CHECK(contains(refused(o), "base/chat_template.jinja:2: statement `frob` is not supported"));
+  o.tune->skip_bad_lines = false;
+
+  const fs::path mine = dir / "mine.txt";
+  const std::string text = "{% for m in messages %}<{{ m.role[0] }}>{{ m.content }}{% endfor %}{% if add_generation_prompt %}<a>{% endif %}";
+  spit(mine, text);
+  o.tune->chat_template = dir / "absent.txt";
+  CHECK(contains(refused(o), "absent.txt"));
+  spit(dir / "bad.txt", "{{ 'x' | frobnicate }}");
+  o.tune->chat_template = dir / "bad.txt";
+  CHECK(contains(refused(o), "bad.txt:1: "));
+  CHECK_FALSE(fs::exists(o.out));
+  o.tune->chat_template = mine;
+  o.steps = 4;
+  int asked = 0;
+  train::Trainer(o).run({}, [&] { return ++asked == 2; });
+  fs::remove(mine);
+  auto again = train::run_options(o.out);
+  again.resume = true;
+  CHECK(run(again).step == 4);
+
+  for (const fs::path& path : {o.out, o.out / "model", o.out / "checkpoints/step-4"}) {
+    CAPTURE(path);
+    const auto m = train::load_run_model(path);
+    CHECK(text::read_chat_template(m.chat) == text);
+    CHECK(m.tokenizer->decode(train::chat_prompt(m.chat, *m.tokenizer, "7?").ids) == "<u>7?<a>");
+  }
+  // What is written of it for others has it too.
+  const auto m = train::load_run_model(o.out);
+  fs::create_directories(dir / "merged");
+  train::write_merged(m, dir / "merged", f32);
+  CHECK(text::read_chat_template(dir / "merged") == text);
+  auto model = FastLanguageModel::from_pretrained(o.out);
+  model.save_gguf(dir / "model.gguf", "f32");
+  CHECK(text::read_chat_template(dir / "model.gguf") == text);
+  spit(mine, "[{{ messages[0].content }}]");
+  auto other = FastLanguageModel::from_pretrained(dir / "merged", {.chat_template = mine});
+  other.save_merged(dir / "other");
+  CHECK(text::read_chat_template(dir / "other") == "[{{ messages[0].content }}]");
+  CHECK(contains(error_of([&] { FastLanguageModel::from_pretrained(dir / "merged", {.chat_template = dir / "absent.jinja"}); }), "absent.jinja"));
 }
 
 TEST_CASE("what cannot be fine-tuned is refused in a line, and nothing is written") {
