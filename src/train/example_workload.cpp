@@ -15,6 +15,7 @@
 #include "text/chat_template.h"
 #include "text/example_batches.h"
 #include "train/eval_mode.h"
+#include "train/example_eval.h"
 #include "train/trainer.h"
 #include "train/workload.h"
 
@@ -33,6 +34,15 @@ text::ExampleSplit read(const TrainOptions& o, const Tokenizer& tokenizer) {
   if (!t.eval_data.empty()) return {.train = examples(o.data), .held_out = examples(t.eval_data)};
   if (o.val_fraction == 0) return {.train = examples(o.data), .held_out = {}};
   return text::split(examples(o.data), o.val_fraction, o.seed);
+}
+
+/// The loss of all tokens that carry loss, in tensors that `x` and `y` have room for.
+Tensor sum_of(models::LanguageModel& model, const text::MicroBatch& m, const Tensor& x, const Tensor& y) {
+  const auto filled = [&](Tensor t, const std::vector<std::int32_t>& values) {
+    std::copy(values.begin(), values.end(), t.mutable_data<std::int32_t>().begin());
+    return t.reshape({t.numel()}).narrow(0, 0, m.rows * m.columns).reshape({m.rows, m.columns});
+  };
+  return model.loss(filled(x, m.ids), filled(y, m.targets), {.lengths = m.lengths}, {.reduction = Reduction::sum});
 }
 
 class ExampleWorkload final : public Workload {
@@ -83,38 +93,17 @@ class ExampleWorkload final : public Workload {
   }
   Tensor loss(models::LanguageModel& model, int micro) override {
     const double share = static_cast<double>(options_.accumulate) / static_cast<double>(counted_);  // Step takes the mean of the micro-batches
-    return mul(sum_of(model, step_[static_cast<std::size_t>(micro)], micro_), share);
+    return mul(sum_of(model, step_[static_cast<std::size_t>(micro)], micro_.x, micro_.y), share);
   }
 
   std::optional<double> validate(models::LanguageModel& model, const Recipe& recipe, std::int64_t max_tokens) const override {
     if (sets_.held_out.examples.empty()) return std::nullopt;
-    const GradMode off(false);
-    const EvalMode mode(model);
-    const amp::Autocast region(recipe.low, {.enabled = recipe.autocast});
     auto layout = layout_;
     layout.shuffle = false;
-    text::ExampleBatches all(sets_.held_out, layout);
-    const MicroTensors micro = largest_micro_batch(options_);
-    double sum = 0;
-    std::int64_t counted = 0;
-    for (std::int64_t left = all.batches_of(1); left > 0 && (max_tokens == 0 || counted < max_tokens); --left) {
-      const text::MicroBatch m = all.next(1).front();
-      sum += sum_of(model, m, micro).item();
-      counted += m.counted;
-    }
-    return sum / static_cast<double>(counted);
+    return evaluate(model, sets_.held_out, {.layout = layout, .max_tokens = max_tokens, .recipe = recipe}).loss;
   }
 
  private:
-  /// The loss of all tokens that carry loss, in tensors that `into` has room for.
-  static Tensor sum_of(models::LanguageModel& model, const text::MicroBatch& m, const MicroTensors& into) {
-    const auto filled = [&](Tensor t, const std::vector<std::int32_t>& values) {
-      std::copy(values.begin(), values.end(), t.mutable_data<std::int32_t>().begin());
-      return t.reshape({t.numel()}).narrow(0, 0, m.rows * m.columns).reshape({m.rows, m.columns});
-    };
-    return model.loss(filled(into.x, m.ids), filled(into.y, m.targets), {.lengths = m.lengths}, {.reduction = Reduction::sum});
-  }
-
   TrainOptions options_;
   text::ExampleBatchesOptions layout_;
   text::ExampleSplit sets_;
@@ -125,6 +114,30 @@ class ExampleWorkload final : public Workload {
 };
 
 }  // namespace
+
+EvalResult evaluate(models::LanguageModel& model, const text::ExampleSet& set, const ExampleEvalOptions& o,
+                    const std::function<bool(std::int64_t, std::int64_t)>& on_batch) {
+  const GradMode off(false);
+  const EvalMode mode(model);
+  const amp::Autocast region(o.recipe.low, {.enabled = o.recipe.autocast});
+  text::ExampleBatches all(set, o.layout);
+  Tensor x, y;  // (B, T) each
+  {
+    const MemoryScope scope(Memory::data);
+    x = empty({o.layout.batch, o.layout.window}, {.dtype = Dtype::i32});
+    y = empty({o.layout.batch, o.layout.window}, {.dtype = Dtype::i32});
+  }
+  double sum = 0;
+  std::int64_t counted = 0;
+  const std::int64_t batches = all.batches_of(1);
+  for (std::int64_t done = 0; done < batches && (o.max_tokens == 0 || counted < o.max_tokens);) {
+    const text::MicroBatch m = all.next(1).front();
+    sum += sum_of(model, m, x, y).item();
+    counted += m.counted;
+    if (++done; on_batch && !on_batch(done, batches)) break;
+  }
+  return {sum / static_cast<double>(counted), counted};
+}
 
 std::unique_ptr<Workload> example_workload(const TrainOptions& o, const Tokenizer& tokenizer) {
   return std::make_unique<ExampleWorkload>(o, tokenizer);

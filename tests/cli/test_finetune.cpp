@@ -109,6 +109,8 @@ TEST_CASE("finetune: a run that cannot be is refused in one line") {
   check_refused(c.finetune_with("--overlong", "splitt"), 2, "did you mean `split`");
   check_refused(c.finetune_with("--train-on", "user"), 2, "--train-on user");
   check_refused(c.finetune_with("--chat-template", c.dir / "absent.jinja"), 1, "absent.jinja");
+  check_refused({"eval", "--model", c.base, "--data", c.chat, "--chat-template", c.chat}, 2, "--chat-template given without --chat");
+  check_refused({"eval", "--model", c.base, "--data", c.chat, "--chat", "--stride", "4"}, 2, "--stride with --chat given");
   check_refused({"generate", "--model", c.base, "--prompt", "a", "--chat-template", c.chat}, 2, "--chat-template given without --chat");
   check_refused(c.finetune_with("--quantize-base", "q4_1"), 2, "--quantize-base q4_1");
   check_refused(c.finetune_with("--lora-rank", "0"), 2, "--lora-rank 0");
@@ -190,6 +192,21 @@ TEST_CASE("finetune: lines that cannot be used and examples that are too long ar
   for (const char* part : {"precision ", "16-bit ", "f32 ", "softmax", "frozen ", "loss scale", "at the peak"})
     CHECK_MESSAGE(says(split, part), part);
   check_refused(c.finetune(), 1, c.chat + ":10: ");
+}
+
+TEST_CASE("eval --chat: the held-out loss of a run, and that of another template") {
+  const Case c;
+  write(c.dir / "held.jsonl", Case::conversations(7));
+  const auto tuned = document(run(c.finetune({"--json", "--eval-data", c.dir / "held.jsonl", "--precision", "fp32"})));
+  const Arguments ask{"eval", "--json", "--model", c.out, "--data", c.dir / "held.jsonl", "--chat", "--seq", "96", "--precision", "fp32"};
+  const auto r = document(run(ask));
+  CHECK(r["loss"].get<double>() == doctest::Approx(tuned["val_loss"].get<double>()).epsilon(1e-6));
+  CHECK(r["lines"] == 7);
+  CHECK(r["tokens"] == 7 * std::string("It is 7.</s>").size() + 2);  // bytes; two answers have two digits
+  write(c.dir / "other.jinja", "{% for m in messages %}({{ m.content }}){% endfor %}{% if add_generation_prompt %}({% endif %}");
+  const auto other = document(run(join(ask, {"--chat-template", c.dir / "other.jinja"})));
+  CHECK(other["tokens"] == 7 * std::string("It is 7.)").size() + 2);
+  CHECK(other["loss"] != r["loss"]);
 }
 
 TEST_CASE("finetune: a run goes on with its own base and examples alone") {
