@@ -24,7 +24,7 @@ struct Recipe {
   double bytes_per_parameter = 16;  ///< AdamW on matrix parameters: weights, masters, gradients, states, cached casts
 };
 /// Error that lists near names. "auto" resolves for this CPU and a wide model: bf16 where it has the instructions, else
-/// fp32; resolve() looks at the model's width as well.
+/// fp32; resolve() looks at the model's width and the batch as well.
 MEZZO_API Recipe recipe(std::string_view name);
 MEZZO_API std::vector<std::string> recipe_names();
 
@@ -43,6 +43,7 @@ struct PlanOptions {
   std::string loss_scale = {};  ///< "dynamic", "none", a number, or empty: the recipe's
   double width = 0;             ///< of the model's matrices (matrix_width), for "auto"; 0: wide
   std::string frozen = {};      ///< PrecisionPlan::frozen
+  double rows = 0;              ///< of a micro-batch's activations (examples, or tokens), for "auto"; 0: many
 };
 /// The side of a square with as many elements as the matrix has that an average multiplication belongs to: sqrt(sum n^2 / sum n) over the
 /// parameters of two and more dims, n their elements. 0 without any.
@@ -59,6 +60,7 @@ struct StepOptions {
   /// smaller (what a 16-bit format must bear), and are multiplied by it again when the optimizer reads them: the norm, clipping, AdamW's eps and the
   /// learning rate mean what they mean without it, and in exact arithmetic it changes nothing.
   double loss_divisor = 1;
+  double rows = 0;  ///< PlanOptions::rows
 };
 
 struct StepReport {

@@ -129,7 +129,7 @@ class Bench final : public Task {
     positive("--seq", seq_);
     positive("--steps", steps_);
     const auto shape = train::resolve_model(as_training(), 1);
-    return {shape, train::resolve({.precision = precision_, .width = static_cast<double>(models::width(shape))})};
+    return {shape, train::precision_of(as_training(), shape)};
   }
   train::TrainOptions as_training() const {
     train::TrainOptions t;

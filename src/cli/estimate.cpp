@@ -19,7 +19,7 @@ double seconds_of(const kernels::WorkLog::Product& p) {
   double times = 1;
   const double flops = 2.0 * static_cast<double>(p.m) * static_cast<double>(p.n) * static_cast<double>(p.k);
   if (flops > kLargestTimed) {
-    std::int64_t& longest = *std::max_element(&s.m, &s.k + 1, [](std::int64_t a, std::int64_t b) { return a < b; });
+    std::int64_t& longest = *std::max({&s.m, &s.n, &s.k}, [](const std::int64_t* a, const std::int64_t* b) { return *a < *b; });
     const auto part = std::max<std::int64_t>(64, static_cast<std::int64_t>(static_cast<double>(longest) * kLargestTimed / flops) / 64 * 64);
     times = static_cast<double>(longest) / static_cast<double>(part);
     longest = part;

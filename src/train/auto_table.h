@@ -1,4 +1,4 @@
-// auto_table.h - from which width of matrices on a bf16 step is not slower than fp32's, at any batch of 1 to 512: `bench_mlp --table true` prints it.
+// auto_table.h - from which width of matrices and which number of rows on a bf16 step is not slower than fp32's: `bench_mlp` shows it.
 #pragma once
 
 #include <mezzo/runtime.h>
@@ -7,10 +7,10 @@ namespace mezzo::train {
 
 struct AutoRow {
   Isa isa;
-  int least_width;
+  int least_width, least_rows;
 };
 inline constexpr AutoRow kAutoTable[] = {
-    {Isa::avx512_bf16, 64},
+    {Isa::avx512_bf16, 64, 8},
 };
 
 }  // namespace mezzo::train

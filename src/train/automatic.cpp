@@ -13,7 +13,7 @@
 
 namespace mezzo::train {
 
-Choice automatic(double width, Isa active, Isa detected) {
+Choice automatic(double width, double rows, Isa active, Isa detected) {
   const auto row = std::find_if(std::begin(kAutoTable), std::end(kAutoTable), [&](const AutoRow& r) { return r.isa == active; });
   if (row == std::end(kAutoTable)) {
     std::string reason = fmt::format("{} has no bf16 products: 16 bits would not be faster", mezzo::name(active));
@@ -22,8 +22,11 @@ Choice automatic(double width, Isa active, Isa detected) {
   }
   if (width > 0 && width < row->least_width)
     return {"fp32", fmt::format("matrices of width {:.0f} are too small for bf16 products to pay: from {} on they do", width, row->least_width)};
+  if (rows > 0 && rows < row->least_rows)
+    return {"fp32", fmt::format("with {:.0f} rows a step only reads and updates its weights, which 16 bits do not speed up: from {} on they do", rows,
+                                row->least_rows)};
   std::string reason = fmt::format("{} has native bf16 products", mezzo::name(active));
-  if (width == 0) reason += fmt::format(" (fp32 for matrices narrower than {})", row->least_width);
+  if (width == 0) reason += fmt::format(" (fp32 for matrices narrower than {}, or fewer than {} rows)", row->least_width, row->least_rows);
   return {"bf16", std::move(reason)};
 }
 

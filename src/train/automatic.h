@@ -1,4 +1,4 @@
-// automatic.h - what "auto" means: a function of the instruction set and of the sizes of a model's matrices.
+// automatic.h - what "auto" means: a function of the instruction set, of the sizes of a model's matrices, and of the rows that meet them.
 #pragma once
 
 #include <string>
@@ -11,8 +11,9 @@ struct Choice {
   const char* recipe;
   std::string reason;
 };
-/// For matrices of this width (0: not known, taken as wide), on `active`, one of the instruction sets of a CPU that has `detected`.
-Choice automatic(double width, Isa active, Isa detected);
-inline Choice automatic(double width) { return automatic(width, active_isa(), detected_isa()); }
+/// For matrices of this width and batches of this many rows (0: not known, taken as wide, as many), on `active`, one of the instruction sets of a CPU
+/// that has `detected`.
+Choice automatic(double width, double rows, Isa active, Isa detected);
+inline Choice automatic(double width, double rows) { return automatic(width, rows, active_isa(), detected_isa()); }
 
 }  // namespace mezzo::train

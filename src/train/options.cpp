@@ -163,7 +163,10 @@ models::ModelOptions resolve_model(const TrainOptions& o, std::int64_t vocab) {
 models::ModelOptions shape_of(const TrainOptions& o) { return o.tune ? base_shape(o) : resolve_model(o, vocab_of(o)); }
 
 PrecisionPlan precision_of(const TrainOptions& o, const models::ModelOptions& m) {
-  PlanOptions p{.precision = o.precision, .loss_scale = o.loss_scale, .width = static_cast<double>(models::width(m))};
+  PlanOptions p{.precision = o.precision,
+                .loss_scale = o.loss_scale,
+                .width = static_cast<double>(models::width(m)),
+                .rows = static_cast<double>(o.batch * o.seq)};
   if (o.tune && !o.tune->full) p.frozen = frozen_text(o, resolve(p).recipe);
   return resolve(p);
 }

@@ -130,7 +130,7 @@ std::string scaling_text(const PrecisionPlan& p) {
 }  // namespace
 
 Recipe recipe(std::string_view given) {
-  const std::string_view wanted = given == "auto" ? automatic(0).recipe : given;
+  const std::string_view wanted = given == "auto" ? automatic(0, 0).recipe : given;
   for (const auto& r : recipes())
     if (r.name == wanted) return r;
   auto names = recipe_names();
@@ -149,7 +149,7 @@ PrecisionPlan resolve(const PlanOptions& o) {
   PrecisionPlan plan;
   plan.requested = o.precision;
   const bool is_auto = o.precision == "auto";
-  const Choice choice = automatic(o.width);
+  const Choice choice = automatic(o.width, o.rows);
   plan.recipe = recipe(is_auto ? choice.recipe : o.precision);
   plan.isa = mezzo::name(active_isa());
   if (is_auto) plan.reason = choice.reason;

@@ -47,7 +47,7 @@ struct Step::Impl {
   amp::GradScaler scaler;
 
   Impl(optim::Optimizer& opt, StepOptions o)
-      : optimizer(opt), options(std::move(o)), plan(resolve({.precision = options.recipe, .width = width_of(opt)})) {
+      : optimizer(opt), options(std::move(o)), plan(resolve({.precision = options.recipe, .width = width_of(opt), .rows = options.rows})) {
     check(optimizer, options, plan.recipe);
     if (options.scaler) plan.scaler = options.scaler->enabled ? options.scaler : std::nullopt;
     scaler = amp::GradScaler(plan.scaler.value_or(amp::GradScalerOptions{.enabled = false}));

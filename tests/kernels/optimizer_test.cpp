@@ -139,6 +139,15 @@ TEST_CASE("update: every rule, store and gradient, bit for bit and to 1e-6 of do
   for (const std::int64_t n : lengths({40001})) check_all<float, bf16_t>(adamw(2), n, n % 4);
 }
 
+TEST_CASE("update: moments that fade end at zero, not at the subnormal numbers that rounding would hold in place") {
+  constexpr std::int64_t n = 33;
+  std::vector<float> w(n, 1), m(n, 1), v(n, 0x1p-100f), g(n, 0);
+  Update u = adamw(1000);
+  u.beta2 = 0.9, u.n = n, u.w = w.data(), u.m = m.data(), u.v = v.data(), u.g = g.data();
+  for (int step = 0; step < 1000; ++step) update(cpu_queue(), u);  // 0.9^1000 is below f32's least subnormal
+  for (std::int64_t i = 0; i < n; ++i) CHECK((m[i] == 0 && v[i] == 0 && std::isfinite(w[i])));
+}
+
 TEST_CASE("update: f64 weights take an f64 step") {
   for (Update u : rules()) {
     CAPTURE(static_cast<int>(u.rule));

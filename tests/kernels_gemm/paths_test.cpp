@@ -2,6 +2,7 @@
 #include "core/parallel.h"
 #include "kernels/gemm/onednn.h"
 #include "kernels/gemm/packed.h"
+#include "kernels/gemm/thin.h"
 #include "kernels_gemm/product_case.h"
 
 using namespace mezzo;
@@ -72,6 +73,29 @@ TEST_CASE("oneDNN's bf16 matmul takes every epilogue, and runs again from its ca
   CHECK((first > 0) == (kOneDnn && native_gemm(bf16)));
   CHECK(taken<bf16_t, bf16_t>(matmul) == first);
   CHECK(taken<bf16_t, bf16_t, bf16_t>(matmul) == first);
+}
+
+TEST_CASE("the thin product reads 16-bit elements as they are for one row or two, and unpacked for more") {
+  const auto thin = [](auto t, auto c) {
+    const Dtype dtype = dtype_of<decltype(t)>;
+    for (const std::int64_t m : {1, 2, 3, 8}) {
+      for (const std::int64_t k : {1, 31, 32, 100, 4096 + 33}) {
+        Gemm g;
+        g.m = m, g.n = 70, g.k = k, g.trans_b = true;
+        Layout l;
+        l.bias = true, l.residual = true, l.pad_a = l.pad_b = l.pad_c = 3;
+        Product<decltype(t), decltype(c)> p(g, l, Integers(static_cast<unsigned>(m * k)));
+        p.reset();
+        const auto bytes = static_cast<std::int64_t>(size_of(dtype));
+        thin_gemm(cpu_queue(), p.g, p.a.data(), {p.b.data(), p.g.ldb * bytes, 1, bytes, nullptr, dtype}, p.c.data());
+        p.check(true);
+      }
+    }
+  };
+  thin(float(), float());
+  thin(bf16_t(), bf16_t());
+  thin(bf16_t(), float());
+  thin(f16_t(), f16_t());
 }
 
 TEST_CASE("oneDNN is left alone inside a parallel region") {

@@ -56,13 +56,17 @@ TEST_CASE("auto is a function of the instruction set, and says why") {
   CHECK(plan.warnings.empty());
 }
 
-TEST_CASE("auto looks at the width of the matrices: narrow ones stay in fp32, in train::Step as well") {
+TEST_CASE("auto looks at the width of the matrices and at the rows: narrow ones and few stay in fp32, in train::Step as well") {
   for (const Isa isa : {Isa::scalar, Isa::avx2, Isa::avx512, Isa::avx512_bf16}) {
     const bool native = isa == Isa::avx512_bf16;
-    for (const double width : {0.0, 64.0, 384.0, 4096.0}) CHECK(train::automatic(width, isa, isa).recipe == std::string(native ? "bf16" : "fp32"));
-    const auto narrow = train::automatic(32, isa, isa);
+    for (const double width : {0.0, 64.0, 384.0, 4096.0}) CHECK(train::automatic(width, 0, isa, isa).recipe == std::string(native ? "bf16" : "fp32"));
+    const auto narrow = train::automatic(32, 0, isa, isa);
     CHECK(narrow.recipe == std::string("fp32"));
     CHECK(contains(narrow.reason, native ? "width 32 are too small" : "no bf16 products"));
+    CHECK(train::automatic(512, 8, isa, isa).recipe == std::string(native ? "bf16" : "fp32"));
+    const auto few = train::automatic(512, 1, isa, isa);
+    CHECK(few.recipe == std::string("fp32"));
+    CHECK(contains(few.reason, native ? "with 1 rows" : "no bf16 products"));
   }
   CHECK(train::matrix_width({zeros({64, 64}), zeros({1000}), Tensor(), zeros({64, 64})}) == 64);
   CHECK(train::matrix_width({zeros({7})}) == 0);
@@ -71,6 +75,7 @@ TEST_CASE("auto looks at the width of the matrices: narrow ones stay in fp32, in
     nn::Mlp model({.in = width, .width = width, .out = width});
     optim::AdamW opt(model.parameters());
     CHECK(train::Step(opt).plan().recipe.name == (width >= 64 && active_isa() == Isa::avx512_bf16 ? "bf16" : "fp32"));
+    CHECK(train::Step(opt, {.rows = 4}).plan().recipe.name == "fp32");
   }
 }
 

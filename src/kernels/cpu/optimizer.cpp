@@ -20,7 +20,9 @@ namespace mezzo::kernels::HWY_NAMESPACE {
 
 // ---- moments: how a rule's states are kept -----------------------------------------------------------
 
-/// As f32, or bf16 rounded by chance or to nearest.
+/// As f32, or bf16 rounded by chance or to nearest. What fades below the least normal number becomes zero: where gradients stay away (a dead unit, a
+/// word unseen) a moment would otherwise end at a subnormal one that rounding holds in place, and each step pay for it (the pass 4.6 times slower on
+/// a Zen 4).
 class PlainMoments {
  public:
   explicit PlainMoments(const Update& u) : p_{u.m, u.v}, bf16_(u.moments == bf16), nearest_(u.m_nearest) {}
@@ -30,6 +32,7 @@ class PlainMoments {
     return bf16_ ? access.Load(d, static_cast<const bf16_t*>(p_[kWhich]) + i) : access.Load(d, static_cast<const float*>(p_[kWhich]) + i);
   }
   template <int kWhich, class D, class V, class Access> HWY_INLINE void Store(D d, std::size_t i, V x, Access access, const TileBits& bits) {
+    x = hn::IfThenZeroElse(hn::Lt(hn::Abs(x), hn::Set(d, std::numeric_limits<float>::min())), x);
     if (!bf16_) return access.Store(x, d, static_cast<float*>(p_[kWhich]) + i);
     bf16_t* p = static_cast<bf16_t*>(p_[kWhich]) + i;
     if (nearest_) access.Store(x, d, p);

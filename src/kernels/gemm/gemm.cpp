@@ -86,7 +86,7 @@ void gemm(Queue& queue, const Gemm& given, const void* a, const void* b, void* c
   };
   if (is_thin(g) && flops(g) >= kSmallFlops && g.m <= (native_gemm(g.a) ? kThinNative : kThinRows)) {
     const auto bytes = static_cast<std::int64_t>(size_of(g.b));
-    return thin_gemm(queue, g, a, {b, g.ldb * bytes, 1, bytes, g.b == f32 ? nullptr : conversion(g.b, f32)}, c);
+    return thin_gemm(queue, g, a, {b, g.ldb * bytes, 1, bytes, nullptr, g.b}, c);
   }
   const int threads = flops(g) < kSmallFlops ? 1 : num_threads();
   if (g.batch > 1 && threads * 2 <= g.batch && flops(g) < kWholeFlops) {

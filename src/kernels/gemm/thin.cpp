@@ -7,6 +7,7 @@
 #include <hwy/foreach_target.h>
 
 #include <algorithm>
+#include <type_traits>
 
 #include "core/dry_run.h"
 #include "core/fail.h"
@@ -21,7 +22,7 @@ using D = hn::ScalableTag<float>;
 using V = hn::VFromD<D>;
 constexpr std::int64_t kGroup = 64;  // columns of C whose sums are stored together
 
-HWY_INLINE float Dot(const float* x, const float* y, std::int64_t n) {
+template <class W> HWY_INLINE float Dot(const float* x, const W* y, std::int64_t n) {
   const D d;
   const V sum = Fold(
       d, static_cast<std::size_t>(n), hn::Zero(d),
@@ -44,8 +45,8 @@ template <class T> void Store(const Gemm& g, const float* sums, std::int64_t row
   });
 }
 
-/// Columns [begin, end) of C: rows of w. a is (m, k), f32.
-template <class T> void Columns(const Gemm& g, const float* a, const ThinMatrix& w, void* c, std::int64_t begin, std::int64_t end) {
+/// Columns [begin, end) of C: rows of w, of elements W or unpacked to f32. a is (m, k), f32.
+template <class T, class W> void Columns(const Gemm& g, const float* a, const ThinMatrix& w, void* c, std::int64_t begin, std::int64_t end) {
   alignas(64) float unpacked[kThinPiece];
   float sums[kThinRows][kGroup];
   for (std::int64_t j = begin; j < end; j += kGroup) {
@@ -55,8 +56,10 @@ template <class T> void Columns(const Gemm& g, const float* a, const ThinMatrix&
       for (std::int64_t p = 0; p < g.k; p += kThinPiece) {
         const std::int64_t length = std::min(kThinPiece, g.k - p);
         const void* from = at(w.x, (j + r) * w.row_bytes + p / w.elements * w.bytes, 1);
-        if (w.unpack) w.unpack(from, unpacked, length);
-        const float* row = w.unpack ? unpacked : static_cast<const float*>(from);
+        const W* row = static_cast<const W*>(from);
+        if constexpr (std::is_same_v<W, float>) {
+          if (w.unpack) w.unpack(from, unpacked, length), row = unpacked;
+        }
         for (std::int64_t i = 0; i < g.m; ++i) sums[i][r] += Dot(a + i * g.k + p, row, length);
       }
     }
@@ -65,7 +68,10 @@ template <class T> void Columns(const Gemm& g, const float* a, const ThinMatrix&
 }
 
 using RunColumns = void (*)(const Gemm&, const float*, const ThinMatrix&, void*, std::int64_t, std::int64_t);
-RunColumns PickColumns(Dtype c) { return c == f32 ? Columns<float> : c == bf16 ? Columns<bf16_t> : Columns<f16_t>; }
+RunColumns PickColumns(Dtype c, Dtype w) {
+  const auto with = [w]<class T>() -> RunColumns { return w == f32 ? Columns<T, float> : w == bf16 ? Columns<T, bf16_t> : Columns<T, f16_t>; };
+  return c == f32 ? with.operator()<float>() : c == bf16 ? with.operator()<bf16_t>() : with.operator()<f16_t>();
+}
 
 }  // namespace
 }  // namespace mezzo::kernels::HWY_NAMESPACE
@@ -76,11 +82,20 @@ namespace mezzo::kernels {
 
 HWY_EXPORT(PickColumns);
 
+namespace {
+constexpr std::int64_t kDirectRows = 2;  // that read 16-bit elements as they are; more share what was unpacked
+}
+
 bool is_thin(const Gemm& g) {
   return g.m <= kThinRows && !g.trans_a && g.trans_b && g.batch == 1 && g.alpha == 1 && g.beta == 0 && (g.a == f32 || is_16bit(g.a));
 }
 
-void thin_gemm(Queue& queue, const Gemm& g, const void* a, const ThinMatrix& w, void* c) {
+void thin_gemm(Queue& queue, const Gemm& g, const void* a, const ThinMatrix& given, void* c) {
+  ThinMatrix w = given;
+  if (is_16bit(w.dtype) && g.m > kDirectRows) {
+    w.unpack = conversion(w.dtype, f32);
+    w.dtype = f32;
+  }
   MEZZO_CHECK(is_thin(g) && kThinPiece % w.elements == 0 && g.k % w.elements == 0);
   const bool as_is = g.a == f32 && (g.lda == g.k || g.m == 1);
   const Block widened = as_is ? Block() : queue.scratch(static_cast<std::size_t>(g.m * g.k) * sizeof(float));
@@ -90,7 +105,7 @@ void thin_gemm(Queue& queue, const Gemm& g, const void* a, const ThinMatrix& w, 
     const Conversion widen = conversion(g.a, f32);
     for (std::int64_t i = 0; i < g.m; ++i) widen(at(a, i * g.lda, size_of(g.a)), widened.as<float>() + i * g.k, g.k);
   }
-  const auto run = HWY_DYNAMIC_DISPATCH(PickColumns)(g.c);
+  const auto run = HWY_DYNAMIC_DISPATCH(PickColumns)(g.c, w.dtype);
   const std::int64_t grain = std::max<std::int64_t>(1, kGrain / std::max<std::int64_t>(1, g.k));
   parallel_for(
       g.n, grain, [&](std::int64_t begin, std::int64_t end) { run(g, rows, w, c, begin, end); }, kAlign / 4);

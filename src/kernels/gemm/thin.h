@@ -9,17 +9,20 @@ namespace mezzo::kernels {
 inline constexpr std::int64_t kThinRows = 8;      // of A and C, at most
 inline constexpr std::int64_t kThinPiece = 4096;  // elements of a row that are unpacked together: half of the first cache, whole blocks of any format
 
-/// A matrix (n, k) by its rows, and what makes f32 of a piece of one (null: it is f32). Pieces begin at multiples of `elements`, which take `bytes`.
+/// A matrix (n, k) by its rows: elements of a dtype, or what makes f32 of a piece of a row. Pieces begin at multiples of `elements`, which take
+/// `bytes`.
 struct ThinMatrix {
   const void* x = nullptr;
   std::int64_t row_bytes = 0;
   std::int64_t elements = 1, bytes = sizeof(float);
-  Conversion unpack = nullptr;
+  Conversion unpack = nullptr;  ///< null: they are of `dtype`
+  Dtype dtype = f32;
 };
 
 /// Whether thin_gemm() takes it: op(A) is A with few rows, op(B) the transpose, no alpha or beta, one product.
 bool is_thin(const Gemm&);
-/// c = a w^T + bias + residual. A row of w is unpacked once, into the first cache; products and sums in f32, rounded once.
+/// c = a w^T + bias + residual. A row of w is read once; blocks are unpacked into the first cache, and 16-bit elements too where rows of A share
+/// them; products and sums in f32, rounded once.
 void thin_gemm(Queue&, const Gemm&, const void* a, const ThinMatrix& w, void* c);
 
 }  // namespace mezzo::kernels
