@@ -112,7 +112,7 @@ TEST_CASE("large blocks: what others left serves any size, side by side; a step 
   char* expected = whole;
   for (const auto& [p, bytes] : blocks) {
     CHECK(p == expected);
-    expected += Spans::rounded(bytes);
+    expected += Spans::rounded(bytes + kRedZone);
   }
   // Neighbours that are free are one; the smallest that fits is taken.
   const auto free_block = [&](int i) { deallocate(blocks[i].first, blocks[i].second, Memory::data); };
