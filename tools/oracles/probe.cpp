@@ -22,7 +22,7 @@ std::vector<std::string> lines_of(const char* path) {
   const std::string mark = "\u2424";
   std::vector<std::string> lines;
   for (std::string line; std::getline(in, line);) {
-    for (std::size_t at = 0; (at = line.find(mark, at)) != line.npos; ++at) line.replace(at, mark.size(), "\n");
+    for (std::size_t at = 0; (at = line.find(mark, at)) != line.npos; ++at) line.replace(at, mark.size(), 1, '\n');
     lines.push_back(line);
   }
   return lines;
