@@ -96,6 +96,12 @@ class MEZZO_API Optimizer {
   /// The same with gradients scaled as they are read. Error, before anything changes: a group's lr or weight_decay negative or not finite, other
   /// parameters than it was built with, one whose dtype has changed.
   void step(const StepScaling&);
+  /// A step taken apart, for gradients that are used up one by one while backward still runs: begin_step() checks what step() checks, step_on()
+  /// updates parameter `index` (in the groups' order) if it has a gradient, end_step() counts. Each at most once a step; the bits are those of
+  /// step().
+  void begin_step(const StepScaling& = {});
+  void step_on(std::size_t index);
+  void end_step();
   std::vector<ParamGroup>& groups() { return groups_; }
   const std::vector<ParamGroup>& groups() const { return groups_; }
   OptimizerState state() const;       ///< a copy
@@ -137,6 +143,7 @@ class MEZZO_API Optimizer {
   void lower(Slot&);
   void round_master(const Slot&, const Tensor& to) const;
   void follow_weight(Slot&);
+  void prepare(Slot&);
   void update(Slot&, std::size_t index, const StepScaling&);
   std::vector<State> states_of(const Slot&) const;
   std::string kind() const;
@@ -146,6 +153,8 @@ class MEZZO_API Optimizer {
   Settings settings_;
   std::int64_t steps_ = 0;
   std::uint64_t id_, seed_;
+  StepScaling scaling_;   // of a step that is taken apart ...
+  bool updated_ = false;  // ... and whether it has updated something
 };
 
 struct SgdOptions {

@@ -61,6 +61,10 @@ struct StepOptions {
   /// learning rate mean what they mean without it, and in exact arithmetic it changes nothing.
   double loss_divisor = 1;
   double rows = 0;  ///< PlanOptions::rows
+  /// Each parameter is updated, and its gradient freed, as soon as backward has completed the gradient: they are never all there at once. The same
+  /// bits. Such a step cannot be taken back: refused with clipping, loss scaling or accumulation, and a gradient that holds Inf or NaN is an Error
+  /// that leaves some parameters updated.
+  bool fuse_optimizer = false;
 };
 
 struct StepReport {

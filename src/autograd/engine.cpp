@@ -103,6 +103,37 @@ void Engine::find_needed(std::span<const Tensor> roots) {
   needed_.insert(captured_nodes.begin(), captured_nodes.end());  // their gradient must arrive, though they may not run
 }
 
+// ---- leaves that are finished --------------------------------------------------------------------
+
+void Engine::count_uses(std::span<const Tensor> roots) {
+  std::vector<const Node*> stack;
+  std::unordered_set<const Node*> seen;
+  const auto visit = [&](const Edge& e) {
+    if (e.leaf) ++uses_[e.leaf.get()];
+    if (const Node* n = node_of(e); n && seen.insert(n).second) stack.push_back(n);
+  };
+  for (const auto& r : roots) visit(gradient_edge(r));
+  while (!stack.empty()) {
+    const Node* n = stack.back();
+    stack.pop_back();
+    for (const auto& e : n->edges) visit(e);
+    for (const auto& leaf : n->hidden_leaves()) ++uses_[leaf.get()];
+  }
+}
+
+void Engine::used(const Node& node) {
+  for (const auto& e : node.edges)
+    if (e.leaf) used(*e.leaf);
+  for (const auto& leaf : node.hidden_leaves()) used(*leaf);
+}
+
+void Engine::used(TensorImpl& leaf) {
+  const auto it = uses_.find(&leaf);
+  if (--it->second > 0 || (leaf.extra && leaf.extra->hooks && !leaf.extra->hooks->hooks.empty())) return;
+  uses_.erase(it);
+  options_.on_leaf_grad_ready(leaf);
+}
+
 void Engine::add(const Edge& edge, Tensor g) {
   if (!edge) return;
   const Dtype dtype = edge.leaf ? edge.leaf->dtype : node_of(edge)->outputs[static_cast<std::size_t>(edge.index)].dtype;
@@ -183,6 +214,7 @@ void Engine::run_node(Node& node, Pending pending) {
     node.released = true;
     node.saved.clear();
     node.remake.reset();
+    if (!uses_.empty()) used(node);
     node.forget();
   }
 }
@@ -204,6 +236,7 @@ std::vector<Tensor> Engine::run(std::span<const Tensor> roots, std::span<const T
   context().autocast = false;
   context().grad = options_.create_graph;
   if (captures()) find_needed(roots);
+  if (options_.on_leaf_grad_ready) count_uses(roots);
   for (std::size_t i = 0; i < roots.size(); ++i) add(gradient_edge(roots[i]), gradients[i]);
   while (!tasks_.empty()) {
     const Task task = tasks_.top();
@@ -215,6 +248,7 @@ std::vector<Tensor> Engine::run(std::span<const Tensor> roots, std::span<const T
     run_node(*node, std::move(p));
   }
   finish_leaves();
+  for (const auto& [leaf, uses] : uses_) options_.on_leaf_grad_ready(*leaf);  // with hooks, or of a part that no gradient reached
   return std::move(captured_);
 }
 

@@ -39,12 +39,16 @@ class Engine {
   void run_node(Node&, Pending);
   void capture(const Node&, std::size_t output, const Tensor& gradient);
   void finish_leaves();
+  void count_uses(std::span<const Tensor> roots);
+  void used(const Node&);
+  void used(mezzo::detail::TensorImpl&);
 
   const EngineOptions& options_;
   std::priority_queue<Task> tasks_;
   std::unordered_map<Node*, Pending> pending_;
-  std::vector<LeafTotal> leaf_totals_;      // leaves with hooks, or captured: summed up first
-  std::unordered_set<const Node*> needed_;  // with capture: nodes on a way to a captured tensor
+  std::vector<LeafTotal> leaf_totals_;                        // leaves with hooks, or captured: summed up first
+  std::unordered_map<mezzo::detail::TensorImpl*, int> uses_;  // with on_leaf_grad_ready: of leaves, those still to come
+  std::unordered_set<const Node*> needed_;                    // with capture: nodes on a way to a captured tensor
   std::vector<Edge> captured_edges_;
   std::vector<Tensor> captured_;
   bool callers_autocast_ = false;

@@ -55,13 +55,9 @@ class CustomNode final : public Node {
 
 function_detail::Tensors function_detail::apply(FunctionCall call, const Tensors& inputs) {
   std::vector<Operand> operands;
-  bool wanted = false;
   const auto ambient = context();
   const bool casts = call.options && call.options->cast_inputs && ambient.autocast;
-  for (const auto& t : inputs) {
-    operands.push_back(casts && t.defined() && eligible(t.dtype()) ? operand(t, *call.options->cast_inputs) : Operand(t));
-    wanted = wanted || t.requires_grad();
-  }
+  for (const auto& t : inputs) operands.push_back(casts && t.defined() && eligible(t.dtype()) ? operand(t, *call.options->cast_inputs) : Operand(t));
   Context c;
   Tensors out;
   {
@@ -72,7 +68,7 @@ function_detail::Tensors function_detail::apply(FunctionCall call, const Tensors
     for (const auto& o : operands) values.push_back(o.value);
     out = call.forward(c, values);
   }
-  if (!ambient.grad || !wanted) return out;
+  if (!should_record(operands)) return out;
   for (auto& t : out) {  // an input handed through must not lose its own place in the graph
     require_defined("Function", t, "a result of forward");
     for (const auto& i : operands)
@@ -107,7 +103,8 @@ class RandomScope {
 class CheckpointNode final : public Node {
  public:
   using Fn = std::function<Tensor(const std::vector<Tensor>&)>;
-  CheckpointNode(Fn fn, ExecutionContext ambient, Generator random) : fn_(std::move(fn)), ambient_(std::move(ambient)), random_(random) {}
+  CheckpointNode(Fn fn, ExecutionContext ambient, Generator random, std::vector<Ref<mezzo::detail::TensorImpl>> leaves)
+      : fn_(std::move(fn)), ambient_(std::move(ambient)), random_(random), leaves_(std::move(leaves)) {}
 
   void run(Backward& b) override {
     if (b.create_graph())
@@ -155,11 +152,13 @@ class CheckpointNode final : public Node {
     return out;
   }
   bool hides_inputs() const override { return true; }
+  std::span<const Ref<mezzo::detail::TensorImpl>> hidden_leaves() const override { return leaves_; }
 
  private:
   Fn fn_;
   ExecutionContext ambient_;
   Generator random_;
+  std::vector<Ref<mezzo::detail::TensorImpl>> leaves_;  // that forward took beside its inputs
 };
 
 }  // namespace
@@ -168,6 +167,7 @@ Tensor checkpoint(std::function<Tensor(const std::vector<Tensor>&)> fn, std::vec
   const auto ambient = context();
   const Generator random = default_generator();
   Tensor y;
+  LeafLog log;
   {
     const GradMode off(false);
     y = fn(inputs);
@@ -176,7 +176,7 @@ Tensor checkpoint(std::function<Tensor(const std::vector<Tensor>&)> fn, std::vec
   if (!ambient.grad) return y;
   for (const auto& t : inputs)
     if (t.impl() == y.impl()) y = alias_of(y);
-  auto* node = new CheckpointNode(std::move(fn), ambient, random);
+  auto* node = new CheckpointNode(std::move(fn), ambient, random, log.take());
   std::vector<Operand> operands(inputs.begin(), inputs.end());
   connect(*node, OpId::checkpoint, {&y, 1}, operands, inputs);
   return y;

@@ -45,7 +45,8 @@ class Node : public detail::GraphNode {
   virtual ~Node() = default;
   virtual void run(Backward&) = 0;
   virtual void forget() {}                             ///< frees what the backward function itself captured
-  virtual bool hides_inputs() const { return false; }  ///< gradients may go to tensors that are not among its inputs
+  virtual bool hides_inputs() const { return false; }  ///< gradients may go to tensors that are not among its inputs ...
+  virtual std::span<const Ref<detail::TensorImpl>> hidden_leaves() const { return {}; }  ///< ... of which these are leaves
 
   OpId op = OpId::count;
   bool released = false;            ///< saved tensors are gone
@@ -118,14 +119,32 @@ template <class F> class FunctionNode final : public Node {
  private:
   F f_;
 };
-bool any_requires_grad(std::initializer_list<Operand> inputs);
 void connect(Node& node, OpId op, Tensor& out, std::initializer_list<Operand> inputs, std::initializer_list<Tensor> saved);
 }  // namespace detail_node
+
+/// Whether recording would happen for these inputs.
+bool should_record(std::span<const Operand> inputs);
+inline bool should_record(std::initializer_list<Operand> inputs) { return should_record(std::span(inputs.begin(), inputs.size())); }
+
+/// While it lives, notes the leaves that this thread's ops take where grad mode is off: what a function that backward computes again will reach.
+class LeafLog {
+ public:
+  LeafLog();
+  ~LeafLog();
+  LeafLog(const LeafLog&) = delete;
+  LeafLog& operator=(const LeafLog&) = delete;
+  void note(std::span<const Operand> inputs);
+  std::vector<Ref<detail::TensorImpl>> take() { return std::move(leaves_); }  ///< each once
+
+ private:
+  LeafLog* outer_;
+  std::vector<Ref<detail::TensorImpl>> leaves_;
+};
 
 /// Records `out = op(inputs)`: when grad mode is on and an input requires grad, out gets a node that keeps `saved` and calls backward(Backward&).
 /// `out` is a fresh tensor without a place in the graph. Saved values are matched with inputs and the output by handle.
 template <class F> Tensor record(OpId op, Tensor out, std::initializer_list<Operand> inputs, std::initializer_list<Tensor> saved, F&& backward) {
-  if (context().grad && detail_node::any_requires_grad(inputs)) {
+  if (should_record(inputs)) {
     auto* node = new detail_node::FunctionNode<std::decay_t<F>>(std::forward<F>(backward));
     detail_node::connect(*node, op, out, inputs, saved);
   }
@@ -136,13 +155,14 @@ void connect(Node& node, OpId op, std::span<Tensor> outputs, std::span<const Ope
 /// Says of an output that record() has just given a node: backward of others need not keep it, make(from) is the same again. For ops that cost little
 /// beside the products which read their outputs: their outputs take no memory between forward and backward.
 void let_remake(const Tensor& out, std::initializer_list<Tensor> from, std::function<Tensor(const std::vector<Tensor>&)> make);
-/// Whether recording would happen for these inputs.
-bool should_record(std::initializer_list<Operand> inputs);
 
 struct EngineOptions {
   bool create_graph = false, retain_graph = false;
   std::vector<Tensor> capture = {};  ///< return gradients of these and touch no leaf; empty: accumulate into leaves
   bool allow_unused = false;
+  /// Called with each leaf as soon as nothing more will be added to its gradient: early optimizer steps. It may use the gradient up and write to the
+  /// leaf. Not with capture, retain_graph or create_graph; a leaf with a user's hook comes at the end.
+  std::function<void(detail::TensorImpl&)> on_leaf_grad_ready = {};
 };
 /// Runs backward from roots with the given gradients (defined, of the roots' shapes). Returns captured gradients.
 std::vector<Tensor> run_backward(std::span<const Tensor> roots, std::span<const Tensor> gradients, const EngineOptions&);

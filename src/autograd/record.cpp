@@ -1,5 +1,7 @@
 // record.cpp - connecting a node to the graph, and freeing a graph of any depth.
+#include <algorithm>
 #include <atomic>
+#include <utility>
 
 #include "autograd/node.h"
 #include "autograd/observer.h"
@@ -29,6 +31,7 @@ std::uint64_t next_sequence() {
   return counter.fetch_add(1, std::memory_order_relaxed) + 1;
 }
 bool wants_gradient(const Tensor& t) { return t.defined() && t.impl()->requires_grad; }
+thread_local LeafLog* leaf_log = nullptr;  // the innermost
 }  // namespace
 
 mezzo::detail::Edge gradient_edge(const Tensor& t) {
@@ -44,12 +47,25 @@ void let_remake(const Tensor& out, std::initializer_list<Tensor> from, std::func
   for (const auto& t : from) node->remake->from.push_back({t, t.defined() ? t.version() : 0});
 }
 
-bool should_record(std::initializer_list<Operand> inputs) { return context().grad && detail_node::any_requires_grad(inputs); }
-
-bool detail_node::any_requires_grad(std::initializer_list<Operand> inputs) {
+bool should_record(std::span<const Operand> inputs) {
+  if (!context().grad) {
+    if (leaf_log) leaf_log->note(inputs);
+    return false;
+  }
   for (const auto& i : inputs)
     if (wants_gradient(i.original)) return true;
   return false;
+}
+
+LeafLog::LeafLog() : outer_(std::exchange(leaf_log, this)) {}
+LeafLog::~LeafLog() { leaf_log = outer_; }
+void LeafLog::note(std::span<const Operand> inputs) {
+  for (const auto& i : inputs) {
+    auto* const t = i.original.impl();
+    if (!t || !t->requires_grad || t->edge) continue;
+    if (std::none_of(leaves_.begin(), leaves_.end(), [&](const auto& leaf) { return leaf.get() == t; })) leaves_.emplace_back(t);
+  }
+  if (outer_) outer_->note(inputs);
 }
 
 void detail_node::connect(Node& node, OpId op, Tensor& out, std::initializer_list<Operand> inputs, std::initializer_list<Tensor> saved) {

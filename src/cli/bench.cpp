@@ -4,6 +4,8 @@
 #include <algorithm>
 #include <chrono>
 #include <cmath>
+#include <fstream>
+#include <string>
 
 #include <fmt/ranges.h>
 #include <nlohmann/json.hpp>
@@ -42,6 +44,18 @@ std::int64_t peak_rss() {
   return static_cast<std::int64_t>(usage.ru_maxrss) * 1024;
 }
 
+/// Of this process, resident and backed by no file; 0 where the system does not say.
+std::int64_t anonymous_bytes() {
+  std::ifstream status("/proc/self/status");
+  for (std::string word; status >> word;)
+    if (word == "RssAnon:") {
+      std::int64_t kib = 0;
+      status >> kib;
+      return 1024 * kib;
+    }
+  return 0;
+}
+
 double median(std::vector<double> x) {
   const auto middle = x.begin() + static_cast<std::ptrdiff_t>(x.size() / 2);
   std::nth_element(x.begin(), middle, x.end());
@@ -52,6 +66,7 @@ double median(std::vector<double> x) {
 Tensor random_tokens(std::int64_t batch, std::int64_t seq, std::int64_t vocab, Generator& random) {
   std::vector<std::int32_t> ids(static_cast<std::size_t>(batch * seq));
   for (auto& id : ids) id = static_cast<std::int32_t>(random.below(static_cast<std::uint64_t>(vocab)));
+  const MemoryScope scope(Memory::data);
   return from_span(std::span<const std::int32_t>(ids), {batch, seq});
 }
 
@@ -72,6 +87,7 @@ class Bench final : public Task {
     o.value("--batch", "B", batch_, "Sequences of a step");
     o.value("--seq", "T", seq_, "Tokens of a sequence");
     o.value("--precision", "P", precision_, fmt::format("auto, {}", fmt::join(train::recipe_names(), ", ")));
+    o.flag("--fuse-optimizer", fuse_optimizer_, "Updates each weight and frees its gradient as soon as backward has it");
     o.value("--steps", "N", steps_, fmt::format("Timed steps, after {} that warm up", kWarmup));
     o.value("--seed", "S", seed_, "Of weights and tokens");
   }
@@ -82,12 +98,13 @@ class Bench final : public Task {
     catch_interrupts("mezzo bench: stopping after this step");
     for (const auto& w : plan.warnings) console.note(fmt::format("warning: {}", w));
 
+    start_anonymous_ = anonymous_bytes();
     manual_seed(seed_);
     const auto model = models::make_model(shape);
     optim::AdamWOptions adamw{.lr = 3e-4, .storage = plan.recipe.storage};
     if (is_16bit(plan.recipe.low)) adamw.low = plan.recipe.low;
     optim::AdamW optimizer(model->named_parameters(), adamw);
-    train::Step step(optimizer, {.recipe = plan.recipe.name, .scaler = plan.scaler});
+    train::Step step(optimizer, {.recipe = plan.recipe.name, .scaler = plan.scaler, .fuse_optimizer = fuse_optimizer_});
     Generator random(seed_);
     const Tensor x = random_tokens(batch_, seq_, models::vocab(shape), random), y = random_tokens(batch_, seq_, models::vocab(shape), random);
 
@@ -137,6 +154,8 @@ class Bench final : public Task {
     t.batch = batch_;
     t.seq = seq_;
     t.precision = precision_;
+    t.clip_norm = 0;
+    t.fuse_optimizer = fuse_optimizer_;
     return t;
   }
   void refuse_what_does_not_fit(const models::ModelOptions& shape, const train::PrecisionPlan& plan) const {
@@ -149,7 +168,7 @@ class Bench final : public Task {
   void report(Console& console, const models::ModelOptions& shape, const train::PrecisionPlan& plan, const std::vector<Sample>& samples,
               double loss) const {
     const MemoryReport memory = memory_report();
-    const std::int64_t rss = peak_rss();
+    const std::int64_t rss = peak_rss(), anonymous = anonymous_bytes();  // what the allocator has taken it keeps: this is the most there was
     const auto of = [&](auto&& f) {
       std::vector<double> v;
       for (const auto& s : samples) v.push_back(f(s));
@@ -172,7 +191,7 @@ class Bench final : public Task {
       }
     const double per_step = settled > 0 ? static_cast<double>(settled) : std::nan("");
 
-    console.result(
+    io::Json document(
         {{"step_ms_median", ms},
          {"tokens_per_second", 1e3 * tokens / ms},
          {"gflops", gflops},
@@ -180,6 +199,8 @@ class Bench final : public Task {
          {"fraction_of_peak", gflops / peak},
          {"peak_bytes", memory.peak},
          {"peak_rss_bytes", rss},
+         {"start_anonymous_bytes", start_anonymous_},
+         {"anonymous_bytes", anonymous},
          {"bytes", bytes_json(memory.at_peak)},
          {"parts", parts},
          {"minor_faults_per_step", static_cast<double>(faults) / per_step},
@@ -194,6 +215,24 @@ class Bench final : public Task {
          {"precision", plan.recipe.name},
          {"isa", plan.isa},
          {"threads", num_threads()}});
+    constexpr std::size_t kTenths = 10;
+    if (samples.size() >= kTenths) {
+      io::Json tenths = io::Json::array();
+      for (std::size_t i = 0; i < kTenths; ++i) {
+        std::vector<double> v;
+        for (std::size_t k = samples.size() * i / kTenths; k < samples.size() * (i + 1) / kTenths; ++k) v.push_back(samples[k].ms);
+        tenths.push_back(median(std::move(v)));
+      }
+      document["step_ms_by_tenth"] = tenths;
+    }
+    std::optional<std::int64_t> saved;
+    if (fuse_optimizer_) {
+      train::TrainOptions apart = as_training();
+      apart.fuse_optimizer = false;
+      saved = train::plan_bytes(shape, apart, plan).peak - memory.peak;
+      document["fused_saves_bytes"] = *saved;
+    }
+    console.result(document);
     if (console.json()) return;
 
     console.say(
@@ -212,10 +251,13 @@ class Bench final : public Task {
     Table bytes({"bytes", "at the peak"});
     for (std::size_t i = 0; i < kMemoryCategories; ++i) bytes.row({std::string(name(static_cast<Memory>(i))), format_bytes(memory.at_peak[i])});
     console.say(fmt::format("\n{}", bytes.text()));
+    if (saved) console.say(fmt::format("\n{} less at the peak than with the optimizer after backward\n", format_bytes(*saved)));
   }
 
   std::string model_ = "gpt:layers=6,heads=6,width=384", precision_ = "auto";
   std::int64_t batch_ = 8, seq_ = 256, steps_ = 20;
+  std::int64_t start_anonymous_ = 0;
+  bool fuse_optimizer_ = false;
   std::uint64_t seed_ = 0;
 };
 

@@ -65,6 +65,13 @@ class Plan final : public Task {
                       {"parameters", models::parameter_count(shape)},
                       {"model", models::to_spec(shape)},
                       {"precision", precision.recipe.name}};
+    std::optional<std::int64_t> saved;
+    if (t.fuse_optimizer) {
+      train::TrainOptions apart = t;
+      apart.fuse_optimizer = false;
+      saved = train::plan_bytes(shape, apart, precision).peak - memory.peak;
+      document["fused_saves_bytes"] = *saved;
+    }
     if (known) document["steps"] = t.steps, document["run_seconds"] = 1e-3 * ms * static_cast<double>(t.steps);
     if (passes) document["passes"] = *passes;
     console.result(document);
@@ -75,6 +82,7 @@ class Plan final : public Task {
     console.say(describe(memory));
     console.say(fmt::format("{:<10} {} of {}: {}", "memory", format_bytes(memory.peak), format_bytes(have),
                             memory.peak <= have ? "fits" : "does not fit; a smaller --batch with a larger --accumulate, or a smaller model"));
+    if (saved) console.say(fmt::format("{:<10} {} less at the peak than with the optimizer after backward", "fused", format_bytes(*saved)));
     console.say(fmt::format(
         "{:<10} about {} ms a step, {} tokens/s{}", "time", format_ms(ms), format_count(std::llround(1e3 * tokens / ms)),
         known ? fmt::format(", {} for {} steps", format_seconds(1e-3 * ms * static_cast<double>(t.steps)), format_count(t.steps)) : std::string()));

@@ -75,6 +75,7 @@ void declare_optimizer(Options& o, TrainingArguments& a, For kind) {
           kind == For::tuning ? "Of the moments of adamw, adam and lion" : "Of the moments of adamw, adam (without it 0.9,0.95) and lion (0.9,0.99)");
   o.value("--momentum", "X", t.momentum, "Of sgd");
   o.value("--clip-norm,--clip", "X", t.clip_norm, "Gradients are scaled down to this norm; 0: no clipping");
+  o.flag("--fuse-optimizer", t.fuse_optimizer, "Updates each weight and frees its gradient as soon as backward has it: the same bits in less memory");
 }
 
 void declare_rest(Options& o, TrainingArguments& a, For kind) {

@@ -24,14 +24,12 @@ Tensor join(OpId op, const std::vector<Tensor>& tensors, int dim) {
     shape[d] += t.size(dim);
   }
   Tensor y = make_tensor(shape, compute_dtype(op, voters));
-  bool recorded = false;
   for (std::size_t i = 0; i < tensors.size(); ++i) {
     auto layout = make_view(y, tensors[i].shape(), y.impl()->strides, starts[i] * y.impl()->strides[d]);
     copy_elements(layout, tensors[i]);  // converts on the way
     operands.emplace_back(tensors[i]);
-    recorded = recorded || tensors[i].requires_grad();
   }
-  if (!context().grad || !recorded) return y;
+  if (!should_record(operands)) return y;
   const auto backward = [dim, starts](Backward& g) {
     for (std::size_t i = 0; i < starts.size(); ++i)
       if (g.wants(static_cast<int>(i)))

@@ -70,17 +70,16 @@ GradientTotals measure_gradients(const std::vector<ParamGroup>& groups, const St
     kernels::grad_stats(q, r.g.dtype(), data(r.g), r.g.numel(), scaling.g_scale, stats + k++, r.round);
     totals.elements += r.g.numel();
   });
-  double sum_squares = 0;
   k = 0;
   for_each_gradient(groups, [&](const Tensor&, std::ptrdiff_t index) {
     const kernels::GradStats s = kernels::read(q, stats + k++);
-    sum_squares += s.sum_squares;
+    totals.sum_squares += s.sum_squares;
     totals.inf += s.inf;
     totals.nan += s.nan;
     totals.zero += s.zero;
     if (totals.culprit < 0 && (s.inf > 0 || s.nan > 0)) totals.culprit = index;
   });
-  totals.norm = std::sqrt(sum_squares);
+  totals.norm = std::sqrt(totals.sum_squares);
   return totals;
 }
 

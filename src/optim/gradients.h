@@ -18,7 +18,8 @@ ReadableGradient readable_gradient(const Tensor& w, const StepScaling& scaling);
 
 /// What one look at all gradients finds.
 struct GradientTotals {
-  double norm = 0;  // 2-norm; Inf or NaN when an element is
+  double sum_squares = 0;
+  double norm = 0;  // its root: Inf or NaN when an element is
   std::int64_t inf = 0, nan = 0, zero = 0, elements = 0;
   std::ptrdiff_t culprit = -1;  // index of the first parameter with an element that is not finite; -1: none
   bool finite() const { return culprit < 0; }

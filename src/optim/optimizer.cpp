@@ -183,25 +183,43 @@ void Optimizer::check() const {
 void Optimizer::step() { step(StepScaling{}); }
 
 void Optimizer::step(const StepScaling& scaling) {
-  const PartScope timed(Part::optimizer);
+  begin_step(scaling);
+  for (auto& slot : slots_)  // whatever can fail comes before the first weight changes
+    if (slot.w.grad().defined()) prepare(slot);
+  for (std::size_t i = 0; i < slots_.size(); ++i) step_on(i);
+  end_step();
+}
+
+void Optimizer::begin_step(const StepScaling& scaling) {
   check();
   if (!std::isfinite(scaling.g_scale)) fail(settings_.name, fmt::format("g_scale = {} given, a finite number wanted", scaling.g_scale));
-  bool any = false;
-  for (auto& slot : slots_) {  // whatever can fail comes before the first weight changes
-    if (!slot.w.grad().defined()) continue;
-    any = true;
-    if (slot.version != slot.w.version()) follow_weight(slot);
-    const MemoryScope scope(Memory::optimizer);
-    const auto states = states_of(slot);
-    for (std::size_t k = 0; k < states.size(); ++k) {
-      if (slot.moments[k].defined()) continue;
-      slot.moments[k] = full(states[k].shape, settings_.initial, {.dtype = states[k].dtype});
-      if (states[k].blocks() > 0) slot.scales[k] = zeros({states[k].blocks()});
-    }
+  scaling_ = scaling;
+  updated_ = false;
+}
+
+void Optimizer::step_on(std::size_t index) {
+  MEZZO_CHECK(index < slots_.size());
+  Slot& slot = slots_[index];
+  if (!slot.w.grad().defined()) return;
+  const PartScope timed(Part::optimizer);
+  prepare(slot);
+  update(slot, index, scaling_);
+  updated_ = true;
+}
+
+void Optimizer::end_step() { steps_ += updated_; }
+
+/// Its master belongs to its weight, and its moments are there.
+void Optimizer::prepare(Slot& slot) {
+  const PartScope timed(Part::optimizer);
+  if (slot.version != slot.w.version()) follow_weight(slot);
+  const MemoryScope scope(Memory::optimizer);
+  const auto states = states_of(slot);
+  for (std::size_t k = 0; k < states.size(); ++k) {
+    if (slot.moments[k].defined()) continue;
+    slot.moments[k] = full(states[k].shape, settings_.initial, {.dtype = states[k].dtype});
+    if (states[k].blocks() > 0) slot.scales[k] = zeros({states[k].blocks()});
   }
-  for (std::size_t i = 0; i < slots_.size(); ++i)
-    if (slots_[i].w.grad().defined()) update(slots_[i], i, scaling);
-  steps_ += any;
 }
 
 void Optimizer::measure(const ParamGroup&, std::int64_t, kernels::Update&) const {}

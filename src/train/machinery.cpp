@@ -17,7 +17,8 @@ Machinery build(const models::ModelOptions& shape, const TrainOptions& o, const 
                                                             .clip_norm = o.clip_norm,
                                                             .accumulate = o.accumulate,
                                                             .scaler = plan.scaler.value_or(amp::GradScalerOptions{.enabled = false}),
-                                                            .loss_divisor = train::loss_divisor(o)});
+                                                            .loss_divisor = train::loss_divisor(o),
+                                                            .fuse_optimizer = o.fuse_optimizer});
   m.weights = o.tune && !o.tune->full ? models::trainable_parameters(*m.model) : m.model->state_dict();
   m.model->train();
   return m;

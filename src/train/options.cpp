@@ -67,6 +67,7 @@ template <OptionsOf<TrainOptions> Options, class F> void each_option(Options& o,
   f("betas", o.betas, same);
   f("momentum", o.momentum, same);
   f("clip_norm", o.clip_norm, same);
+  f("fuse_optimizer", o.fuse_optimizer, free);  // the same bits
   f("precision", o.precision, free);
   f("loss_scale", o.loss_scale, free);
   f("checkpoint_steps", o.checkpoint_steps, free);
@@ -101,6 +102,10 @@ std::string flag(std::string_view key) {
 
 template <class T> void require(bool ok, std::string_view key, const T& given, std::string_view wanted) {
   if (!ok) fail(kOp, fmt::format("{} {} given, {} wanted", flag(key), given, wanted));
+}
+
+[[noreturn]] void refuse_fusing(std::string_view given, std::string_view why, std::string hint = {}) {
+  fail(kOp, fmt::format("--fuse-optimizer with {} given: {}", given, why), std::move(hint));
 }
 
 }  // namespace
@@ -148,6 +153,15 @@ void check(const TrainOptions& o) {
   natural("early_stop", o.early_stop);
   natural("inspect", o.inspect);
   natural("checkpoint_every", o.checkpoint_every);
+  if (o.fuse_optimizer) {
+    if (o.clip_norm > 0)
+      refuse_fusing(fmt::format("--clip-norm {}", o.clip_norm), "the norm of all gradients is known when backward has ended",
+                    "--clip-norm 0 turns clipping off");
+    if (o.accumulate > 1)
+      refuse_fusing(fmt::format("--accumulate {}", o.accumulate), "a gradient is complete after the last micro-batch",
+                    "a larger --batch takes their place");
+    if (o.inspect > 0) refuse_fusing("--inspect", "gradients are never all there to be looked at");
+  }
   if (o.early_stop > 0 && o.eval_steps == 0) fail(kOp, "--early-stop with --eval-steps 0 given: there is nothing to stop by");
   require(o.threads >= 0 && o.threads <= 4096, "threads", o.threads, "0 (as many as there are cores) to 4096");
   if (o.tune) check(*o.tune);
@@ -168,7 +182,11 @@ PrecisionPlan precision_of(const TrainOptions& o, const models::ModelOptions& m)
                 .width = static_cast<double>(models::width(m)),
                 .rows = static_cast<double>(o.batch * o.seq)};
   if (o.tune && !o.tune->full) p.frozen = frozen_text(o, resolve(p).recipe);
-  return resolve(p);
+  PrecisionPlan plan = resolve(p);
+  if (o.fuse_optimizer && plan.scaler)
+    refuse_fusing(fmt::format("--precision {}, which scales the loss,", plan.recipe.name),
+                  "an overflow that is found last must prevent the whole step", "bf16 needs no loss scale");
+  return plan;
 }
 
 TrainOptions resolved(TrainOptions o, const models::ModelOptions& m) {

@@ -11,6 +11,7 @@
 #include "core/fail.h"
 #include "tensor/buffers.h"
 #include "tensor/impl.h"
+#include "train/fused_update.h"
 
 namespace mezzo::train {
 namespace {
@@ -45,12 +46,17 @@ struct Step::Impl {
   StepOptions options;
   PrecisionPlan plan;
   amp::GradScaler scaler;
+  std::optional<FusedUpdate> fused;
 
   Impl(optim::Optimizer& opt, StepOptions o)
       : optimizer(opt), options(std::move(o)), plan(resolve({.precision = options.recipe, .width = width_of(opt), .rows = options.rows})) {
     check(optimizer, options, plan.recipe);
     if (options.scaler) plan.scaler = options.scaler->enabled ? options.scaler : std::nullopt;
     scaler = amp::GradScaler(plan.scaler.value_or(amp::GradScalerOptions{.enabled = false}));
+    if (options.fuse_optimizer) {
+      check_fusing();
+      fused.emplace(optimizer);
+    }
     // Contributions of several micro-batches to a 16-bit weight are summed in f32 and rounded once.
     if (options.accumulate > 1)
       for (const auto& group : optimizer.groups())
@@ -58,9 +64,19 @@ struct Step::Impl {
           if (is_16bit(w.dtype())) w.impl()->more().grad_in_f32 = true;
   }
 
-  /// One micro-batch, forward and backward of what `scaled` makes of the loss; the loss.
-  template <class Scaled>
-  double run(const std::function<Tensor(int)>& loss_of, int micro, const std::optional<amp::Policy>& policy, const Scaled& scaled) {
+  void check_fusing() const {
+    const auto refuse = [](const std::string& given, const char* why) {
+      fail(kOp, fmt::format(".fuse_optimizer given with {}: {}", given, why),
+           "gradients that must all be there before the first update cannot be used up");
+    };
+    if (options.clip_norm > 0) refuse(fmt::format(".clip_norm = {}", options.clip_norm), "the norm is known when backward has ended");
+    if (scaler.is_enabled()) refuse("loss scaling", "one overflow, found last, must prevent the whole step");
+    if (options.accumulate > 1) refuse(fmt::format(".accumulate = {}", options.accumulate), "a gradient is complete after the last micro-batch");
+  }
+
+  /// One micro-batch: forward, and what `backward` makes of the loss's share of the step; the loss.
+  template <class Backward>
+  double run(const std::function<Tensor(int)>& loss_of, int micro, const std::optional<amp::Policy>& policy, const Backward& backward) {
     Tensor loss;
     {
       const amp::Autocast region(plan.recipe.low, {.enabled = plan.recipe.autocast, .policy = policy});
@@ -73,7 +89,7 @@ struct Step::Impl {
       fail(kOp, "the loss that was returned depends on no parameter", "was it computed under NoGrad, or from detached tensors?");
     const double share = 1 / (options.accumulate * options.loss_divisor);
     if (loss.dtype() != Dtype::f64) loss = loss.to(Dtype::f32);
-    scaled(share == 1 ? loss : mul(loss, share)).backward();
+    backward(share == 1 ? loss : mul(loss, share));
     return loss.item();
   }
 };
@@ -91,7 +107,13 @@ StepReport Step::operator()(const std::function<Tensor(int micro)>& loss, const 
   StepReport report;
   s.optimizer.zero_grad();  // what a step that threw has left, or the caller
   BufferScope buffers;      // running statistics: part of the step that is applied, or is not
-  for (int micro = 0; micro < o.accumulate; ++micro) report.loss += s.run(loss, micro, {}, [&](const Tensor& l) { return s.scaler.scale(l); });
+  if (s.fused) {
+    if (before_update) fail(kOp, "before_update given to a step with .fuse_optimizer: gradients are never all there", "leave one of them out");
+    report.loss = s.run(loss, 0, {}, [&](const Tensor& l) { report.result = s.fused->backward(l, o.loss_divisor); });
+    buffers.keep();
+    return report;
+  }
+  for (int micro = 0; micro < o.accumulate; ++micro) report.loss += s.run(loss, micro, {}, [&](const Tensor& l) { s.scaler.scale(l).backward(); });
   report.loss /= o.accumulate;
   if (before_update) before_update();
   report.result = s.scaler.step(s.optimizer, {.clip_norm = o.clip_norm, .measure = true, .multiplier = o.loss_divisor});
@@ -106,7 +128,7 @@ void Step::rehearse(const std::function<Tensor(int micro)>& loss, double scale, 
   s.optimizer.zero_grad();
   const BufferScope buffers;
   for (int micro = 0; micro < s.options.accumulate; ++micro)
-    s.run(loss, micro, policy, [&](const Tensor& l) { return scale == 1 ? l : mul(l, scale); });
+    s.run(loss, micro, policy, [&](const Tensor& l) { (scale == 1 ? l : mul(l, scale)).backward(); });
   s.optimizer.zero_grad();
 }
 

@@ -57,6 +57,7 @@ struct TrainOptions {
   std::optional<std::array<double, 2>> betas = {};  ///< of adamw, adam, lion; unset: 0.9 and 0.95, lion's 0.9 and 0.99
   double momentum = 0.9;                            ///< of sgd
   double clip_norm = 1;                             ///< 0: no clipping
+  bool fuse_optimizer = false;                      ///< each gradient is used and freed as soon as backward has completed it (StepOptions)
 
   // precision
   std::string precision = "auto";

@@ -190,6 +190,30 @@ TEST_CASE("bench: the contract's figures") {
     CHECK_MESSAGE(bench["parts"][part].get<double>() > 0, part);
 }
 
+TEST_CASE("bench: what is reported is what was taken") {
+  const auto bench = document(run({"bench", "--json", "--model", "gpt:layers=4,heads=4,width=256,vocab=2000", "--batch", "4", "--seq", "128",
+                                   "--precision", "bf16", "--steps", "3", "--threads", "2"}));
+  const auto of = [&](const char* key) { return bench[key].get<std::int64_t>(); };
+  const std::int64_t taken = of("anonymous_bytes") - of("start_anonymous_bytes"), reported = of("peak_bytes");
+  INFO("taken ", taken, ", reported ", reported);
+  CHECK(std::abs(taken - reported) <= std::max<std::int64_t>(16 << 20, reported * 3 / 100));
+}
+
+TEST_CASE("--fuse-optimizer: the plan is what the bench takes, and both say what it saves") {
+  const std::vector<std::string> model{
+      "--model", "gpt:layers=6,heads=4,width=128", "--batch", "1", "--seq", "32", "--threads", "1", "--precision", "bf16", "--fuse-optimizer"};
+  const auto plan = document(run(join({"plan", "--json", "--clip-norm", "0"}, model)));
+  const auto bench = document(run(join({"bench", "--json", "--steps", "3"}, model)));
+  CHECK(plan["peak_bytes"] == bench["peak_bytes"]);
+  CHECK(plan["bytes"] == bench["bytes"]);
+  CHECK(plan["fused_saves_bytes"] == bench["fused_saves_bytes"]);
+  CHECK(plan["fused_saves_bytes"].get<std::int64_t>() > 1'000'000);
+
+  const Result refused = run(join({"plan"}, model));
+  CHECK(refused.code == 2);
+  CHECK(refused.err.find("--fuse-optimizer with --clip-norm 1 given") != std::string::npos);
+}
+
 TEST_CASE("doctor: what this CPU does, and what auto chooses") {
   const auto doctor = document(run({"doctor", "--json", "--threads", "1"}));
   CHECK(doctor["threads"] == 1);

@@ -2,6 +2,7 @@
 #include <doctest/doctest.h>
 
 #include "core/allocator.h"
+#include "train/options.h"
 #include "train/support.h"
 
 namespace mezzo::test {
@@ -74,6 +75,40 @@ TEST_CASE("activations that are computed again are not kept") {
   MESSAGE(fmt::format("activations: {} kept, {} with --checkpoint-every 1, {} with 2", all, each, second));
   CHECK(each < all / 2);
   CHECK(second < all);
+}
+
+TEST_CASE("memory grows with the length of a sequence, not with its square") {
+  const TempDir dir;
+  auto o = small_run(dir, "run", "bf16");
+  o.data = dir / "text.txt";
+  o.model = "gpt:layers=2,heads=4,width=64";
+  o.batch = 1;
+  const auto of = [&](std::int64_t seq) {
+    o.seq = seq;
+    const auto plan = train::plan_bytes(o);
+    return plan.bytes[static_cast<std::size_t>(Memory::activations)] + plan.bytes[static_cast<std::size_t>(Memory::workspace)];
+  };
+  const auto a = of(2048), b = of(4096), c = of(8192);
+  MESSAGE(fmt::format("activations and workspace of 2048, 4096, 8192 tokens: {}, {}, {}", a, b, c));
+  CHECK(c - b <= 2 * (b - a) * 1.01);
+}
+
+TEST_CASE("1.1 billion parameters train in 20 GiB in bf16 with stochastic rounding") {
+  const TempDir dir;
+  auto o = small_run(dir, "run", "bf16-sr");
+  o.data = dir / "text.txt";
+  o.model = "gpt:layers=20,heads=16,width=2048,vocab=32000";
+  o.batch = 1;
+  o.seq = 256;
+  o.clip_norm = 0;
+  const auto apart = train::plan_bytes(o);
+  o.fuse_optimizer = true;
+  const auto fused = train::plan_bytes(o);
+  const auto parameters = models::parameter_count(train::shape_of(o));
+  MESSAGE(fmt::format("{} parameters: {} bytes at the peak, {} fused", parameters, apart.peak, fused.peak));
+  CHECK(parameters > 1'070'000'000);
+  CHECK(apart.peak < std::int64_t{20} << 30);
+  CHECK(fused.peak < apart.peak - 2 * parameters * 7 / 10);  // 16-bit gradients, of which the tied head's (in f32) and a few more are left
 }
 
 TEST_CASE("a run that cannot fit is refused before anything is allocated") {
