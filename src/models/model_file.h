@@ -61,6 +61,7 @@ class ModelFile {
 bool is_conv1d(std::string_view parameter);
 /// The options that a config.json describes. Error names the file, and a family or setting that is not known.
 ModelOptions options_from_config(const std::filesystem::path& config_json);
+ModelOptions options_from_config(const io::Json& config, const std::string& source);
 /// The options that a GGUF file's metadata describe.
 ModelOptions options_from_gguf(const io::GgufFile&);
 /// The parameter that a tensor of such a file is, as the model names it; empty: one that is left out (a rotary table). Error: unknown.
