@@ -65,6 +65,7 @@ struct StepOptions {
   /// bits. Such a step cannot be taken back: refused with clipping, loss scaling or accumulation, and a gradient that holds Inf or NaN is an Error
   /// that leaves some parameters updated.
   bool fuse_optimizer = false;
+  std::optional<amp::Policy> policy = {};  ///< of the autocast region, where the recipe has one; unset: amp::AutocastOptions says which
 };
 
 struct StepReport {
@@ -82,8 +83,8 @@ class MEZZO_API Step {
   Step(Step&&) noexcept;
   /// `before_update` is called when all gradients are there, still times the loss scale, before they are checked and used: to look at them.
   StepReport operator()(const std::function<Tensor(int micro)>& loss, const std::function<void()>& before_update = {});
-  /// Forward and backward alone, with the loss times `scale` and, where the recipe has autocast, under `policy` if given; gradients are dropped and
-  /// nothing is updated. To look at what a step did (inspect::find_overflow).
+  /// Forward and backward alone, with the loss times `scale` and, where the recipe has autocast, under `policy` if given instead of the step's;
+  /// gradients are dropped and nothing is updated. To look at what a step did (inspect::find_overflow).
   void rehearse(const std::function<Tensor(int micro)>& loss, double scale, const std::optional<amp::Policy>& policy = {});
   amp::GradScaler& scaler();
   const amp::GradScaler& scaler() const;

@@ -83,6 +83,9 @@ void read_option(std::string_view, const std::string& text, text::Overlong& valu
 void read_option(std::string_view, const std::string& text, text::TrainOn& value) {
   value = checking_usage([&] { return train::train_on_from_name(text); });
 }
+void read_option(std::string_view, const std::string& text, train::OnDivergence& value) {
+  value = checking_usage([&] { return train::on_divergence_from_name(text); });
+}
 
 std::string show_option(double value) { return fmt::format("{}", value); }
 std::string show_option(const std::string& value) { return value; }
@@ -91,6 +94,7 @@ std::string show_option(const std::optional<std::int64_t>& value) { return value
 std::string show_option(optim::ScheduleKind value) { return std::string(optim::name(value)); }
 std::string show_option(const std::vector<std::string>& value) { return fmt::format("{}", fmt::join(value, ",")); }
 std::string show_option(text::Overlong value) { return std::string(train::name(value)); }
+std::string show_option(train::OnDivergence value) { return std::string(train::name(value)); }
 std::string show_option(text::TrainOn value) { return std::string(train::name(value)); }
 std::string show_option(const std::optional<std::array<double, 2>>& value) { return value ? fmt::format("{},{}", (*value)[0], (*value)[1]) : ""; }
 

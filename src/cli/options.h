@@ -15,6 +15,7 @@
 #include <mezzo/optim.h>
 
 #include "text/examples.h"
+#include "train/divergence.h"
 
 namespace mezzo::cli {
 
@@ -31,6 +32,7 @@ void read_option(std::string_view name, const std::string& text, std::optional<s
 void read_option(std::string_view name, const std::string& text, std::vector<std::string>& value);              // "q_proj,v_proj"
 void read_option(std::string_view name, const std::string& text, text::Overlong& value);
 void read_option(std::string_view name, const std::string& text, text::TrainOn& value);
+void read_option(std::string_view name, const std::string& text, train::OnDivergence& value);
 
 /// The value as --help shows it; empty: not shown.
 std::string show_option(std::integral auto value) { return std::to_string(value); }
@@ -43,6 +45,7 @@ std::string show_option(const std::optional<std::array<double, 2>>& value);
 std::string show_option(const std::vector<std::string>& value);
 std::string show_option(text::Overlong value);
 std::string show_option(text::TrainOn value);
+std::string show_option(train::OnDivergence value);
 
 class Options {
  public:

@@ -63,6 +63,7 @@ io::Json to_json(const train::TrainSummary& s) {
   return {{"status", s.status == train::RunStatus::finished ? "finished" : "interrupted"},
           {"step", s.step},
           {"skipped", s.skipped},
+          {"rollbacks", s.rollbacks},
           {"val_loss", s.val_loss ? io::Json(*s.val_loss) : io::Json(nullptr)},
           {"best_step", s.best_step > 0 ? io::Json(s.best_step) : io::Json(nullptr)},
           {"best_val_loss", s.best_step > 0 ? io::Json(s.best_loss) : io::Json(nullptr)},

@@ -83,6 +83,15 @@ void declare_rest(Options& o, TrainingArguments& a, For kind) {
   o.group("precision");
   o.value("--precision", "P", t.precision, fmt::format("auto, {}", fmt::join(train::recipe_names(), ", ")));
   o.value("--loss-scale", "S", t.loss_scale, "dynamic, none, or a number; without it what the precision needs");
+  o.value("--f32-ops", "A,B", t.f32_ops, "Ops of the model that compute in f32 where the precision would choose 16 bits");
+  o.group("when it diverges");
+  o.value(
+      "--on-divergence", "WHAT", t.on_divergence,
+      "warn: of a loss that has risen and stays there, and stop where numbers are not finite; stop: at both; rollback: to the newest checkpoint of "
+      "before, and past the data since; fallback: so too, and with the next of --fallbacks");
+  o.value("--fallbacks", "A,B", t.fallbacks,
+          "op: the op that overflowed in f32; lr, lr=X: the learning rate times 0.5, X; bf16, fp32: another precision");
+  o.value("--max-rollbacks", "N", t.max_rollbacks, "Of --on-divergence rollback, in the whole run; then it stops");
   o.group("what is written");
   o.value("--checkpoint-steps", "N", t.checkpoint_steps, "A checkpoint each N steps; 0: only when the run ends or is stopped");
   o.value("--keep", "N", t.keep, "Newest checkpoints that stay; 0: all");

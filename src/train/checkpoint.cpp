@@ -12,6 +12,7 @@
 #include "io/file.h"
 #include "io/safetensors.h"
 #include "nn/state.h"
+#include "train/recipe_change.h"
 
 namespace mezzo::train {
 namespace {
@@ -96,6 +97,14 @@ Json to_json(const RunState& s) {
           {"zero_sum", s.zero_sum},
           {"skips_in_a_row", s.skips_in_a_row},
           {"best", {{"step", s.best_step}, {"loss", s.best_loss}, {"evaluations_since", s.evaluations_since_best}}},
+          {"trend",
+           {{"recent", s.trend.recent},
+            {"rise", s.trend.rise},
+            {"lowest", s.trend.lowest},
+            {"reach", s.trend.reach},
+            {"last_ordinary", s.trend.last_ordinary},
+            {"last_low", s.trend.last_low},
+            {"not_finite", s.trend.not_finite}}},
           {"scaler", s.scaler ? to_json(*s.scaler) : Json(nullptr)}};
 }
 
@@ -112,6 +121,14 @@ RunState run_state(const Json& j) {
   j.at("best").at("step").get_to(s.best_step);
   j.at("best").at("loss").get_to(s.best_loss);
   j.at("best").at("evaluations_since").get_to(s.evaluations_since_best);
+  const Json& trend = j.at("trend");
+  trend.at("recent").get_to(s.trend.recent);
+  trend.at("rise").get_to(s.trend.rise);
+  trend.at("lowest").get_to(s.trend.lowest);
+  trend.at("reach").get_to(s.trend.reach);
+  trend.at("last_low").get_to(s.trend.last_low);
+  trend.at("last_ordinary").get_to(s.trend.last_ordinary);
+  trend.at("not_finite").get_to(s.trend.not_finite);
   if (const Json& scaler = j.at("scaler"); !scaler.is_null()) s.scaler = scaler_state(scaler);
   return s;
 }
@@ -213,6 +230,8 @@ void verify_checkpoint(const fs::path& checkpoint) {
   fail(kOp, wrong, hint);
 }
 
+bool is_whole(const fs::path& checkpoint) { return damage(checkpoint).empty(); }
+
 Json checkpoint_config(const fs::path& checkpoint) {
   return reading(checkpoint / kState, [](const Json& j) { return j.at("config"); });
 }
@@ -222,7 +241,7 @@ void read_weights(const fs::path& checkpoint, const StateDict& weights) {
   nn::load_state(weights, load(checkpoint / kWeights));
 }
 
-RunState read_checkpoint(const fs::path& checkpoint, const StateDict& weights, optim::Optimizer& optimizer) {
+RunState read_checkpoint(const fs::path& checkpoint, const StateDict& weights, optim::Optimizer& optimizer, bool other_recipe) {
   verify_checkpoint(checkpoint);
   read_weights(checkpoint, weights);
   const auto read = [&](const Json& j) { return std::pair(run_state(j.at("run")), optimizer_state(j.at("optimizer"))); };
@@ -231,16 +250,17 @@ RunState read_checkpoint(const fs::path& checkpoint, const StateDict& weights, o
     const MemoryScope scope(Memory::data);
     of_optimizer.tensors = load(checkpoint / kOptimizer);
   }
+  if (other_recipe) carry_over(of_optimizer, optimizer);
   optimizer.load_state(of_optimizer);
   return state;
 }
 
 // ---- removing ------------------------------------------------------------------------------------
 
-void keep_newest(const fs::path& run, int keep, std::int64_t best) {
+void keep_newest(const fs::path& run, int keep, const std::vector<std::int64_t>& also) {
   const auto steps = checkpoint_steps(run);
   for (std::size_t i = 0; keep > 0 && i + static_cast<std::size_t>(keep) < steps.size(); ++i)
-    if (steps[i] != best) discard(checkpoint_path(run, steps[i]));
+    if (std::find(also.begin(), also.end(), steps[i]) == also.end()) discard(checkpoint_path(run, steps[i]));
 }
 
 void remove_after(const fs::path& run, std::int64_t step) {

@@ -16,6 +16,7 @@
 #include <mezzo/optim.h>
 
 #include "io/json.h"
+#include "train/divergence.h"
 
 namespace mezzo::train {
 
@@ -31,6 +32,7 @@ struct RunState {
   std::int64_t best_step = 0;                  ///< after which the loss on what is held out was least; 0: it was not taken yet
   double best_loss = 0;                        ///< that loss
   int evaluations_since_best = 0;
+  LossTrend trend = {};
 };
 
 /// Whether there is something of that name; where it may not be looked at: no.
@@ -53,11 +55,13 @@ void verify_checkpoint(const std::filesystem::path& checkpoint);
 io::Json checkpoint_config(const std::filesystem::path& checkpoint);
 /// Weights alone, into those of the same names and shapes, converted to their dtypes.
 void read_weights(const std::filesystem::path& checkpoint, const StateDict& weights);
-/// Everything, bit for bit; verified before.
-RunState read_checkpoint(const std::filesystem::path& checkpoint, const StateDict& weights, optim::Optimizer&);
+/// Everything, bit for bit; verified before. `other_recipe`: it was written in one that the optimizer's may follow (carry_over()).
+RunState read_checkpoint(const std::filesystem::path& checkpoint, const StateDict& weights, optim::Optimizer&, bool other_recipe = false);
+/// Whether it is complete and unaltered.
+bool is_whole(const std::filesystem::path& checkpoint);
 
-/// Removes all but the newest `keep` (0: nothing) and that of step `best`.
-void keep_newest(const std::filesystem::path& run, int keep, std::int64_t best = 0);
+/// Removes all but the newest `keep` (0: nothing) and those of the steps `also`.
+void keep_newest(const std::filesystem::path& run, int keep, const std::vector<std::int64_t>& also = {});
 /// Removes those of later steps.
 void remove_after(const std::filesystem::path& run, std::int64_t step);
 /// Removes what a process that died has left half-written or half-removed.

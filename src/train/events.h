@@ -11,7 +11,7 @@
 namespace mezzo::train {
 
 struct Event {
-  std::int64_t step = 0;
+  std::int64_t step = 0;                         ///< after which, or in which, it happened; of a run that went back, the step it went back to
   std::string kind;                              ///< "skipped", "overflow", "scale", "warning", "divergence", "fallback"
   std::string text;                              ///< one line for a person
   std::shared_ptr<const io::Json> details = {};  ///< what a program wants to know; null: nothing more
@@ -20,6 +20,7 @@ io::Json to_json(const Event&);
 
 class EventLog {
  public:
+  /// Continues behind `done` steps, as StepLines; -1: a run that begins.
   EventLog(const std::filesystem::path& run, std::int64_t done);
   void write(const Event&);
 

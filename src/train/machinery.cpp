@@ -1,6 +1,10 @@
 // machinery.cpp
 #include "train/machinery.h"
 
+#include <algorithm>
+
+#include "kernels/kernels.h"
+#include "tensor/impl.h"
 #include "train/rules.h"
 
 namespace mezzo::train {
@@ -18,10 +22,25 @@ Machinery build(const models::ModelOptions& shape, const TrainOptions& o, const 
                                                             .accumulate = o.accumulate,
                                                             .scaler = plan.scaler.value_or(amp::GradScalerOptions{.enabled = false}),
                                                             .loss_divisor = train::loss_divisor(o),
-                                                            .fuse_optimizer = o.fuse_optimizer});
+                                                            .fuse_optimizer = o.fuse_optimizer,
+                                                            .policy = policy_of(o)});
   m.weights = o.tune && !o.tune->full ? models::trainable_parameters(*m.model) : m.model->state_dict();
   m.model->train();
   return m;
+}
+
+bool is_finite(const Machinery& m) {
+  auto& q = kernels::cpu_queue();
+  const auto finite = [&](const std::pair<std::string, Tensor>& entry) {
+    const Tensor& t = entry.second;
+    if (!is_floating(t.dtype())) return true;
+    kernels::GradStats stats;
+    kernels::grad_stats(q, t.dtype(), data(t), t.numel(), 1, &stats);
+    const kernels::GradStats found = kernels::read(q, &stats);
+    return found.nan == 0 && found.inf == 0;
+  };
+  const auto state = m.optimizer->state_view();
+  return std::all_of(m.weights.begin(), m.weights.end(), finite) && std::all_of(state.tensors.begin(), state.tensors.end(), finite);
 }
 
 }  // namespace mezzo::train

@@ -17,4 +17,7 @@ struct Machinery {
 /// A new model, or the one that is fine-tuned, its optimizer and step, from the default generator as it stands.
 Machinery build(const models::ModelOptions&, const TrainOptions&, const PrecisionPlan&);
 
+/// Whether all that a checkpoint would hold is finite.
+bool is_finite(const Machinery&);
+
 }  // namespace mezzo::train

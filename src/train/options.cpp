@@ -9,6 +9,7 @@
 
 #include "core/fail.h"
 #include "train/clock.h"
+#include "train/history.h"
 #include "train/rules.h"
 #include "train/vocabulary.h"
 
@@ -70,6 +71,10 @@ template <OptionsOf<TrainOptions> Options, class F> void each_option(Options& o,
   f("fuse_optimizer", o.fuse_optimizer, free);  // the same bits
   f("precision", o.precision, free);
   f("loss_scale", o.loss_scale, free);
+  f("f32_ops", o.f32_ops, same);
+  f("on_divergence", o.on_divergence, free);
+  f("fallbacks", o.fallbacks, free);
+  f("max_rollbacks", o.max_rollbacks, free);
   f("checkpoint_steps", o.checkpoint_steps, free);
   f("keep", o.keep, free);
   f("eval_steps", o.eval_steps, free);
@@ -85,6 +90,7 @@ io::Json value_of(const fs::path& x) { return x.native(); }
 io::Json value_of(const optim::ScheduleKind& x) { return name(x); }
 io::Json value_of(const text::Overlong& x) { return name(x); }
 io::Json value_of(const text::TrainOn& x) { return name(x); }
+io::Json value_of(const OnDivergence& x) { return name(x); }
 template <class T> io::Json value_of(const std::optional<T>& x) { return x ? io::Json(*x) : io::Json(nullptr); }
 
 template <class T> void read_value(const io::Json& j, T& x) { j.get_to(x); }
@@ -92,6 +98,7 @@ void read_value(const io::Json& j, fs::path& x) { x = j.get<std::string>(); }
 void read_value(const io::Json& j, optim::ScheduleKind& x) { x = optim::schedule_from_name(j.get<std::string>()); }
 void read_value(const io::Json& j, text::Overlong& x) { x = overlong_from_name(j.get<std::string>()); }
 void read_value(const io::Json& j, text::TrainOn& x) { x = train_on_from_name(j.get<std::string>()); }
+void read_value(const io::Json& j, OnDivergence& x) { x = on_divergence_from_name(j.get<std::string>()); }
 template <class T> void read_value(const io::Json& j, std::optional<T>& x) { x = j.is_null() ? std::optional<T>() : j.get<T>(); }
 
 std::string flag(std::string_view key) {
@@ -160,8 +167,15 @@ void check(const TrainOptions& o) {
     if (o.accumulate > 1)
       refuse_fusing(fmt::format("--accumulate {}", o.accumulate), "a gradient is complete after the last micro-batch",
                     "a larger --batch takes their place");
+    if (o.on_divergence == OnDivergence::rollback || o.on_divergence == OnDivergence::fallback)
+      refuse_fusing(fmt::format("--on-divergence {}", name(o.on_divergence)), "a step that holds NaN cannot be taken back",
+                    "warn and stop go with it");
     if (o.inspect > 0) refuse_fusing("--inspect", "gradients are never all there to be looked at");
   }
+  positive("max_rollbacks", o.max_rollbacks);
+  if (o.fallbacks.empty()) fail(kOp, "no --fallbacks given, at least one wanted", "--on-divergence rollback changes no settings");
+  for (const auto& f : o.fallbacks) fallback_from_text(f);
+  policy_of(o);
   if (o.early_stop > 0 && o.eval_steps == 0) fail(kOp, "--early-stop with --eval-steps 0 given: there is nothing to stop by");
   require(o.threads >= 0 && o.threads <= 4096, "threads", o.threads, "0 (as many as there are cores) to 4096");
   if (o.tune) check(*o.tune);
@@ -187,6 +201,13 @@ PrecisionPlan precision_of(const TrainOptions& o, const models::ModelOptions& m)
     refuse_fusing(fmt::format("--precision {}, which scales the loss,", plan.recipe.name),
                   "an overflow that is found last must prevent the whole step", "bf16 needs no loss scale");
   return plan;
+}
+
+std::optional<amp::Policy> policy_of(const TrainOptions& o) {
+  if (o.f32_ops.empty()) return std::nullopt;
+  amp::Policy policy = amp::Policy::mezzo();
+  for (const auto& op : o.f32_ops) policy.set(op, amp::Cast::f32);
+  return policy;
 }
 
 TrainOptions resolved(TrainOptions o, const models::ModelOptions& m) {

@@ -1,6 +1,7 @@
 // options.h - a run's options: checked, resolved, as JSON, and compared with those of the run that is resumed.
 #pragma once
 
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -17,6 +18,8 @@ models::ModelOptions resolve_model(const TrainOptions&, std::int64_t vocab);
 models::ModelOptions shape_of(const TrainOptions&);
 /// Its precision. Error for a --precision or --loss-scale that is none.
 PrecisionPlan precision_of(const TrainOptions&, const models::ModelOptions&);
+/// mezzo()'s policy with --f32-ops in f32; unset where there are none. Error for an op that is none, or has no class to choose.
+std::optional<amp::Policy> policy_of(const TrainOptions&);
 /// Checked, with everything decided that the model decides: its whole spec, the optimizer's settings, absolute paths.
 TrainOptions resolved(TrainOptions, const models::ModelOptions&);
 /// Steps, where passes over the data were asked for, and with them the warm-up.

@@ -79,7 +79,7 @@ struct Step::Impl {
   double run(const std::function<Tensor(int)>& loss_of, int micro, const std::optional<amp::Policy>& policy, const Backward& backward) {
     Tensor loss;
     {
-      const amp::Autocast region(plan.recipe.low, {.enabled = plan.recipe.autocast, .policy = policy});
+      const amp::Autocast region(plan.recipe.low, {.enabled = plan.recipe.autocast, .policy = policy ? policy : options.policy});
       loss = loss_of(micro);
     }
     if (!loss.defined() || loss.numel() != 1)

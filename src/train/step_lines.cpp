@@ -31,7 +31,7 @@ template <class F> void each_line(const fs::path& file, F use) {
 
 StepLines::Kept StepLines::find_kept(const fs::path& file, std::int64_t done) {
   Kept kept;
-  if (done == 0) return kept;
+  if (done < 0) return kept;
   each_line(file, [&](std::string_view line, std::size_t end) {
     const auto j = parse(line);
     if (!j || (*j)["step"].get<std::int64_t>() > done) return false;

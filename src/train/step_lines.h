@@ -12,7 +12,7 @@ namespace mezzo::train {
 
 class StepLines {
  public:
-  /// Continues behind `done` steps: lines of later ones, and a torn last one, go.
+  /// Continues behind `done` steps: lines of later ones, and a torn last one, go; all with done < 0.
   StepLines(std::filesystem::path file, std::int64_t done);
   /// A line, newline included, on its way to the disk when this returns: a process that is killed afterwards has not lost it. Error: disk full; the
   /// lines before stay.

@@ -16,6 +16,7 @@
 #include "tensor/impl.h"
 #include "text/chat_template.h"
 #include "train/checkpoint.h"
+#include "train/history.h"
 #include "train/machinery.h"
 #include "train/metrics.h"
 #include "train/options.h"
@@ -30,7 +31,8 @@ namespace fs = std::filesystem;
 using Clock = std::chrono::steady_clock;
 
 constexpr const char* kOp = "train";
-constexpr int kMostSkips = 100;  // in a row; dynamic scaling needs at most 40 to come down from its start to 2^-24
+constexpr int kMostSkips = 100;     // in a row; dynamic scaling needs at most 40 to come down from its start to 2^-24
+constexpr int kMostNotFinite = 10;  // losses in a row, where a step can be skipped: a hard batch may be one, but no loss scale changes the loss
 
 double milliseconds(Clock::duration d) { return std::chrono::duration<double, std::milli>(d).count(); }
 
@@ -54,6 +56,12 @@ std::string taken_by(const fs::path& out) {
   return {};
 }
 
+/// "needs 3 GiB, and this machine has 2"; empty: it has enough.
+std::string too_large(const MemoryPlan& plan) {
+  const std::int64_t memory = cpu_info().memory;
+  return plan.peak <= memory ? std::string() : fmt::format("it needs {}, and this machine has {}", human(plan.peak), human(memory));
+}
+
 void refuse_too_large(const MemoryPlan& plan) {
   const std::int64_t memory = cpu_info().memory;
   if (plan.peak <= memory) return;
@@ -72,8 +80,18 @@ void refuse_too_large(const MemoryPlan& plan) {
 
 }  // namespace
 
+/// Why a run cannot go on as it is.
+struct Divergence {
+  std::string reason, hint;
+  std::int64_t good = 0;  // the last step whose checkpoint is of before
+  bool range = false;     // f16's range gave out
+  RunWatch::Explanation overflow = {};
+};
+
 struct Trainer::Impl {
-  TrainOptions options;
+  TrainOptions options;  // as they were asked for
+  History history;
+  TrainOptions now;  // options, and what history made of them
   models::ModelOptions shape;
   PrecisionPlan plan;
   MemoryPlan memory;
@@ -83,8 +101,9 @@ struct Trainer::Impl {
   std::optional<io::DirectoryLock> lock;
   Machinery machine;
   std::optional<RunWatch> watch;
+  std::optional<MetricsLog> metrics;
   RunState state;
-  std::int64_t first_step = 0, first_tokens = 0, newest_checkpoint = -1;
+  std::int64_t first_step = 0, tokens_here = 0, newest_checkpoint = -1;
   std::vector<double> step_times;
   std::int64_t peak = 0;
   std::array<std::int64_t, kMemoryCategories> peak_bytes{};
@@ -99,18 +118,31 @@ struct Trainer::Impl {
     shape = shape_of(o);
     options = resolved(std::move(o), shape);
     options.threads = num_threads();
-    plan = precision_of(options, shape);
+    const std::int64_t from = options.resume && present(options.out / "config.json") ? resumed_step() : 0;
+    decide();
     warnings = plan.warnings;
-    memory = plan_bytes(shape, options, plan);
     refuse_too_large(memory);
     input = read_data(options, shape);
     if (options.tune) base = fmt::format("{:016x}", base_fingerprint(options.model));
     resolve_steps(options, *input.work);
+    now = in_force(options, history);
     open_directory();
+    if (options.resume) resume(from);
+    else make_machine();
+  }
+
+  /// The settings in force, and what follows from them.
+  void decide() {
+    now = in_force(options, history);
+    plan = precision_of(now, shape);
+    memory = plan_bytes(shape, now, plan);
+  }
+
+  void make_machine() {
+    machine = {};
     manual_seed(options.seed);
-    machine = build(shape, options, plan);
+    machine = build(shape, now, plan);
     release_cached_memory();  // what weights were before they took the recipe's form
-    if (options.resume) resume();
   }
 
   // ---- before the loop -----------------------------------------------------------------------------
@@ -158,7 +190,8 @@ struct Trainer::Impl {
             {"precision", to_json(plan)},
             {"tokens_per_step", tokens_of_step(options)},
             {"loss_divisor", train::loss_divisor(options)},
-            {"planned_bytes", memory.peak}};
+            {"planned_bytes", memory.peak},
+            {"history", to_json(history)}};
   }
 
   std::int64_t trained_parameters() const {
@@ -172,16 +205,21 @@ struct Trainer::Impl {
     try {
       const TrainOptions before = options_from_json(run.at("options"), source);
       auto differ = differences(before, options, done);
-      const io::Json now = config();
+      const io::Json mine = config();
       const auto compare = [&](const char* what, const io::Json& a, const io::Json& b) {
         if (a != b) differ.push_back(fmt::format("{}: {} in the run, {} now", what, io::to_text(a), io::to_text(b)));
       };
-      compare("--precision", run.at("precision").at("recipe"), now["precision"]["recipe"]);
-      compare("--loss-scale", run.at("precision").at("scaler"), now["precision"]["scaler"]);
+      const History behind = history_of(run, source);  // what was done afterwards may have changed the recipe
+      const io::Json precision = to_json(precision_of(in_force(options, behind), shape));
+      compare("--precision", run.at("precision").at("recipe"), precision["recipe"]);
+      compare("--loss-scale", run.at("precision").at("scaler"), precision["scaler"]);
+      if (behind.size() > history.size() ||
+          to_json(behind) != to_json({history.begin(), history.begin() + static_cast<std::ptrdiff_t>(behind.size())}))
+        differ.push_back("its history is not that of the run's config.json");
       compare("the base model (its fingerprint)", run.at("model").at("base").is_null() ? io::Json(nullptr) : run["model"]["base"].at("fingerprint"),
               base.empty() ? io::Json(nullptr) : io::Json(base));
       compare(options.tune ? "the examples (their fingerprint)" : "the text (its fingerprint)", run.at("data").at("fingerprint"),
-              now["data"]["fingerprint"]);
+              mine["data"]["fingerprint"]);
       if (!differ.empty())
         fail("resume", fmt::format("{} does not continue with these options: {}", options.out.native(), fmt::join(differ, "; ")),
              "give the run's own options, or begin a new run in another --out");
@@ -189,40 +227,61 @@ struct Trainer::Impl {
         warnings.push_back(
             fmt::format("{} threads now, {} before: sums are taken in another order, so the run is not bit for bit what it would have been",
                         options.threads, before.threads));
-      if (run.at("precision").at("isa") != now["precision"]["isa"])
+      if (run.at("precision").at("isa") != mine["precision"]["isa"])
         warnings.push_back(fmt::format("instruction set {} now, {} before: the run is not bit for bit what it would have been",
-                                       io::to_text(now["precision"]["isa"]), io::to_text(run.at("precision").at("isa"))));
+                                       io::to_text(mine["precision"]["isa"]), io::to_text(run.at("precision").at("isa"))));
     } catch (const io::Json::exception& e) { fail("resume", fmt::format("{}: {}", source, io::plain_message(e.what()))); }
   }
 
-  void resume() {
-    const fs::path& out = options.out;
-    const auto steps = checkpoint_steps(out);
+  /// The step that is gone on from; with it, what was done about divergences by then.
+  std::int64_t resumed_step() {
+    const fs::path file = options.out / "config.json";
+    const auto steps = checkpoint_steps(options.out);
     if (options.resume_step && std::find(steps.begin(), steps.end(), *options.resume_step) == steps.end())
-      fail("resume", fmt::format("--resume-step {} given; {} has {}", *options.resume_step, out.native(),
+      fail("resume", fmt::format("--resume-step {} given; {} has {}", *options.resume_step, options.out.native(),
                                  steps.empty() ? "no checkpoint" : fmt::format("checkpoints of the steps {}", fmt::join(steps, ", "))));
-    if (steps.empty()) {  // stopped before its first checkpoint: it begins again, the same
-      const fs::path file = out / "config.json";
-      return compare_with(io::read_json(file), file.native(), 0);
+    const std::int64_t from = options.resume_step.value_or(steps.empty() ? 0 : steps.back());
+    history = up_to(history_of(io::read_json(file), file.native()), from);
+    return from;
+  }
+
+  void resume(std::int64_t from) {
+    const fs::path file = options.out / "config.json", checkpoint = checkpoint_path(options.out, from);
+    if (from > 0) verify_checkpoint(checkpoint);
+    const io::Json config = from > 0 ? checkpoint_config(checkpoint) : io::read_json(file);  // 0: stopped before its first, it begins again, the same
+    make_machine();
+    compare_with(config, from > 0 ? checkpoint.native() : file.native(), from);
+    restore(from);
+    first_step = state.step;
+    if (from > 0) newest_checkpoint = from;
+  }
+
+  /// Weights, moments, scaler, random numbers and data as they were after step `from`, of which 0 is a new machine's; where something was done about
+  /// a divergence since, the last two as they are after it.
+  void restore(std::int64_t from) {
+    std::size_t behind = 0;
+    state = {};
+    if (from > 0) {
+      const fs::path checkpoint = checkpoint_path(options.out, from);
+      const io::Json config = checkpoint_config(checkpoint);
+      behind = history_of(config, checkpoint.native()).size();
+      state = read_checkpoint(checkpoint, machine.weights, *machine.optimizer, config["precision"]["recipe"] != plan.recipe.name);
+      release_cached_memory();  // what reading took
+      manual_seed(state.seed);
+      default_generator().seek(state.counter);
+      if (state.scaler) machine.step->scaler().load_state(*state.scaler);
     }
-    const std::int64_t from = options.resume_step.value_or(steps.back());
-    const fs::path checkpoint = checkpoint_path(out, from);
-    verify_checkpoint(checkpoint);
-    compare_with(checkpoint_config(checkpoint), checkpoint.native(), from);
-    state = read_checkpoint(checkpoint, machine.weights, *machine.optimizer);
-    release_cached_memory();  // what reading took
-    manual_seed(state.seed);
-    default_generator().seek(state.counter);
+    if (history.size() > behind) {
+      state.position = history.back().position;
+      default_generator().seek(history.back().counter);
+    }
     input.work->seek(state.position);
-    if (state.scaler) machine.step->scaler().load_state(*state.scaler);
-    first_step = newest_checkpoint = state.step;
-    first_tokens = state.tokens;
   }
 
   // ---- the loop ------------------------------------------------------------------------------------
 
   optim::ScheduleOptions schedule() const {
-    return {.kind = options.schedule, .lr = options.lr, .steps = options.steps, .warmup = *options.warmup, .final_fraction = options.final_fraction};
+    return {.kind = options.schedule, .lr = now.lr, .steps = options.steps, .warmup = *options.warmup, .final_fraction = options.final_fraction};
   }
 
   TrainSummary run(const std::function<void(const Progress&)>& on_progress, const std::function<bool()>& stop) {
@@ -230,27 +289,31 @@ struct Trainer::Impl {
     if (state.step > 0 || options.resume_step) remove_after(options.out, state.step);
     if (!options.tune && !options.resume) save_tokenizer(*input.tokenizer, options.out, options.seq);
     io::write_json(options.out / "config.json", config());
-    MetricsLog metrics(options.out, state.step, options.tensorboard);
-    watch.emplace(options, plan, state.step);
-    if (metrics.missing() > 0)
-      log(LogLevel::warning,
-          fmt::format("{}: {} of the {} steps before this one are missing", (options.out / "metrics.jsonl").native(), metrics.missing(), state.step));
+    open_logs();
+    if (metrics->missing() > 0)
+      log(LogLevel::warning, fmt::format("{}: {} of the {} steps before this one are missing", (options.out / "metrics.jsonl").native(),
+                                         metrics->missing(), state.step));
     machine.model->train();
 
     TrainSummary summary;
     bool stopped = false;
     const auto begin = Clock::now();
     while (state.step < options.steps && !worn_out() && !stopped) {
-      Progress p = one_step();
+      std::optional<Divergence> divergence;
+      Progress p = one_step(divergence);
+      if (divergence) {
+        recover(*divergence);
+        continue;
+      }
       if (state.step == options.steps || (options.eval_steps > 0 && state.step % options.eval_steps == 0)) evaluate_after(p);
       const bool last = state.step == options.steps || worn_out();
       stopped = !last && stop && stop();
-      metrics.write(p);
+      metrics->write(p);
       if (last || stopped || (p.best && keeps_best()) || (options.checkpoint_steps > 0 && state.step % options.checkpoint_steps == 0)) {
         checkpoint();
         p.checkpoint = true;
       }
-      p.eta_seconds = std::chrono::duration<double>(Clock::now() - begin).count() / static_cast<double>(state.step - first_step) *
+      p.eta_seconds = std::chrono::duration<double>(Clock::now() - begin).count() / static_cast<double>(step_times.size()) *
                       static_cast<double>(options.steps - state.step);
       summary.train_loss = p.loss;
       summary.val_loss = last ? p.val_loss : std::nullopt;
@@ -258,7 +321,7 @@ struct Trainer::Impl {
     }
     summary.status = stopped ? RunStatus::interrupted : RunStatus::finished;
     if (!stopped) {
-      if (const bool others = take_best(); others || first_step == state.step)
+      if (const bool others = take_best(); others || step_times.empty())
         summary.val_loss = validate(0);  // resumed behind the last step, or other weights
       finish();
     }
@@ -266,7 +329,15 @@ struct Trainer::Impl {
     return summary;
   }
 
-  Progress one_step() {
+  /// Logs that go on behind the present step.
+  void open_logs() {
+    metrics.reset();
+    watch.reset();
+    metrics.emplace(options.out, state.step, options.tensorboard);
+    watch.emplace(now, plan, state.step > 0 || !history.empty() ? state.step : -1);
+  }
+
+  Progress one_step(std::optional<Divergence>& divergence) {
     reset_peak_memory();
     const auto begin = Clock::now();
     const double lr = optim::schedule(schedule(), machine.optimizer->steps());
@@ -279,9 +350,11 @@ struct Trainer::Impl {
     const auto& r = report.result;
     state.position = input.work->position();
     state.tokens += tokens;
+    tokens_here += tokens;
     state.zero_sum += r.zero_fraction;
-    if (!r.applied) skipped(report, watch->explain(state.step, machine, loss, counter, report));
-    else state.skips_in_a_row = 0;
+    RunWatch::Explanation overflow;
+    if (!r.applied) overflow = watch->explain(state.step, machine, loss, counter, report);
+    divergence = judge(report, std::move(overflow));
 
     const double ms = milliseconds(Clock::now() - begin);
     step_times.push_back(ms);
@@ -305,22 +378,117 @@ struct Trainer::Impl {
             .peak_bytes = report_now.peak};
   }
 
-  /// A step whose gradients hold Inf or NaN. In f16 that is an overflow, which the next scale or batch may not have; f32 and bf16 reach so far
-  /// that it is the end of the run.
-  void skipped(const StepReport& report, const std::string& began) {
+  /// Takes note of a step's loss and of whether it was applied; says why the run cannot go on like this, if it cannot. A gradient that is not finite
+  /// is in f16 an overflow, which the next scale or batch may not have; f32 and bf16 reach so far that it is the end.
+  std::optional<Divergence> judge(const StepReport& report, RunWatch::Explanation overflow) {
     const auto& r = report.result;
-    ++state.skipped;
-    ++state.skips_in_a_row;
-    const char* kind = r.found_nan ? "NaN" : "Inf";
-    if (plan.recipe.low != Dtype::f16)
-      fail(kOp,
-           fmt::format("step {}: the loss is {}, and {}; {}; nothing was updated", state.step, report.loss, first_bad_tensor(kind, r.culprit), began),
-           "a lower --lr, a longer --warmup or a smaller --clip-norm; --resume continues from the newest checkpoint");
-    if (state.skips_in_a_row >= kMostSkips)
-      fail(kOp,
-           fmt::format("step {}: {} steps in a row were skipped, at loss scale {}; {}; {}", state.step, kMostSkips, r.scale,
-                       first_bad_tensor(kind, r.culprit), began),
-           "bf16 has f32's range and needs no loss scale; or a lower --lr, a smaller --clip-norm");
+    const LossTrend::Rise risen = state.trend.add(state.step, report.loss);
+    state.skipped += r.applied ? 0 : 1;
+    state.skips_in_a_row = r.applied ? 0 : state.skips_in_a_row + 1;
+    Divergence d{.reason = risen.why, .hint = {}, .good = risen.why.empty() ? good() : risen.good, .overflow = std::move(overflow)};
+    if (!risen.why.empty()) {
+      d.hint = fmt::format(
+          "a lower --lr or a longer --warmup; --resume-step goes on from a checkpoint of up to step {}, --on-divergence rollback by itself", d.good);
+      if (options.on_divergence != OnDivergence::warn) return d;
+      watch->warn(state.step, d.reason);
+      return std::nullopt;
+    }
+    if (r.applied) return std::nullopt;
+    const auto place = [&] { return first_bad_tensor(r.found_nan ? "NaN" : "Inf", r.culprit); };
+    if (plan.recipe.low != Dtype::f16) {
+      d.reason = fmt::format("the loss is {}, and {}; {}; nothing was updated", std::isnan(report.loss) ? "NaN" : fmt::format("{}", report.loss),
+                             place(), d.overflow.text);
+      d.hint = "a lower --lr, a longer --warmup or a smaller --clip-norm; --resume continues from the newest checkpoint";
+    } else if (state.skips_in_a_row >= kMostSkips) {
+      d.reason = fmt::format("{} steps in a row were skipped, at loss scale {}; {}; {}", kMostSkips, r.scale, place(), d.overflow.text);
+      d.hint = "bf16 has f32's range and needs no loss scale; or a lower --lr, a smaller --clip-norm";
+    } else if (state.trend.not_finite >= kMostNotFinite) {
+      d.reason = fmt::format("the loss of {} steps in a row is not finite, and no loss scale changes that; {}; {}", kMostNotFinite, place(),
+                             d.overflow.text);
+      d.hint = "bf16 has f32's range; or a lower --lr, a longer --warmup";
+    } else {
+      return std::nullopt;
+    }
+    d.range = plan.recipe.low == Dtype::f16;
+    return d;
+  }
+
+  /// The last step after which the weights are known to have been good, nothing having been skipped since.
+  std::int64_t good() const { return std::max<std::int64_t>(0, std::min(state.trend.good(), state.step - state.skips_in_a_row)); }
+
+  /// The newest checkpoints that going back may need, sudden and slow; 0: none.
+  std::vector<std::int64_t> needed_to_go_back() const {
+    if (options.on_divergence != OnDivergence::rollback && options.on_divergence != OnDivergence::fallback) return {};
+    const auto steps = checkpoint_steps(options.out);
+    std::vector<std::int64_t> needed;
+    for (const std::int64_t good : {this->good(), state.trend.good_slowly()})
+      if (const auto after = std::upper_bound(steps.begin(), steps.end(), good); after != steps.begin()) needed.push_back(*(after - 1));
+    return needed;
+  }
+
+  // ---- when it diverges ------------------------------------------------------------------------------
+
+  /// Back to before, with other data and perhaps other settings. Error where that was not asked for, or nothing is left to be tried.
+  void recover(const Divergence& d) {
+    const std::int64_t diverged = state.step;
+    const bool falls_back = options.on_divergence == OnDivergence::fallback;
+    io::Json details{{"diverged", diverged}, {"trend", state.trend.recent}};
+    if (d.overflow.place) details["overflow"] = *d.overflow.place;
+    const auto give_up = [&](const std::string& why) {
+      watch->note({.step = diverged,
+                   .kind = "divergence",
+                   .text = fmt::format("diverged: {}{}", d.reason, why),
+                   .details = std::make_shared<io::Json>(details)});
+      fail(kOp, fmt::format("step {}: {}{}", diverged, d.reason, why), d.hint);
+    };
+    if (options.on_divergence == OnDivergence::warn || options.on_divergence == OnDivergence::stop) give_up("");
+    Action action;
+    if (falls_back) {
+      const auto refused = [&](const TrainOptions& o) { return too_large(plan_bytes(shape, o, precision_of(o, shape))); };
+      NextFallback next = next_fallback(options, history, {.now = plan.recipe, .curing_op = d.overflow.curing_op, .range = d.range}, refused);
+      if (!next.action) give_up(fmt::format("; no fallback is left: {}", next.passed_over));
+      action = *std::move(next.action);
+    } else if (const auto back = std::count_if(history.begin(), history.end(), [](const Action& a) { return a.fallback.empty(); });
+               back >= options.max_rollbacks) {
+      give_up(fmt::format("; {} rollbacks did not help (--max-rollbacks)", back));
+    }
+    action.step = diverged;
+    action.reason = d.reason;
+    action.position = state.position;
+    action.counter = default_generator().counter();
+    history.push_back(action);
+    if (!action.op.empty() || !action.precision.empty()) {
+      decide();
+      make_machine();
+    } else {
+      now = in_force(options, history);
+    }
+    history.back().from = go_back(d.good);
+
+    // Whoever is killed in between goes on from the checkpoint and comes to the same end, or finds in config.json what was done.
+    remove_after(options.out, state.step);
+    io::write_json(options.out / "config.json", config());
+    newest_checkpoint = state.step > 0 ? state.step : -1;
+    open_logs();
+    const std::string change = describe_change(action);
+    const std::string text =
+        fmt::format("diverged at step {}: {}. Back to {} and past the data since{}{}", diverged, d.reason,
+                    state.step > 0 ? fmt::format("step {}", state.step) : std::string("the beginning"), change.empty() ? "" : ", ", change);
+    log(LogLevel::warning, text);
+    watch->note({.step = state.step, .kind = falls_back ? "fallback" : "divergence", .text = text, .details = std::make_shared<io::Json>(details)});
+  }
+
+  /// To the newest checkpoint of a step up to `good` that is whole and finite, or to the beginning. The step.
+  std::int64_t go_back(std::int64_t good) {
+    auto steps = checkpoint_steps(options.out);
+    for (auto step = steps.rbegin(); step != steps.rend(); ++step) {
+      if (*step > good || *step == 0 || !is_whole(checkpoint_path(options.out, *step))) continue;
+      restore(*step);
+      if (is_finite(machine)) return *step;
+    }
+    make_machine();
+    restore(0);
+    return 0;
   }
 
   std::string first_bad_tensor(const char* kind, const std::string& culprit) const {
@@ -334,7 +502,10 @@ struct Trainer::Impl {
     return fmt::format("all parameters are finite, the first bad tensor is the gradient of `{}` ({})", culprit, kind);
   }
 
-  std::optional<double> validate(std::int64_t max_tokens) { return input.work->validate(*machine.model, plan.recipe, max_tokens); }
+  std::optional<double> validate(std::int64_t max_tokens) {
+    const amp::Autocast region(plan.recipe.low, {.enabled = plan.recipe.autocast, .policy = policy_of(now)});
+    return input.work->validate(*machine.model, plan.recipe, max_tokens);
+  }
 
   // ---- the best weights ------------------------------------------------------------------------------
 
@@ -368,10 +539,13 @@ struct Trainer::Impl {
   void checkpoint() {
     state.seed = default_generator().seed();
     state.counter = default_generator().counter();
-    if (machine.step->scaler().is_enabled()) state.scaler = machine.step->scaler().state();
+    const auto& scaler = machine.step->scaler();
+    state.scaler = scaler.is_enabled() ? std::optional(scaler.state()) : std::nullopt;
     write_checkpoint(options.out, state, machine.weights, *machine.optimizer, config());
     newest_checkpoint = state.step;
-    keep_newest(options.out, options.keep, keeps_best() ? state.best_step : 0);
+    auto also = needed_to_go_back();
+    if (keeps_best()) also.push_back(state.best_step);
+    keep_newest(options.out, options.keep, also);
   }
 
   void finish() {
@@ -386,6 +560,7 @@ struct Trainer::Impl {
   void fill(TrainSummary& s) const {
     s.step = state.step;
     s.skipped = state.skipped;
+    s.rollbacks = static_cast<std::int64_t>(history.size());
     s.scale = machine.step->scaler().get_scale();
     s.zero_fraction = state.step > 0 ? state.zero_sum / static_cast<double>(state.step) : 0;
     s.tokens = state.tokens;
@@ -394,7 +569,7 @@ struct Trainer::Impl {
     constexpr std::size_t kWarm = 3;  // steps in which buffers and caches are made
     const std::vector<double> warm(step_times.begin() + static_cast<std::ptrdiff_t>(step_times.size() > kWarm ? kWarm : 0), step_times.end());
     s.step_ms_median = median(warm);
-    const double tokens_of_a_step = static_cast<double>(state.tokens - first_tokens) / static_cast<double>(step_times.size());
+    const double tokens_of_a_step = static_cast<double>(tokens_here) / static_cast<double>(step_times.size());
     s.tokens_per_second = s.step_ms_median > 0 ? tokens_of_a_step * 1000 / s.step_ms_median : 0;
     s.peak_bytes = peak;
     s.bytes = peak_bytes;

@@ -23,6 +23,7 @@
 #include "io/json.h"
 #include "kernels/work_log.h"
 #include "text/corpus.h"
+#include "train/divergence.h"
 #include "train/tuning.h"
 #include "train/workload.h"
 
@@ -61,7 +62,13 @@ struct TrainOptions {
 
   // precision
   std::string precision = "auto";
-  std::string loss_scale = {};  ///< "dynamic", "none", a number, or empty: the recipe's
+  std::string loss_scale = {};            ///< "dynamic", "none", a number, or empty: the recipe's
+  std::vector<std::string> f32_ops = {};  ///< ops of the model that compute in f32 where autocast would choose 16 bits (docs/ops.md has their names)
+
+  // when it diverges
+  OnDivergence on_divergence = OnDivergence::warn;
+  std::vector<std::string> fallbacks = {"op", "lr", "bf16", "fp32"};  ///< of OnDivergence::fallback, tried in this order (train/history.h)
+  std::int64_t max_rollbacks = 5;                                     ///< of OnDivergence::rollback, in the whole run
 
   // what is written
   std::int64_t checkpoint_steps = 500;  ///< 0: only when the run ends or is stopped
@@ -106,6 +113,7 @@ enum class RunStatus : std::uint8_t { finished, interrupted };
 struct TrainSummary {
   RunStatus status = RunStatus::finished;
   std::int64_t step = 0, skipped = 0;   ///< of the whole run, resumed parts included
+  std::int64_t rollbacks = 0;           ///< how often it went back because it had diverged
   std::optional<double> val_loss = {};  ///< mean natural-log loss a token of the whole validation part; none without one, or when interrupted
   std::int64_t best_step = 0;           ///< after which that loss was lowest, and ...
   double best_loss = 0;                 ///< ... what it was; 0: it was not taken

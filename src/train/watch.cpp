@@ -33,9 +33,8 @@ io::Json to_json(const inspect::Overflow& o, std::optional<bool> cured) {
   return j;
 }
 
-/// mezzo()'s policy with one op in f32; none where it is, or has no class to choose.
-std::optional<amp::Policy> in_f32(const std::string& op) {
-  amp::Policy policy = amp::Policy::mezzo();
+/// A policy with one op more in f32; none where it is, or has no class to choose.
+std::optional<amp::Policy> in_f32(amp::Policy policy, const std::string& op) {
   if (policy.of(op) == amp::Cast::f32) return std::nullopt;
   try {
     return policy.set(op, amp::Cast::f32);
@@ -45,7 +44,7 @@ std::optional<amp::Policy> in_f32(const std::string& op) {
 }  // namespace
 
 RunWatch::RunWatch(const TrainOptions& o, const PrecisionPlan& plan, std::int64_t done) : options_(o), plan_(plan), events_(o.out, done) {
-  if (o.inspect > 0) numerics_.emplace(o.out, done, o.tensorboard);
+  if (o.inspect > 0) numerics_.emplace(o.out, std::max<std::int64_t>(done, 0), o.tensorboard);
 }
 
 StepReport RunWatch::step(std::int64_t number, const Machinery& machine, const Loss& loss) {
@@ -88,12 +87,16 @@ void RunWatch::look_at(std::int64_t number, const Machinery& machine, double sca
 }
 
 void RunWatch::warn_once(std::int64_t number, const std::string& about, const std::string& text) {
-  if (!warned_.insert(about).second) return;
+  if (warned_.insert(about).second) warn(number, text);
+}
+
+void RunWatch::warn(std::int64_t number, const std::string& text) {
   log(LogLevel::warning, fmt::format("step {}: {}", number, text));
   events_.write({.step = number, .kind = "warning", .text = text});
 }
 
-std::string RunWatch::explain(std::int64_t number, const Machinery& machine, const Loss& loss, std::uint64_t counter, const StepReport& report) {
+RunWatch::Explanation RunWatch::explain(std::int64_t number, const Machinery& machine, const Loss& loss, std::uint64_t counter,
+                                        const StepReport& report) {
   auto& random = default_generator();
   const std::uint64_t after = random.counter();
   const double scale = report.result.scale;
@@ -103,19 +106,23 @@ std::string RunWatch::explain(std::int64_t number, const Machinery& machine, con
   };
   const auto found = again({});
   std::optional<bool> cured;
-  if (const auto policy = found && plan_.recipe.autocast ? in_f32(found->op) : std::nullopt) cured = !again(policy).has_value();
+  const amp::Policy before = policy_of(options_).value_or(amp::Policy::mezzo());
+  if (const auto policy = found && plan_.recipe.autocast ? in_f32(before, found->op) : std::nullopt) cured = !again(policy).has_value();
   random.seek(after);
 
-  std::string began = found ? sentence(*found) : "run again, the same step was finite";
+  Explanation e{.text = found ? sentence(*found) : "run again, the same step was finite"};
   if (cured)
-    began += *cured ? fmt::format("; with {} in f32 the step is finite", found->op) : fmt::format("; {} in f32 alone does not cure it", found->op);
-  Event event{.step = number,
-              .kind = "overflow",
-              .text = fmt::format("skipped: {} in the gradient of {} at loss scale {:g}; {}", report.result.found_nan ? "NaN" : "Inf",
-                                  report.result.culprit, scale, began)};
-  if (found) event.details = std::make_shared<io::Json>(to_json(*found, cured));
-  events_.write(event);
-  return began;
+    e.text += *cured ? fmt::format("; with {} in f32 the step is finite", found->op) : fmt::format("; {} in f32 alone does not cure it", found->op);
+  if (cured.value_or(false)) e.curing_op = found->op;
+  if (found) e.place = std::make_shared<io::Json>(to_json(*found, cured));
+  // In f16 the next scale, or batch, may do without; elsewhere nothing is passed over that could be.
+  const char* what = plan_.recipe.low == Dtype::f16 ? "skipped" : "not applied";
+  events_.write({.step = number,
+                 .kind = "overflow",
+                 .text = fmt::format("{}: {} in the gradient of {}{}; {}", what, report.result.found_nan ? "NaN" : "Inf", report.result.culprit,
+                                     plan_.scaler ? fmt::format(" at loss scale {:g}", scale) : std::string(), e.text),
+                 .details = e.place});
+  return e;
 }
 
 }  // namespace mezzo::train
