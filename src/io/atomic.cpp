@@ -105,6 +105,16 @@ void AtomicFile::put(std::span<const std::byte> bytes) {
   if (const int error = write_all(fd_.get(), bytes, written_)) fail_file("write", path_, error, written_);
 }
 
+void AtomicFile::overwrite(std::uint64_t offset, std::string_view bytes) {
+  flush();
+  MEZZO_CHECK(offset + bytes.size() <= written_);
+  for (std::size_t done = 0; done < bytes.size();) {
+    const ssize_t n = ::pwrite(fd_.get(), bytes.data() + done, bytes.size() - done, static_cast<off_t>(offset + done));
+    if (n < 0 && errno != EINTR) fail_file("write", path_, errno, written_);
+    if (n > 0) done += static_cast<std::size_t>(n);
+  }
+}
+
 void AtomicFile::commit() {
   MEZZO_CHECK(fd_);
   flush();

@@ -99,6 +99,21 @@ void sync_directory(const std::filesystem::path& path) {
   if (::fsync(fd.get()) != 0 && errno != EINVAL && errno != ENOTSUP) fail_file("sync", path, errno);  // EINVAL: it has nothing to sync
 }
 
+void make_directory(const std::filesystem::path& path, std::string_view operation) {
+  if (::mkdir(path.c_str(), 0777) == 0) return sync_directory(path.parent_path());
+  const int error = errno;
+  std::error_code ignored;
+  if (error != EEXIST) fail_file(operation, path, error);
+  if (!std::filesystem::is_directory(path, ignored)) fail_file(operation, path, ENOTDIR);
+}
+
+void make_directories(const std::filesystem::path& path, std::string_view operation) {
+  std::error_code ignored;
+  if (std::filesystem::is_directory(path, ignored)) return;
+  if (const auto parent = path.parent_path(); !parent.empty() && parent != path) make_directories(parent, operation);
+  if (path.has_filename()) make_directory(path, operation);
+}
+
 std::string read_file(const std::filesystem::path& path, std::uint64_t limit) {
   const Fd fd = open_file(path, O_RDONLY, "read");
   const struct stat status = status_of(fd, path, "read");
@@ -145,8 +160,11 @@ void MappedFile::advise(Access access) const noexcept {
   if (!bytes_.empty()) ::madvise(const_cast<std::byte*>(bytes_.data()), bytes_.size(), kAdvice[static_cast<int>(access)]);
 }
 
-AppendFile::AppendFile(std::filesystem::path path, std::uint64_t keep)
-    : path_(std::move(path)), fd_(open_file(path_, O_WRONLY | O_CREAT | O_APPEND, "open")) {
+AppendFile::AppendFile(std::filesystem::path path, std::uint64_t keep) : path_(std::move(path)) {
+  std::error_code ignored;
+  const bool made = !std::filesystem::exists(path_, ignored);
+  fd_ = open_file(path_, O_WRONLY | O_CREAT | O_APPEND, "open");
+  if (made) sync_directory(path_.parent_path());
   size_ = static_cast<std::uint64_t>(status_of(fd_, path_, "open").st_size);
   if (size_ > keep) {
     if (::ftruncate(fd_.get(), static_cast<off_t>(keep)) != 0) fail_file("truncate", path_, errno);
@@ -178,13 +196,19 @@ void AppendFile::flush() {
   buffer_.clear();
 }
 
-DirectoryLock::DirectoryLock(const std::filesystem::path& directory) {
+void AppendFile::sync() {
+  flush();
+  if (::fsync(fd_.get()) != 0 && errno != EINVAL && errno != ENOTSUP) fail_file("sync", path_, errno, size_);
+}
+
+DirectoryLock::DirectoryLock(const std::filesystem::path& directory) : directory_(directory) {
   const auto path = directory / ".lock";
   Fd fd = open_file(path, O_RDWR | O_CREAT, "lock");
   if (::flock(fd.get(), LOCK_EX | LOCK_NB) != 0) {
     if (errno != EWOULDBLOCK) {
       log_once(LogLevel::warning, directory.native(),
                fmt::format("{}: this file system has no locks ({}); nothing keeps a second process out", directory.native(), message_of(errno)));
+      fd_ = std::move(fd);
       return;
     }
     char text[16];
@@ -200,6 +224,16 @@ DirectoryLock::DirectoryLock(const std::filesystem::path& directory) {
   if (::ftruncate(fd.get(), 0) != 0 || ::pwrite(fd.get(), pid.data(), pid.size(), 0) < 0)
     log(LogLevel::debug, fmt::format("{}: could not note the process id ({})", path.native(), message_of(errno)));
   fd_ = std::move(fd);
+}
+
+void DirectoryLock::require_held() const {
+  struct stat ours {
+  }, named{};
+  if (::fstat(fd_.get(), &ours) == 0 && ::stat((directory_ / ".lock").c_str(), &named) == 0 && ours.st_dev == named.st_dev &&
+      ours.st_ino == named.st_ino)
+    return;
+  fail("lock", fmt::format("{}: this is no longer the directory that the run was writing to: it, or its .lock, was removed, renamed or replaced",
+                           directory_.native()));
 }
 
 }  // namespace mezzo::io

@@ -51,6 +51,10 @@ int write_all(int fd, std::span<const std::byte> bytes, std::uint64_t& written) 
 
 /// Makes a directory's entries durable.
 void sync_directory(const std::filesystem::path&);
+/// Makes a directory whose parent is there, unless it is there itself: durable when this returns. Error: it cannot, or something else has the name.
+void make_directory(const std::filesystem::path&, std::string_view operation);
+/// The same with all of its parents.
+void make_directories(const std::filesystem::path&, std::string_view operation);
 
 // ---- reading ---------------------------------------------------------------------------------
 
@@ -93,6 +97,8 @@ class AtomicFile {
 
   void write(std::span<const std::byte>);
   void write(std::string_view text) { write(as_bytes(text)); }
+  /// Writes once more over bytes that were written before; checksum() stays that of what write() was given.
+  void overwrite(std::uint64_t offset, std::string_view bytes);
   /// Bytes given to write() so far, and their checksum.
   std::uint64_t size() const noexcept { return size_; }
   std::uint64_t checksum() const noexcept { return checksum_.value(); }
@@ -148,6 +154,8 @@ class AppendFile {
   /// Buffers; hands over to the system when there is much.
   void append(std::string_view record);
   void flush();
+  /// Flushes, and waits until all of it is on the disk.
+  void sync();
   /// Bytes, those in the buffer included.
   std::uint64_t size() const noexcept { return size_ + buffer_.size(); }
   const std::filesystem::path& path() const noexcept { return path_; }
@@ -166,8 +174,11 @@ class AppendFile {
 class DirectoryLock {
  public:
   explicit DirectoryLock(const std::filesystem::path& directory);
+  /// Error if the directory's name is no longer that of the one that was locked: it was removed, renamed or replaced.
+  void require_held() const;
 
  private:
+  std::filesystem::path directory_;
   Fd fd_;
 };
 

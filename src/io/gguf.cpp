@@ -9,6 +9,7 @@
 #include <fmt/core.h>
 
 #include "core/fail.h"
+#include "io/own_checksum.h"
 #include "io/shown.h"
 
 namespace mezzo::io {
@@ -257,6 +258,10 @@ std::uint32_t gguf_type_id(const Encoding& e) {
 GgufFile::GgufFile(std::filesystem::path path) : path_(std::move(path)), file_(path_), index_(parse_gguf(file_.bytes(), path_.native())) {
   for (const GgufTensor& t : index_.tensors) by_name_.push_back(&t);
   std::sort(by_name_.begin(), by_name_.end(), [](auto* a, auto* b) { return a->name < b->name; });
+  const GgufValue* checksum = field(kChecksumKey);
+  if (const auto text = checksum ? checksum->string() : std::nullopt)
+    require_sealed(file_.bytes(), static_cast<std::size_t>(reinterpret_cast<const std::byte*>(text->data()) - file_.bytes().data()), text->size(),
+                   path_);
 }
 
 const GgufValue* GgufFile::field(std::string_view key) const& noexcept {

@@ -76,7 +76,7 @@ struct GgufIndex {
 /// the bytes are, it takes no more memory than a small multiple of their number, and everything in the index is in bounds.
 GgufIndex parse_gguf(std::span<const std::byte> file, std::string_view path);
 
-/// A mapped file and its index.
+/// A mapped file and its index. Error if it carries a checksum of itself (own_checksum.h), and another than its own.
 class GgufFile {
  public:
   explicit GgufFile(std::filesystem::path);
@@ -137,7 +137,8 @@ class GgufMetadata {
 std::uint32_t gguf_type_id(const Encoding&);
 
 /// Writes a version 3 file atomically (AtomicFile); tensors in the order given, each at a multiple of 32. A tensor's data is checked against its
-/// shape. Adds `general.alignment` never, `general.quantization_version` where blocks are written and it is not there.
+/// shape. Adds `general.alignment` never, `general.quantization_version` where blocks are written and it is not there. With
+/// a field kChecksumKey, kNoChecksum it carries a checksum of itself, and WrittenFile has that one.
 WrittenFile write_gguf(const std::filesystem::path&, const GgufMetadata&, std::span<const GgufTensor>);
 
 /// The same for tensors that need not be in memory together: `produce` is called for each in order, and writes its data (whose span is not

@@ -6,6 +6,7 @@
 
 #include "core/fail.h"
 #include "io/gguf.h"
+#include "io/own_checksum.h"
 #include "io/shown.h"
 
 namespace mezzo::io {
@@ -26,6 +27,9 @@ WrittenFile write_gguf(const std::filesystem::path& path, const GgufMetadata& gi
   MEZZO_CHECK(!metadata.has("general.alignment"));
   const bool blocks = std::any_of(tensors.begin(), tensors.end(), [](const GgufTensor& t) { return t.encoding.blocks.has_value(); });
   if (blocks && !metadata.has("general.quantization_version")) metadata.put("general.quantization_version", kQuantizationVersion);
+
+  const bool sealed = metadata.has(kChecksumKey);
+  if (sealed) metadata.put(kChecksumKey, kNoChecksum);  // it may have come from another file
 
   std::string header = "GGUF";
   append(header, std::uint32_t{3});
@@ -67,6 +71,12 @@ WrittenFile write_gguf(const std::filesystem::path& path, const GgufMetadata& gi
     produce(tensors[i], sink);
     MEZZO_CHECK(left == 0);
     file.write(std::string(aligned(file.size()) - file.size(), '\0'));
+  }
+  if (sealed) {
+    GgufMetadata entry;
+    entry.put(kChecksumKey, kNoChecksum);
+    const std::string encoded = entry.encoded();
+    seal(file, header.find(encoded) + encoded.size() - kNoChecksum.size());
   }
   file.commit();
   return {file.size(), file.checksum()};

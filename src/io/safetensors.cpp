@@ -12,6 +12,7 @@
 
 #include "core/fail.h"
 #include "io/json.h"
+#include "io/own_checksum.h"
 #include "io/shown.h"
 
 namespace mezzo::io {
@@ -313,8 +314,21 @@ TensorIndex parse_safetensors(std::span<const std::byte> file, std::string_view 
   return index;
 }
 
+namespace {
+
+/// Where the checksum's digits stand in a header that has the entry; npos: it has none.
+std::size_t place_of_checksum(std::string_view header) {
+  const std::string before = fmt::format("\"{}\":\"", kChecksumKey);
+  const auto at = header.find(before);
+  return at == header.npos ? header.npos : at + before.size();
+}
+
+}  // namespace
+
 SafetensorsFile::SafetensorsFile(std::filesystem::path path)
     : path_(std::move(path)), file_(path_), index_(parse_safetensors(file_.bytes(), path_.native())) {
+  if (const auto entry = index_.metadata.find(std::string(kChecksumKey)); entry != index_.metadata.end())
+    require_sealed(file_.bytes(), place_of_checksum(as_text(file_.bytes())), entry->second.size(), path_);
   by_name_.reserve(index_.entries.size());
   for (const TensorEntry& e : index_.entries) by_name_.push_back(&e);
   std::sort(by_name_.begin(), by_name_.end(), [](auto* a, auto* b) { return a->name < b->name; });
@@ -404,6 +418,7 @@ WrittenFile write_safetensors(const std::filesystem::path& path, std::span<const
     produce(*plan.order[i], sink);
     MEZZO_CHECK(left == 0);
   }
+  if (metadata.count(std::string(kChecksumKey)) > 0) seal(file, kLengthBytes + place_of_checksum(plan.header));
   file.commit();
   return {file.size(), file.checksum()};
 }

@@ -40,7 +40,7 @@ struct TensorIndex {
 /// Whatever the bytes are, it takes no more memory than a small multiple of the header, and every entry it returns is in bounds.
 TensorIndex parse_safetensors(std::span<const std::byte> file, std::string_view path);
 
-/// A mapped file and its index.
+/// A mapped file and its index. Error if it carries a checksum of itself (own_checksum.h), and another than its own.
 class SafetensorsFile {
  public:
   explicit SafetensorsFile(std::filesystem::path);
@@ -63,7 +63,8 @@ struct WrittenFile {
 };
 
 /// Writes a file atomically (AtomicFile). The bytes depend on the entries and not on their order: tensors stand by falling element size,
-/// then by name, each aligned to its element; the data begins at a multiple of 64 bytes.
+/// then by name, each aligned to its element; the data begins at a multiple of 64 bytes. With an entry
+/// kChecksumKey, kNoChecksum in the metadata it carries a checksum of itself, and WrittenFile has that one.
 WrittenFile write_safetensors(const std::filesystem::path&, std::span<const TensorEntry>, const Metadata& = {});
 
 /// The same for tensors that need not be in memory together: `produce` is called for each in file order, and writes its data (whose span is

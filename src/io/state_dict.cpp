@@ -4,6 +4,7 @@
 #include <cstring>
 
 #include "core/fail.h"
+#include "io/own_checksum.h"
 #include "io/safetensors.h"
 #include "tensor/layout.h"
 
@@ -25,7 +26,7 @@ void save(const StateDict& tensors, const std::filesystem::path& path) {
                        {t.shape().begin(), t.shape().end()},
                        {static_cast<const std::byte*>(data(c)), static_cast<std::size_t>(t.numel()) * size_of(t.dtype())}});
   }
-  io::write_safetensors(path, entries, {{"format", "pt"}});
+  io::write_safetensors(path, entries, {{"format", "pt"}, {std::string(io::kChecksumKey), std::string(io::kNoChecksum)}});
 }
 
 StateDict load(const std::filesystem::path& path) {

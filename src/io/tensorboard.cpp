@@ -4,6 +4,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <charconv>
 #include <cstring>
 #include <functional>
 
@@ -87,12 +88,27 @@ Message new_event(double wall_time, std::int64_t step) {
   return m;
 }
 
+constexpr std::string_view kPrefix = "events.out.tfevents.";
+
+/// The latest second that an event file of the directory has in its name; 0: there is none.
+double latest_second(const std::filesystem::path& directory) {
+  std::int64_t latest = 0;
+  std::error_code none;
+  for (std::filesystem::directory_iterator it(directory, none), end; it != end; ++it) {
+    const std::string name = it->path().filename().native();
+    std::int64_t second = 0;
+    if (name.starts_with(kPrefix)) std::from_chars(name.data() + kPrefix.size(), name.data() + name.size(), second);
+    latest = std::max(latest, second);
+  }
+  return static_cast<double>(latest);
+}
+
 /// `events.out.tfevents.SECONDS.host.pid.n`: TensorBoard wants the infix and sorts by name.
 std::filesystem::path new_path(const std::filesystem::path& directory, double wall_time) {
   char host[256] = "host";
   if (::gethostname(host, sizeof host - 1) != 0 || host[0] == '\0') std::strcpy(host, "host");
   for (int n = 0;; ++n) {
-    auto path = directory / fmt::format("events.out.tfevents.{:010}.{}.{}.{}", static_cast<std::int64_t>(wall_time), host, ::getpid(), n);
+    auto path = directory / fmt::format("{}{:010}.{}.{}.{}", kPrefix, static_cast<std::int64_t>(wall_time), host, ::getpid(), n);
     if (!std::filesystem::exists(path)) return path;
   }
 }
@@ -104,7 +120,9 @@ std::uint32_t masked_crc32c(std::span<const std::byte> bytes) noexcept {
   return ((crc >> 15) | (crc << 17)) + 0xA282EAD8u;
 }
 
-EventWriter::EventWriter(const std::filesystem::path& directory, double wall_time, std::int64_t first_step) : file_(new_path(directory, wall_time)) {
+EventWriter::EventWriter(const std::filesystem::path& directory, double wall_time, std::int64_t first_step)
+    : latest_(std::max(wall_time, latest_second(directory))), file_(new_path(directory, latest_)) {
+  wall_time = latest_;
   record(new_event(wall_time, 0).text(event::file_version, "brain.Event:2").bytes());
   // Every session says where it starts: readers take the first such event of a run as its beginning, and later ones as a resume.
   Message log;
@@ -120,7 +138,8 @@ void EventWriter::scalars(std::int64_t step, double wall_time, std::span<const S
     one.text(value::tag, s.tag).number32(value::simple_value, static_cast<float>(s.value));
     all.message(summary::value, one);
   }
-  record(new_event(wall_time, step).message(event::summary, all).bytes());
+  latest_ = std::max(latest_, wall_time);
+  record(new_event(latest_, step).message(event::summary, all).bytes());
 }
 
 void EventWriter::histogram(std::int64_t step, double wall_time, std::string_view tag, const Histogram& h) {
@@ -131,7 +150,8 @@ void EventWriter::histogram(std::int64_t step, double wall_time, std::string_vie
   histo.number(histo::min, h.min).number(histo::max, h.max).number(histo::num, h.count).number(histo::sum, h.sum);
   histo.number(histo::sum_squares, h.sum_squares).packed(histo::bucket_limit, h.limits).packed(histo::bucket, h.counts);
   all.message(summary::value, one.text(value::tag, tag).message(value::histo, histo));
-  record(new_event(wall_time, step).message(event::summary, all).bytes());
+  latest_ = std::max(latest_, wall_time);
+  record(new_event(latest_, step).message(event::summary, all).bytes());
 }
 
 void EventWriter::record(std::string_view data) {

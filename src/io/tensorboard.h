@@ -27,7 +27,8 @@ struct Histogram {
 };
 
 /// Writes one event file of its own into a run's directory; TensorBoard reads all of them in order of their names. Wall times are seconds
-/// since 1970 and come from the caller: nothing here looks at a clock.
+/// since 1970 and come from the caller: nothing here looks at a clock. One that was set back does not go into the file, nor into its name: a time
+/// that lies before the last one, or before the directory's newest file, is taken as that.
 class EventWriter {
  public:
   /// What earlier files of the directory say of `first_step` and later steps is void from now on: TensorBoard drops it. So a resumed run
@@ -42,6 +43,7 @@ class EventWriter {
 
  private:
   void record(std::string_view event);
+  double latest_;
   AppendFile file_;
 };
 

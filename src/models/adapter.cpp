@@ -11,6 +11,7 @@
 #include "core/fail.h"
 #include "io/file.h"
 #include "io/json.h"
+#include "io/own_checksum.h"
 #include "models/export.h"
 #include "models/model_file.h"
 #include "models/projection.h"
@@ -194,6 +195,7 @@ void save_adapter_gguf(const LanguageModel& model, const fs::path& file) {
   metadata.put("general.type", "adapter");
   metadata.put("general.architecture", gguf_architecture(options));
   metadata.put("adapter.type", "lora");
+  metadata.put(io::kChecksumKey, io::kNoChecksum);
   // llama.cpp scales by alpha / rank.
   metadata.put("adapter.lora.alpha", static_cast<float>(all.begin()->second->lora_scale() * static_cast<double>(all.begin()->second->lora().rank)));
   std::vector<std::pair<std::string, Tensor>> kept;

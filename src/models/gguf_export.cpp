@@ -4,6 +4,7 @@
 #include "autograd/context.h"
 #include "core/fail.h"
 #include "io/gguf.h"
+#include "io/own_checksum.h"
 #include "models/export.h"
 #include "models/llama_block.h"
 #include "models/model_file.h"
@@ -87,6 +88,7 @@ void save_gguf(const LanguageModel& model, const fs::path& file, const GgufOptio
   io::GgufMetadata metadata;
   metadata.put("general.architecture", gguf_architecture(options));
   metadata.put("general.type", "model");
+  metadata.put(io::kChecksumKey, io::kNoChecksum);
   std::error_code ignored;
   if (fs::is_regular_file(o.source, ignored)) copy_metadata(metadata, io::GgufFile(o.source));
   else if (o.tokenizer) text::put_tokenizer(*o.tokenizer, o.source, metadata);

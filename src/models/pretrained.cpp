@@ -6,6 +6,7 @@
 #include "autograd/context.h"
 #include "core/fail.h"
 #include "io/json.h"
+#include "io/own_checksum.h"
 #include "io/safetensors.h"
 #include "models/export.h"
 #include "models/maker.h"
@@ -35,12 +36,13 @@ void save_weights(const LanguageModel& model, const std::filesystem::path& dir, 
     by_name[name] = &w;
   }
   std::filesystem::create_directories(dir);
-  io::write_safetensors(dir / "model.safetensors", entries, {{"format", "pt"}}, [&](const io::TensorEntry& e, io::TensorSink sink) {
-    const MergedWeight& w = *by_name.at(e.name);
-    Tensor value = w.value();
-    if (gpt && is_conv1d(w.parameter)) value = value.transpose(0, 1).contiguous();
-    io::encode(e.dtype, value.data<float>().data(), value.numel(), e.name, sink);
-  });
+  io::write_safetensors(dir / "model.safetensors", entries, {{"format", "pt"}, {std::string(io::kChecksumKey), std::string(io::kNoChecksum)}},
+                        [&](const io::TensorEntry& e, io::TensorSink sink) {
+                          const MergedWeight& w = *by_name.at(e.name);
+                          Tensor value = w.value();
+                          if (gpt && is_conv1d(w.parameter)) value = value.transpose(0, 1).contiguous();
+                          io::encode(e.dtype, value.data<float>().data(), value.numel(), e.name, sink);
+                        });
   io::Json config = config_of(options);
   config["torch_dtype"] = torch_name(entries.front().dtype);
   io::write_json(dir / "config.json", config);

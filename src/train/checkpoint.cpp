@@ -200,9 +200,7 @@ std::vector<std::int64_t> checkpoint_steps(const fs::path& run) {
 void write_checkpoint(const fs::path& run, const RunState& state, const StateDict& weights, const optim::Optimizer& optimizer,
                       const Json& run_config) {
   const GradMode off(false);
-  std::error_code error;
-  fs::create_directories(run / "checkpoints", error);
-  if (error) io::fail_file(kOp, run / "checkpoints", error.value());
+  io::make_directory(run / "checkpoints", kOp);
   io::AtomicDirectory directory(checkpoint_path(run, state.step));
   const optim::OptimizerState optimizer_state = optimizer.state_view();
   Json files;

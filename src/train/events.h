@@ -23,6 +23,7 @@ class EventLog {
   /// Continues behind `done` steps, as StepLines; -1: a run that begins.
   EventLog(const std::filesystem::path& run, std::int64_t done);
   void write(const Event&);
+  void sync() { lines_.sync(); }
 
  private:
   StepLines lines_;

@@ -3,11 +3,31 @@
 
 #include <algorithm>
 
+#include <fmt/core.h>
+
+#include <mezzo/runtime.h>
+
+#include "core/fail.h"
 #include "kernels/kernels.h"
 #include "tensor/impl.h"
 #include "train/rules.h"
 
 namespace mezzo::train {
+namespace {
+
+std::string human(std::int64_t bytes) {
+  const double mib = static_cast<double>(bytes) / (1 << 20);
+  return mib < 1024 ? fmt::format("{:.1f} MiB", mib) : fmt::format("{:.2f} GiB", mib / 1024);
+}
+
+kernels::GradStats look_at(const Tensor& t) {
+  auto& q = kernels::cpu_queue();
+  kernels::GradStats stats;
+  kernels::grad_stats(q, t.dtype(), data(t), t.numel(), 1, &stats);
+  return kernels::read(q, &stats);
+}
+
+}  // namespace
 
 Machinery build(const models::ModelOptions& shape, const TrainOptions& o, const PrecisionPlan& plan) {
   Machinery m;
@@ -30,17 +50,43 @@ Machinery build(const models::ModelOptions& shape, const TrainOptions& o, const 
 }
 
 bool is_finite(const Machinery& m) {
-  auto& q = kernels::cpu_queue();
-  const auto finite = [&](const std::pair<std::string, Tensor>& entry) {
-    const Tensor& t = entry.second;
-    if (!is_floating(t.dtype())) return true;
-    kernels::GradStats stats;
-    kernels::grad_stats(q, t.dtype(), data(t), t.numel(), 1, &stats);
-    const kernels::GradStats found = kernels::read(q, &stats);
+  const auto finite = [](const std::pair<std::string, Tensor>& entry) {
+    if (!is_floating(entry.second.dtype())) return true;
+    const auto found = look_at(entry.second);
     return found.nan == 0 && found.inf == 0;
   };
   const auto state = m.optimizer->state_view();
   return std::all_of(m.weights.begin(), m.weights.end(), finite) && std::all_of(state.tensors.begin(), state.tensors.end(), finite);
+}
+
+std::string first_bad_tensor(const models::LanguageModel& model, const amp::StepResult& result) {
+  for (const auto& [path, w] : model.named_parameters()) {
+    const auto found = look_at(w);
+    if (found.nan > 0 || found.inf > 0) return fmt::format("the first bad tensor is the parameter `{}` ({})", path, found.nan > 0 ? "NaN" : "Inf");
+  }
+  return fmt::format("all parameters are finite, the first bad tensor is the gradient of `{}` ({})", result.culprit,
+                     result.found_nan ? "NaN" : "Inf");
+}
+
+std::string too_large(const MemoryPlan& plan) {
+  const std::int64_t memory = cpu_info().memory;
+  return plan.peak <= memory ? std::string() : fmt::format("it needs {}, and this machine has {}", human(plan.peak), human(memory));
+}
+
+void refuse_too_large(const MemoryPlan& plan) {
+  const std::int64_t memory = cpu_info().memory;
+  if (plan.peak <= memory) return;
+  std::string parts;
+  std::int64_t largest = 0;
+  for (std::size_t c = 0; c < kMemoryCategories; ++c) {
+    if (plan.bytes[c] > plan.peak / 100)
+      parts += fmt::format("{}{} {}", parts.empty() ? "" : ", ", name(static_cast<Memory>(c)), human(plan.bytes[c]));
+    largest = std::max(largest, plan.bytes[c]);
+  }
+  const bool batch = largest == plan.bytes[static_cast<std::size_t>(Memory::activations)];
+  fail("train", fmt::format("this run needs {} ({}), and this machine has {}", human(plan.peak), parts, human(memory)),
+       batch ? "a smaller --batch with a larger --accumulate is the same training in less memory"
+             : "a smaller model, or a recipe with fewer bytes a parameter");
 }
 
 }  // namespace mezzo::train

@@ -18,6 +18,7 @@ class MetricsLog {
   MetricsLog(const std::filesystem::path& run, std::int64_t done, bool tensorboard);
   /// One step, as StepLines::append.
   void write(const Progress&);
+  void sync() { lines_.sync(); }
   /// Lines that the file lacks of the `done` steps: someone shortened it.
   std::int64_t missing() const { return done_ - lines_.kept(); }
 

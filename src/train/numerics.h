@@ -29,6 +29,7 @@ class NumericsLog {
   NumericsLog(const std::filesystem::path& run, std::int64_t done, bool tensorboard);
   /// A line of numerics.jsonl; and for weights, gradients and activations a histogram of log2 |x|.
   void write(const Inspection&);
+  void sync() { lines_.sync(); }
 
  private:
   StepLines lines_;

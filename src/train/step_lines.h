@@ -17,6 +17,8 @@ class StepLines {
   /// A line, newline included, on its way to the disk when this returns: a process that is killed afterwards has not lost it. Error: disk full; the
   /// lines before stay.
   void append(std::string_view line);
+  /// Waits until they are all on the disk.
+  void sync() { lines_.sync(); }
   /// Lines that were there and stay.
   std::int64_t kept() const { return kept_.lines; }
 

@@ -21,6 +21,7 @@
 #include "train/metrics.h"
 #include "train/options.h"
 #include "train/run_model.h"
+#include "train/same_run.h"
 #include "train/vocabulary.h"
 #include "train/watch.h"
 
@@ -44,11 +45,6 @@ double median(std::vector<double> v) {
   return (*middle + *std::max_element(v.begin(), middle)) / 2;
 }
 
-std::string human(std::int64_t bytes) {
-  const double mib = static_cast<double>(bytes) / (1 << 20);
-  return mib < 1024 ? fmt::format("{:.1f} MiB", mib) : fmt::format("{:.2f} GiB", mib / 1024);
-}
-
 /// What this run would write into a directory; empty: none of it is there.
 std::string taken_by(const fs::path& out) {
   for (const char* name : {"config.json", "metrics.jsonl", "checkpoints", "model", "report.html"})
@@ -56,37 +52,16 @@ std::string taken_by(const fs::path& out) {
   return {};
 }
 
-/// "needs 3 GiB, and this machine has 2"; empty: it has enough.
-std::string too_large(const MemoryPlan& plan) {
-  const std::int64_t memory = cpu_info().memory;
-  return plan.peak <= memory ? std::string() : fmt::format("it needs {}, and this machine has {}", human(plan.peak), human(memory));
-}
-
-void refuse_too_large(const MemoryPlan& plan) {
-  const std::int64_t memory = cpu_info().memory;
-  if (plan.peak <= memory) return;
-  std::string parts;
-  std::int64_t largest = 0;
-  for (std::size_t c = 0; c < kMemoryCategories; ++c) {
-    if (plan.bytes[c] > plan.peak / 100)
-      parts += fmt::format("{}{} {}", parts.empty() ? "" : ", ", name(static_cast<Memory>(c)), human(plan.bytes[c]));
-    largest = std::max(largest, plan.bytes[c]);
-  }
-  const bool batch = largest == plan.bytes[static_cast<std::size_t>(Memory::activations)];
-  fail(kOp, fmt::format("this run needs {} ({}), and this machine has {}", human(plan.peak), parts, human(memory)),
-       batch ? "a smaller --batch with a larger --accumulate is the same training in less memory"
-             : "a smaller model, or a recipe with fewer bytes a parameter");
-}
-
-}  // namespace
-
 /// Why a run cannot go on as it is.
 struct Divergence {
   std::string reason, hint;
   std::int64_t good = 0;  // the last step whose checkpoint is of before
   bool range = false;     // f16's range gave out
   RunWatch::Explanation overflow = {};
+  std::vector<double> losses = {};  // up to it
 };
+
+}  // namespace
 
 struct Trainer::Impl {
   TrainOptions options;  // as they were asked for
@@ -158,9 +133,7 @@ struct Trainer::Impl {
         fail(kOp, fmt::format("{}: already holds a run (its {} is there)", out.native(), what),
              "--resume continues it; another --out begins a new one");
     }
-    std::error_code error;
-    fs::create_directories(out, error);
-    if (error) io::fail_file(kOp, out, error.value());
+    io::make_directories(out, kOp);
     lock.emplace(out);
     io::clean_stale(out);
     clean_checkpoints(out);
@@ -200,39 +173,6 @@ struct Trainer::Impl {
     return n;
   }
 
-  /// Error that names every option in which this run and the one in the directory differ.
-  void compare_with(const io::Json& run, const std::string& source, std::int64_t done) {
-    try {
-      const TrainOptions before = options_from_json(run.at("options"), source);
-      auto differ = differences(before, options, done);
-      const io::Json mine = config();
-      const auto compare = [&](const char* what, const io::Json& a, const io::Json& b) {
-        if (a != b) differ.push_back(fmt::format("{}: {} in the run, {} now", what, io::to_text(a), io::to_text(b)));
-      };
-      const History behind = history_of(run, source);  // what was done afterwards may have changed the recipe
-      const io::Json precision = to_json(precision_of(in_force(options, behind), shape));
-      compare("--precision", run.at("precision").at("recipe"), precision["recipe"]);
-      compare("--loss-scale", run.at("precision").at("scaler"), precision["scaler"]);
-      if (behind.size() > history.size() ||
-          to_json(behind) != to_json({history.begin(), history.begin() + static_cast<std::ptrdiff_t>(behind.size())}))
-        differ.push_back("its history is not that of the run's config.json");
-      compare("the base model (its fingerprint)", run.at("model").at("base").is_null() ? io::Json(nullptr) : run["model"]["base"].at("fingerprint"),
-              base.empty() ? io::Json(nullptr) : io::Json(base));
-      compare(options.tune ? "the examples (their fingerprint)" : "the text (its fingerprint)", run.at("data").at("fingerprint"),
-              mine["data"]["fingerprint"]);
-      if (!differ.empty())
-        fail("resume", fmt::format("{} does not continue with these options: {}", options.out.native(), fmt::join(differ, "; ")),
-             "give the run's own options, or begin a new run in another --out");
-      if (before.threads != options.threads)
-        warnings.push_back(
-            fmt::format("{} threads now, {} before: sums are taken in another order, so the run is not bit for bit what it would have been",
-                        options.threads, before.threads));
-      if (run.at("precision").at("isa") != mine["precision"]["isa"])
-        warnings.push_back(fmt::format("instruction set {} now, {} before: the run is not bit for bit what it would have been",
-                                       io::to_text(mine["precision"]["isa"]), io::to_text(run.at("precision").at("isa"))));
-    } catch (const io::Json::exception& e) { fail("resume", fmt::format("{}: {}", source, io::plain_message(e.what()))); }
-  }
-
   /// The step that is gone on from; with it, what was done about divergences by then.
   std::int64_t resumed_step() {
     const fs::path file = options.out / "config.json";
@@ -250,7 +190,10 @@ struct Trainer::Impl {
     if (from > 0) verify_checkpoint(checkpoint);
     const io::Json config = from > 0 ? checkpoint_config(checkpoint) : io::read_json(file);  // 0: stopped before its first, it begins again, the same
     make_machine();
-    compare_with(config, from > 0 ? checkpoint.native() : file.native(), from);
+    const io::Json mine = this->config();
+    const auto unlike = require_same(config, from > 0 ? checkpoint.native() : file.native(), from,
+                                     {.options = options, .history = history, .shape = shape, .config = mine});
+    warnings.insert(warnings.end(), unlike.begin(), unlike.end());
     restore(from);
     first_step = state.step;
     if (from > 0) newest_checkpoint = from;
@@ -308,6 +251,7 @@ struct Trainer::Impl {
       if (state.step == options.steps || (options.eval_steps > 0 && state.step % options.eval_steps == 0)) evaluate_after(p);
       const bool last = state.step == options.steps || worn_out();
       stopped = !last && stop && stop();
+      lock->require_held();
       metrics->write(p);
       if (last || stopped || (p.best && keeps_best()) || (options.checkpoint_steps > 0 && state.step % options.checkpoint_steps == 0)) {
         checkpoint();
@@ -382,10 +326,17 @@ struct Trainer::Impl {
   /// is in f16 an overflow, which the next scale or batch may not have; f32 and bf16 reach so far that it is the end.
   std::optional<Divergence> judge(const StepReport& report, RunWatch::Explanation overflow) {
     const auto& r = report.result;
+    std::vector<double> losses = state.trend.recent;
+    losses.insert(losses.end(), state.trend.rise.begin(), state.trend.rise.end());
+    losses.push_back(report.loss);
     const LossTrend::Rise risen = state.trend.add(state.step, report.loss);
     state.skipped += r.applied ? 0 : 1;
     state.skips_in_a_row = r.applied ? 0 : state.skips_in_a_row + 1;
-    Divergence d{.reason = risen.why, .hint = {}, .good = risen.why.empty() ? good() : risen.good, .overflow = std::move(overflow)};
+    Divergence d{.reason = risen.why,
+                 .hint = {},
+                 .good = risen.why.empty() ? good() : risen.good,
+                 .overflow = std::move(overflow),
+                 .losses = std::move(losses)};
     if (!risen.why.empty()) {
       d.hint = fmt::format(
           "a lower --lr or a longer --warmup; --resume-step goes on from a checkpoint of up to step {}, --on-divergence rollback by itself", d.good);
@@ -394,7 +345,7 @@ struct Trainer::Impl {
       return std::nullopt;
     }
     if (r.applied) return std::nullopt;
-    const auto place = [&] { return first_bad_tensor(r.found_nan ? "NaN" : "Inf", r.culprit); };
+    const auto place = [&] { return first_bad_tensor(*machine.model, r); };
     if (plan.recipe.low != Dtype::f16) {
       d.reason = fmt::format("the loss is {}, and {}; {}; nothing was updated", std::isnan(report.loss) ? "NaN" : fmt::format("{}", report.loss),
                              place(), d.overflow.text);
@@ -432,7 +383,7 @@ struct Trainer::Impl {
   void recover(const Divergence& d) {
     const std::int64_t diverged = state.step;
     const bool falls_back = options.on_divergence == OnDivergence::fallback;
-    io::Json details{{"diverged", diverged}, {"trend", state.trend.recent}};
+    io::Json details{{"diverged", diverged}, {"losses", d.losses}};
     if (d.overflow.place) details["overflow"] = *d.overflow.place;
     const auto give_up = [&](const std::string& why) {
       watch->note({.step = diverged,
@@ -491,17 +442,6 @@ struct Trainer::Impl {
     return 0;
   }
 
-  std::string first_bad_tensor(const char* kind, const std::string& culprit) const {
-    auto& q = kernels::cpu_queue();
-    for (const auto& [path, w] : machine.model->named_parameters()) {
-      kernels::GradStats stats;
-      kernels::grad_stats(q, w.dtype(), data(w), w.numel(), 1, &stats);
-      const kernels::GradStats found = kernels::read(q, &stats);
-      if (found.nan > 0 || found.inf > 0) return fmt::format("the first bad tensor is the parameter `{}` ({})", path, found.nan > 0 ? "NaN" : "Inf");
-    }
-    return fmt::format("all parameters are finite, the first bad tensor is the gradient of `{}` ({})", culprit, kind);
-  }
-
   std::optional<double> validate(std::int64_t max_tokens) {
     const amp::Autocast region(plan.recipe.low, {.enabled = plan.recipe.autocast, .policy = policy_of(now)});
     return input.work->validate(*machine.model, plan.recipe, max_tokens);
@@ -541,6 +481,8 @@ struct Trainer::Impl {
     state.counter = default_generator().counter();
     const auto& scaler = machine.step->scaler();
     state.scaler = scaler.is_enabled() ? std::optional(scaler.state()) : std::nullopt;
+    metrics->sync();  // what is written of the steps up to here is there whenever the checkpoint is
+    watch->sync();
     write_checkpoint(options.out, state, machine.weights, *machine.optimizer, config());
     newest_checkpoint = state.step;
     auto also = needed_to_go_back();

@@ -90,6 +90,11 @@ void RunWatch::warn_once(std::int64_t number, const std::string& about, const st
   if (warned_.insert(about).second) warn(number, text);
 }
 
+void RunWatch::sync() {
+  events_.sync();
+  if (numerics_) numerics_->sync();
+}
+
 void RunWatch::warn(std::int64_t number, const std::string& text) {
   log(LogLevel::warning, fmt::format("step {}: {}", number, text));
   events_.write({.step = number, .kind = "warning", .text = text});

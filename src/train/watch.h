@@ -29,6 +29,8 @@ class RunWatch {
   /// After a step that was not applied: runs it again, `counter` being the default generator's before it, to find where the Inf or NaN began, and
   /// whether that op would have been finite in f32. Writes the event.
   Explanation explain(std::int64_t number, const Machinery&, const Loss&, std::uint64_t counter, const StepReport&);
+  /// Waits until all that was written is on the disk.
+  void sync();
   /// Something that others decided.
   void note(const Event& e) { events_.write(e); }
   /// On stderr and as an event, each time.

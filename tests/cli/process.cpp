@@ -65,7 +65,7 @@ Result run(const Arguments& arguments, const RunOptions& options) {
   const auto begin = Clock::now(), deadline = begin + std::chrono::minutes(2);
   while (::waitpid(child, &status, WNOHANG) == 0) {
     if (options.interrupt_when && interrupted < options.interrupts && Clock::now() >= next_interrupt && options.interrupt_when()) {
-      ::kill(child, SIGINT);
+      ::kill(child, options.signal);
       ++interrupted;
       next_interrupt = Clock::now() + std::chrono::milliseconds(50);
     }

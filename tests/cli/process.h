@@ -27,6 +27,7 @@ struct RunOptions {
   std::optional<std::uint64_t> file_limit = {};              // RLIMIT_FSIZE, bytes
   std::string stdout_path = {};                              // instead of being caught
   std::function<bool()> interrupt_when = {};                 // SIGINT is sent when this becomes true, ...
+  int signal = 2;                                            // instead of SIGINT
   int interrupts = 1;                                        // ... so many times, 50 ms apart
   std::optional<std::chrono::milliseconds> kill_after = {};  // SIGKILL is sent that long after the start
 };
