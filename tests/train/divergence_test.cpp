@@ -348,12 +348,14 @@ TEST_CASE("fallback: a constant loss scale that all gradients exceed: bf16 needs
   CHECK(s.skipped == 12);  // a short run: its end comes before a hundred in a row
   o.out = dir / "longer";
   o.steps = 110;
-  train::Trainer longer(o);
-  const auto t = longer.run();
-  CHECK(t.skipped == 0);
-  CHECK(t.rollbacks == 1);
-  CHECK(longer.plan().recipe.name == "bf16");
-  CHECK_FALSE(longer.plan().scaler);
+  {
+    train::Trainer longer(o);
+    const auto t = longer.run();
+    CHECK(t.skipped == 0);
+    CHECK(t.rollbacks == 1);
+    CHECK(longer.plan().recipe.name == "bf16");
+    CHECK_FALSE(longer.plan().scaler);
+  }
   CHECK(io::read_json(o.out / "config.json")["precision"]["recipe"] == "bf16");
   CHECK(io::read_json(o.out / "config.json")["options"]["precision"] == "fp16");
   auto again = o;
