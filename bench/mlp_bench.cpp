@@ -20,12 +20,12 @@ namespace {
 using namespace mezzo;
 using Clock = std::chrono::steady_clock;
 
-constexpr std::int64_t kFewRows = 8;  // below, auto keeps to fp32
+constexpr std::int64_t kFewRows = 16;  // below, auto keeps to fp32
 constexpr double kNotSlower = 0.97;   // of fp32's speed: what timing on a shared machine can tell from 1
 
 struct Arguments {
   std::string recipe = "bf16";
-  std::vector<std::int64_t> widths{32, 64, 128, 256, 512, 1024, 2048, 4096}, batches{1, 8, 32, 128, 512};
+  std::vector<std::int64_t> widths{32, 64, 128, 256, 512, 1024, 2048, 4096}, batches{1, 8, 16, 32, 128, 512};
   int layers = 3;
   double budget = 2;
   bool table = false;

@@ -10,7 +10,7 @@ struct AutoRow {
   int least_width, least_rows;
 };
 inline constexpr AutoRow kAutoTable[] = {
-    {Isa::avx512_bf16, 64, 8},
+    {Isa::avx512_bf16, 64, 16},
 };
 
 }  // namespace mezzo::train

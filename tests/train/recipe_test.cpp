@@ -63,7 +63,7 @@ TEST_CASE("auto looks at the width of the matrices and at the rows: narrow ones 
     const auto narrow = train::automatic(32, 0, isa, isa);
     CHECK(narrow.recipe == std::string("fp32"));
     CHECK(contains(narrow.reason, native ? "width 32 are too small" : "no bf16 products"));
-    CHECK(train::automatic(512, 8, isa, isa).recipe == std::string(native ? "bf16" : "fp32"));
+    CHECK(train::automatic(512, 16, isa, isa).recipe == std::string(native ? "bf16" : "fp32"));
     const auto few = train::automatic(512, 1, isa, isa);
     CHECK(few.recipe == std::string("fp32"));
     CHECK(contains(few.reason, native ? "with 1 rows" : "no bf16 products"));
