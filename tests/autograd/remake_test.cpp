@@ -16,9 +16,14 @@ std::int64_t live() { return memory_report().total; }
 
 struct Layer {
   Generator random{3};
-  Tensor x = randn({kRows, kWidth}, random), w = randn({kWidth, kWidth}, random), v = randn({kWidth, kWidth}, random), scale = rand({kWidth}, random),
-         shift = rand({kWidth}, random);
+  Tensor x, w, v, scale, shift;
   Layer() {
+    const Shape activations{kRows, kWidth}, weights{kWidth, kWidth}, row{kWidth};
+    x = randn(activations, random);
+    w = randn(weights, random);
+    v = randn(weights, random);
+    scale = rand(row, random);
+    shift = rand(row, random);
     for (Tensor* t : {&x, &w, &v, &scale, &shift}) t->requires_grad_();
   }
   std::vector<Tensor> leaves() const { return {x, w, v, scale, shift}; }
