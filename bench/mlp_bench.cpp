@@ -21,7 +21,7 @@ using namespace mezzo;
 using Clock = std::chrono::steady_clock;
 
 constexpr std::int64_t kFewRows = 16;  // below, auto keeps to fp32
-constexpr double kNotSlower = 0.97;   // of fp32's speed: what timing on a shared machine can tell from 1
+constexpr double kNotSlower = 0.97;    // of fp32's speed: what timing on a shared machine can tell from 1
 
 struct Arguments {
   std::string recipe = "bf16";
