@@ -148,6 +148,11 @@ TEST_CASE("what needs all gradients at once is refused, with the reason") {
   o.inspect = 5;
   CHECK(contains(error_of([&] { train::plan_bytes(o); }), "--fuse-optimizer with --inspect given"));
   o.inspect = 0;
+  for (const auto guard : {train::OnDivergence::rollback, train::OnDivergence::fallback}) {
+    o.on_divergence = guard;
+    CHECK(contains(error_of([&] { train::plan_bytes(o); }), fmt::format("--fuse-optimizer with --on-divergence {} given", train::name(guard))));
+  }
+  o.on_divergence = train::OnDivergence::warn;
   o.precision = "fp16";
   CHECK(contains(error_of([&] { train::plan_bytes(o); }), "--fuse-optimizer with --precision fp16, which scales the loss, given"));
 }
