@@ -75,20 +75,33 @@ TEST_CASE("oneDNN's bf16 matmul takes every epilogue, and runs again from its ca
   CHECK(taken<bf16_t, bf16_t, bf16_t>(matmul) == first);
 }
 
-TEST_CASE("the thin product reads 16-bit elements as they are for one row or two, and unpacked for more") {
+TEST_CASE("the thin product, of one row to eight, gives the same bits on any number of threads") {
   const auto thin = [](auto t, auto c) {
     const Dtype dtype = dtype_of<decltype(t)>;
-    for (const std::int64_t m : {1, 2, 3, 8}) {
-      for (const std::int64_t k : {1, 31, 32, 100, 4096 + 33}) {
+    const int before = num_threads();
+    for (std::int64_t m = 1; m <= kThinRows; ++m) {
+      for (const std::int64_t k : {1, 15, 31, 32, 100, 4096 + 33}) {
         Gemm g;
-        g.m = m, g.n = 70, g.k = k, g.trans_b = true;
+        g.m = m, g.n = k < 4096 ? 391 : 70, g.k = k, g.trans_b = true;
         Layout l;
         l.bias = true, l.residual = true, l.pad_a = l.pad_b = l.pad_c = 3;
         Product<decltype(t), decltype(c)> p(g, l, Integers(static_cast<unsigned>(m * k)));
         p.reset();
         const auto bytes = static_cast<std::int64_t>(size_of(dtype));
-        thin_gemm(cpu_queue(), p.g, p.a.data(), {p.b.data(), p.g.ldb * bytes, 1, bytes, nullptr, dtype}, p.c.data());
+        const ThinMatrix w{p.b.data(), p.g.ldb * bytes, 1, bytes, nullptr, dtype};
+        thin_gemm(cpu_queue(), p.g, p.a.data(), w, p.c.data());
         p.check(true);
+        Product<decltype(t), decltype(c)> q(g, l, Reals(static_cast<unsigned>(m * k)));
+        const ThinMatrix v{q.b.data(), q.g.ldb * bytes, 1, bytes, nullptr, dtype};
+        q.reset();
+        thin_gemm(cpu_queue(), q.g, q.a.data(), v, q.c.data());
+        q.check(false);
+        const auto first = q.c;
+        set_num_threads(before == 1 ? 3 : 1);
+        q.reset();
+        thin_gemm(cpu_queue(), q.g, q.a.data(), v, q.c.data());
+        set_num_threads(before);
+        CHECK(q.c.same_bits(first));
       }
     }
   };

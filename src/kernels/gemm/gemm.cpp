@@ -21,9 +21,9 @@ namespace {
 // Measured on two cores of a Zen 4 (bench/gemm_bench.cpp): below the first, oneDNN's overhead and a second thread cost more than they
 // bring; in a batch of products below the second, each thread takes whole products.
 constexpr double kSmallFlops = 2e5, kWholeFlops = 6e7;
-// Rows of A up to which the thin product is the faster one where there are native instructions (at 1 row twice as fast as oneDNN's in bf16, 1.5 times
-// in f32; at 8 oneDNN's is).
-constexpr std::int64_t kThinNative = 4;
+// Below this, sums are too short for the thin product: the lanes of each are added up at its end. Where there are native instructions others are then
+// faster from the fifth row on.
+constexpr std::int64_t kThinDepth = 64, kThinShortRows = 4;
 
 double flops(const Gemm& g) { return 2.0 * static_cast<double>(g.m) * static_cast<double>(g.n) * static_cast<double>(g.k); }
 
@@ -84,7 +84,7 @@ void gemm(Queue& queue, const Gemm& given, const void* a, const void* b, void* c
     if (p.residual) p.residual = at(p.residual, g.stride_c, g.c);
     compute(p, at(a, g.stride_a, g.a), at(b, g.stride_b, g.b), const_cast<std::byte*>(at(c, g.stride_c, g.c)));
   };
-  if (is_thin(g) && flops(g) >= kSmallFlops && g.m <= (native_gemm(g.a) ? kThinNative : kThinRows)) {
+  if (is_thin(g) && flops(g) >= kSmallFlops && (g.m <= kThinShortRows || g.k >= kThinDepth || !native_gemm(g.a))) {
     const auto bytes = static_cast<std::int64_t>(size_of(g.b));
     return thin_gemm(queue, g, a, {b, g.ldb * bytes, 1, bytes, nullptr, g.b}, c);
   }

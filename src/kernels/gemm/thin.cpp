@@ -1,5 +1,6 @@
-// thin.cpp - products of few rows: bound by reading the matrix, so each of its rows is unpacked once and meets every row of A while it is in the
-// first cache. Products and sums in f32, one rounding on store. Each element is summed in the same order whatever the number of threads.
+// thin.cpp - products of few rows: bound by reading the matrix, so each of its rows is read once and meets every row of A while it is in the first
+// cache. Sums in f32 (products too, but for the native bf16 dot), one rounding on store. Each element is summed in the same order whatever the number
+// of threads.
 #include "kernels/gemm/thin.h"
 
 #undef HWY_TARGET_INCLUDE
@@ -7,8 +8,11 @@
 #include <hwy/foreach_target.h>
 
 #include <algorithm>
-#include <type_traits>
+#include <array>
+#include <cstdint>
+#include <utility>
 
+#include <mezzo/runtime.h>
 #include "core/dry_run.h"
 #include "core/fail.h"
 #include "kernels/cpu/layout.h"
@@ -22,7 +26,7 @@ using D = hn::ScalableTag<float>;
 using V = hn::VFromD<D>;
 constexpr std::int64_t kGroup = 64;  // columns of C whose sums are stored together
 
-template <class W> HWY_INLINE float Dot(const float* x, const W* y, std::int64_t n) {
+HWY_INLINE float Dot(const float* x, const float* y, std::int64_t n) {
   const D d;
   const V sum = Fold(
       d, static_cast<std::size_t>(n), hn::Zero(d),
@@ -45,8 +49,8 @@ template <class T> void Store(const Gemm& g, const float* sums, std::int64_t row
   });
 }
 
-/// Columns [begin, end) of C: rows of w, of elements W or unpacked to f32. a is (m, k), f32.
-template <class T, class W> void Columns(const Gemm& g, const float* a, const ThinMatrix& w, void* c, std::int64_t begin, std::int64_t end) {
+/// Columns [begin, end) of C: rows of w, unpacked to f32 piece by piece. a is (m, k), f32.
+template <class T> void Columns(const Gemm& g, const float* a, const ThinMatrix& w, void* c, std::int64_t begin, std::int64_t end) {
   alignas(64) float unpacked[kThinPiece];
   float sums[kThinRows][kGroup];
   for (std::int64_t j = begin; j < end; j += kGroup) {
@@ -55,24 +59,186 @@ template <class T, class W> void Columns(const Gemm& g, const float* a, const Th
       for (std::int64_t i = 0; i < g.m; ++i) sums[i][r] = 0;
       for (std::int64_t p = 0; p < g.k; p += kThinPiece) {
         const std::int64_t length = std::min(kThinPiece, g.k - p);
-        const void* from = at(w.x, (j + r) * w.row_bytes + p / w.elements * w.bytes, 1);
-        const W* row = static_cast<const W*>(from);
-        if constexpr (std::is_same_v<W, float>) {
-          if (w.unpack) w.unpack(from, unpacked, length), row = unpacked;
-        }
-        for (std::int64_t i = 0; i < g.m; ++i) sums[i][r] += Dot(a + i * g.k + p, row, length);
+        w.unpack(at(w.x, (j + r) * w.row_bytes + p / w.elements * w.bytes, 1), unpacked, length);
+        for (std::int64_t i = 0; i < g.m; ++i) sums[i][r] += Dot(a + i * g.k + p, unpacked, length);
       }
     }
     for (std::int64_t i = 0; i < g.m; ++i) Store<T>(g, sums[i], i, j, n, c);
   }
 }
 
-using RunColumns = void (*)(const Gemm&, const float*, const ThinMatrix&, void*, std::int64_t, std::int64_t);
-RunColumns PickColumns(Dtype c, Dtype w) {
-  const auto with = [w]<class T>() -> RunColumns { return w == f32 ? Columns<T, float> : w == bf16 ? Columns<T, bf16_t> : Columns<T, f16_t>; };
-  return c == f32 ? with.operator()<float>() : c == bf16 ? with.operator()<bf16_t>() : with.operator()<f16_t>();
+// ---- rows of elements, as they are --------------------------------------------------------------------
+
+// A tile of sums: some rows of A by kSide rows of w. Its vectors and the operands' fill the registers.
+constexpr std::size_t kSide = 4, kTileRows = HWY_TARGET <= HWY_AVX3 ? 6 : 3;
+
+/// f32 vectors; 16-bit elements are widened as they are loaded.
+struct Widened {
+  static constexpr std::int64_t kStep = hn::MaxLanes(D());
+  template <class W> static HWY_INLINE V Load(const W* p) { return LoadF32(D(), p); }
+  template <class W> static HWY_INLINE V Load(const W* p, std::int64_t n) { return LoadF32(D(), p, static_cast<std::size_t>(n)); }
+  static HWY_INLINE V Add(V sum, V a, V b) { return hn::MulAdd(a, b, sum); }
+};
+
+#if HWY_TARGET == HWY_AVX3
+/// Pairs of bf16, by the native dot product.
+#define MEZZO_THIN_ATTR __attribute__((target(HWY_TARGET_STR ",avx512bf16")))
+struct Pairs {
+  static constexpr std::int64_t kStep = 2 * hn::MaxLanes(D());
+  static HWY_INLINE V Load(const bf16_t* p) { return hn::BitCast(D(), hn::LoadU(hn::Repartition<std::uint16_t, D>(), &p->bits)); }
+  static HWY_INLINE V Load(const bf16_t* p, std::int64_t n) {
+    const hn::Repartition<std::uint16_t, D> d16;
+    return hn::BitCast(D(), hn::MaskedLoad(hn::FirstN(d16, static_cast<std::size_t>(n)), d16, &p->bits));
+  }
+  static MEZZO_THIN_ATTR HWY_INLINE V Add(V sum, V a, V b) { return V{_mm512_dpbf16_ps(sum.raw, (__m512bh)a.raw, (__m512bh)b.raw)}; }
+};
+#else
+#define MEZZO_THIN_ATTR
+#endif
+
+// Constant indices only: an array of vectors that a loop indexes would live in memory.
+template <class Arithmetic, std::size_t kR, std::size_t... J>
+MEZZO_THIN_ATTR HWY_INLINE void AddRow(V (&sums)[kR], V a, const V (&w)[kR], std::index_sequence<J...>) {
+  ((sums[J] = Arithmetic::Add(sums[J], a, w[J])), ...);
 }
 
+/// One step along k; `n...`: the elements left in the last one.
+template <class Arithmetic, std::size_t kM, std::size_t kR, class A, class W, std::size_t... I, std::size_t... J, class... N>
+MEZZO_THIN_ATTR HWY_INLINE void AddStep(V (&sums)[kM][kR], const A* a, std::int64_t lda, const W* w, std::int64_t ldw, std::index_sequence<I...>,
+                                        std::index_sequence<J...> all, N... n) {
+  const V columns[kR] = {Arithmetic::Load(w + static_cast<std::int64_t>(J) * ldw, n...)...};
+  (AddRow<Arithmetic>(sums[I], Arithmetic::Load(a + static_cast<std::int64_t>(I) * lda, n...), columns, all), ...);
+}
+
+#if HWY_TARGET != HWY_SCALAR
+/// The sums of the four-lane blocks of a vector.
+template <class Dv> HWY_INLINE hn::Vec<hn::CappedTag<float, 4>> SumOfBlocks(Dv d, hn::Vec<Dv> v) {
+  if constexpr (hn::MaxLanes(Dv()) <= 4) {
+    return v;
+  } else {
+    const hn::Half<Dv> half;
+    return SumOfBlocks(half, hn::Add(hn::LowerHalf(half, v), hn::UpperHalf(half, v)));
+  }
+}
+#endif
+
+/// out[0..3] = the sums of each vector's lanes, always in one order.
+HWY_INLINE void SumLanes(const V (&v)[kSide], float* out) {
+#if HWY_TARGET == HWY_SCALAR
+  for (std::size_t j = 0; j < kSide; ++j) out[j] = hn::GetLane(v[j]);
+#else
+  const D d;
+  const hn::RepartitionToWide<D> wide;
+  const V v01 = hn::Add(hn::InterleaveLower(d, v[0], v[1]), hn::InterleaveUpper(d, v[0], v[1]));
+  const V v23 = hn::Add(hn::InterleaveLower(d, v[2], v[3]), hn::InterleaveUpper(d, v[2], v[3]));
+  const auto a = hn::BitCast(wide, v01), b = hn::BitCast(wide, v23);
+  const V all = hn::Add(hn::BitCast(d, hn::InterleaveLower(wide, a, b)), hn::BitCast(d, hn::InterleaveUpper(wide, a, b)));
+  hn::StoreU(SumOfBlocks(d, all), hn::CappedTag<float, 4>(), out);
+#endif
+}
+
+template <std::size_t kM, std::size_t kR, std::size_t... I> HWY_INLINE void SumTile(const V (&sums)[kM][kR], float* out, std::index_sequence<I...>) {
+  const auto sum_row = [](const V(&row)[kR], float* to) HWY_ATTR {
+    if constexpr (kR == kSide) {
+      SumLanes(row, to);
+    } else {
+      float all[kSide];
+      const V zero = hn::Zero(D());
+      SumLanes({row[0], zero, zero, zero}, all);
+      to[0] = all[0];
+    }
+  };
+  (sum_row(sums[I], out + I * kGroup), ...);
+}
+
+/// Where the next kSide rows of w are fetched to while the last ones are multiplied, in the order in which they lie in memory: the hardware follows
+/// that order, but not four rows at a time.
+enum class Fetch { none, l1, l2 };
+Fetch FetchOf(std::int64_t rows, std::int64_t row_bytes) {
+  if (rows * row_bytes <= cpu_info().l2) return Fetch::none;
+  return row_bytes * static_cast<std::int64_t>(kSide) <= 12 << 10 ? Fetch::l1 : Fetch::l2;  // measured
+}
+template <std::size_t kElements, class W> HWY_INLINE void Prefetch(const W* p, Fetch fetch) {
+  constexpr std::size_t kLine = 64 / sizeof(W);
+  if (fetch == Fetch::l1) {
+    for (std::size_t i = 0; i < kElements; i += kLine) __builtin_prefetch(p + i, 0, 3);
+  } else if (fetch == Fetch::l2) {
+    for (std::size_t i = 0; i < kElements; i += kLine) __builtin_prefetch(p + i, 0, 2);
+  }
+}
+
+/// out (kM, kGroup) = kM rows of a by kR rows of w.
+template <class Arithmetic, std::size_t kM, std::size_t kR, class A, class W>
+MEZZO_THIN_ATTR HWY_INLINE void TileSums(const A* a, std::int64_t lda, const W* w, std::int64_t ldw, std::int64_t k, Fetch fetch, float* out) {
+  constexpr auto kRowsOfA = std::make_index_sequence<kM>();
+  constexpr auto kRowsOfW = std::make_index_sequence<kR>();
+  V sums[kM][kR];
+  [&sums]<std::size_t... E>(std::index_sequence<E...>) HWY_ATTR { ((sums[E / kR][E % kR] = hn::Zero(D())), ...); }
+  (std::make_index_sequence<kM * kR>());
+  const W* const next = w + kSide * ldw;
+  std::int64_t p = 0;
+  for (; p + Arithmetic::kStep <= k; p += Arithmetic::kStep) {
+    Prefetch<kR * Arithmetic::kStep>(next + static_cast<std::int64_t>(kR) * p, fetch);
+    AddStep<Arithmetic>(sums, a + p, lda, w + p, ldw, kRowsOfA, kRowsOfW);
+  }
+  if (p < k) AddStep<Arithmetic>(sums, a + p, lda, w + p, ldw, kRowsOfA, kRowsOfW, k - p);
+  SumTile(sums, out, kRowsOfA);
+}
+
+/// `rows` rows of w, at most kGroup, in one pass over them.
+template <class Arithmetic, std::size_t kM, class A, class W> MEZZO_THIN_ATTR void GroupSums(const void* a, std::int64_t lda, const void* w,
+                                                                                             std::int64_t ldw, std::int64_t k, std::int64_t rows,
+                                                                                             Fetch fetch, float* out) {
+  const A* x = static_cast<const A*>(a);
+  const W* y = static_cast<const W*>(w);
+  std::int64_t r = 0;
+  for (constexpr std::int64_t kR = kSide; r + kR <= rows; r += kR) TileSums<Arithmetic, kM, kSide>(x, lda, y + r * ldw, ldw, k, fetch, out + r);
+  for (; r < rows; ++r) TileSums<Arithmetic, kM, 1>(x, lda, y + r * ldw, ldw, k, fetch, out + r);
+}
+
+using RunGroup = void (*)(const void*, std::int64_t, const void*, std::int64_t, std::int64_t, std::int64_t, Fetch, float*);
+template <class Arithmetic, class A, class W> RunGroup PickRows(std::int64_t m) {
+  static constexpr auto kTable = []<std::size_t... M>(std::index_sequence<M...>) {
+    return std::array<RunGroup, sizeof...(M)>{GroupSums<Arithmetic, M + 1, A, W>...};
+  }
+  (std::make_index_sequence<kTileRows>());
+  return kTable[static_cast<std::size_t>(m - 1)];
+}
+
+/// The sums of m <= kTileRows rows of A: of f32, or where that is `native` of bf16.
+RunGroup PickGroup(std::int64_t m, Dtype w, [[maybe_unused]] bool native) {
+#if HWY_TARGET == HWY_AVX3
+  if (native) return PickRows<Pairs, bf16_t, bf16_t>(m);
+#endif
+  return w == f32 ? PickRows<Widened, float, float>(m) : w == bf16 ? PickRows<Widened, float, bf16_t>(m) : PickRows<Widened, float, f16_t>(m);
+}
+
+/// The same as Columns for elements that are not unpacked; `a` (m, k) has rows of lda elements, f32 or native bf16.
+template <class T>
+void DirectColumns(const Gemm& g, const void* a, std::int64_t lda, bool native, const ThinMatrix& w, void* c, std::int64_t begin, std::int64_t end) {
+  constexpr std::int64_t kMost = kTileRows;
+  const std::int64_t passes = (g.m + kMost - 1) / kMost, ldw = w.row_bytes / w.bytes;
+  const Fetch fetch = FetchOf(g.n, w.row_bytes);
+  alignas(64) float sums[kThinRows * kGroup];
+  for (std::int64_t j = begin; j < end; j += kGroup) {
+    const std::int64_t n = std::min(kGroup, end - j);
+    for (std::int64_t pass = 0; pass < passes; ++pass) {  // of nearly equal height; after the first w is in cache
+      const Range rows = part_range(g.m, static_cast<int>(passes), static_cast<int>(pass));
+      const RunGroup run = PickGroup(rows.end - rows.begin, w.dtype, native);
+      run(at(a, rows.begin * lda, native ? sizeof(bf16_t) : sizeof(float)), lda, at(w.x, j * w.row_bytes, 1), ldw, g.k, n,
+          pass == 0 ? fetch : Fetch::none, sums + rows.begin * kGroup);
+    }
+    for (std::int64_t i = 0; i < g.m; ++i) Store<T>(g, sums + i * kGroup, i, j, n, c);
+  }
+}
+
+using RunDirect = void (*)(const Gemm&, const void*, std::int64_t, bool, const ThinMatrix&, void*, std::int64_t, std::int64_t);
+RunDirect PickDirect(Dtype c) { return c == f32 ? DirectColumns<float> : c == bf16 ? DirectColumns<bf16_t> : DirectColumns<f16_t>; }
+
+using RunColumns = void (*)(const Gemm&, const float*, const ThinMatrix&, void*, std::int64_t, std::int64_t);
+RunColumns PickColumns(Dtype c) { return c == f32 ? Columns<float> : c == bf16 ? Columns<bf16_t> : Columns<f16_t>; }
+
+#undef MEZZO_THIN_ATTR
 }  // namespace
 }  // namespace mezzo::kernels::HWY_NAMESPACE
 HWY_AFTER_NAMESPACE();
@@ -81,34 +247,33 @@ HWY_AFTER_NAMESPACE();
 namespace mezzo::kernels {
 
 HWY_EXPORT(PickColumns);
-
-namespace {
-constexpr std::int64_t kDirectRows = 2;  // that read 16-bit elements as they are; more share what was unpacked
-}
+HWY_EXPORT(PickDirect);
 
 bool is_thin(const Gemm& g) {
   return g.m <= kThinRows && !g.trans_a && g.trans_b && g.batch == 1 && g.alpha == 1 && g.beta == 0 && (g.a == f32 || is_16bit(g.a));
 }
 
-void thin_gemm(Queue& queue, const Gemm& g, const void* a, const ThinMatrix& given, void* c) {
-  ThinMatrix w = given;
-  if (is_16bit(w.dtype) && g.m > kDirectRows) {
-    w.unpack = conversion(w.dtype, f32);
-    w.dtype = f32;
-  }
+void thin_gemm(Queue& queue, const Gemm& g, const void* a, const ThinMatrix& w, void* c) {
   MEZZO_CHECK(is_thin(g) && kThinPiece % w.elements == 0 && g.k % w.elements == 0);
-  const bool as_is = g.a == f32 && (g.lda == g.k || g.m == 1);
+  const bool native = !w.unpack && g.a == bf16 && w.dtype == bf16 && native_gemm(bf16);
+  const bool as_is = native || (g.a == f32 && (g.lda == g.k || g.m == 1));
   const Block widened = as_is ? Block() : queue.scratch(static_cast<std::size_t>(g.m * g.k) * sizeof(float));
   if (DryRun::active()) return;
-  const float* rows = as_is ? static_cast<const float*>(a) : widened.as<float>();
   if (!as_is) {
     const Conversion widen = conversion(g.a, f32);
     for (std::int64_t i = 0; i < g.m; ++i) widen(at(a, i * g.lda, size_of(g.a)), widened.as<float>() + i * g.k, g.k);
   }
-  const auto run = HWY_DYNAMIC_DISPATCH(PickColumns)(g.c, w.dtype);
+  const void* const rows = as_is ? a : widened.as<void>();
   const std::int64_t grain = std::max<std::int64_t>(1, kGrain / std::max<std::int64_t>(1, g.k));
+  if (w.unpack) {
+    const auto run = HWY_DYNAMIC_DISPATCH(PickColumns)(g.c);
+    return parallel_for(
+        g.n, grain, [&](std::int64_t begin, std::int64_t end) { run(g, static_cast<const float*>(rows), w, c, begin, end); }, kAlign / 4);
+  }
+  const auto run = HWY_DYNAMIC_DISPATCH(PickDirect)(g.c);
+  const std::int64_t lda = native ? g.lda : g.k;
   parallel_for(
-      g.n, grain, [&](std::int64_t begin, std::int64_t end) { run(g, rows, w, c, begin, end); }, kAlign / 4);
+      g.n, grain, [&](std::int64_t begin, std::int64_t end) { run(g, rows, lda, native, w, c, begin, end); }, kAlign / 4);
 }
 
 }  // namespace mezzo::kernels

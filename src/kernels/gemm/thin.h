@@ -21,8 +21,8 @@ struct ThinMatrix {
 
 /// Whether thin_gemm() takes it: op(A) is A with few rows, op(B) the transpose, no alpha or beta, one product.
 bool is_thin(const Gemm&);
-/// c = a w^T + bias + residual. A row of w is read once; blocks are unpacked into the first cache, and 16-bit elements too where rows of A share
-/// them; products and sums in f32, rounded once.
+/// c = a w^T + bias + residual. A row of w is read once; blocks are unpacked into the first cache, elements widened in registers, or taken in pairs by
+/// the native bf16 dot; sums in f32, rounded once.
 void thin_gemm(Queue&, const Gemm&, const void* a, const ThinMatrix& w, void* c);
 
 }  // namespace mezzo::kernels
