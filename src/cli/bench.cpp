@@ -201,7 +201,7 @@ class Bench final : public Task {
          {"peak_rss_bytes", rss},
          {"start_anonymous_bytes", start_anonymous_},
          {"anonymous_bytes", anonymous},
-         {"bytes", bytes_json(memory.at_peak)},
+         {"bytes", train::bytes_json(memory.at_peak)},
          {"parts", parts},
          {"minor_faults_per_step", static_cast<double>(faults) / per_step},
          {"mappings_per_step", static_cast<double>(mappings) / per_step},

@@ -14,7 +14,7 @@ namespace {
 
 // Units of the viewBox; the page scales them to its width.
 constexpr double kWidth = 720, kHeight = 390, kRight = 18, kTop = 38, kBottom = 60;
-constexpr double kCharacter = 12;  // of the larger type that small screens get
+constexpr double kCharacter = 13.5;  // of the larger type that small screens get
 
 struct Limits {
   double low = std::numeric_limits<double>::infinity(), high = -std::numeric_limits<double>::infinity();
@@ -95,6 +95,7 @@ std::string draw(const LineChart& c) {
   const auto py = [&](double v) { return bottom - (v - y.low) / (y.high - y.low) * (bottom - kTop); };
 
   std::string svg = fmt::format("<svg viewBox=\"0 0 {} {}\" role=\"img\" aria-label=\"{}\">\n", kWidth, kHeight, escape_html(c.label));
+  svg += fmt::format("<text class=\"title\" x=\"0\" y=\"18\">{}</text>\n", escape_html(c.y_title));
   for (const double t : ticks)
     svg += fmt::format(
         "<path class=\"grid\" d=\"M{:.1f} {:.1f}H{:.1f}\"/><text class=\"tick\" x=\"{:.1f}\" y=\"{:.1f}\" text-anchor=\"end\" "
@@ -103,11 +104,10 @@ std::string draw(const LineChart& c) {
   for (const double t : round_ticks(x.low, x.high, 5))
     svg +=
         fmt::format("<path class=\"grid\" d=\"M{:.1f} {:.1f}v5\"/><text class=\"tick\" x=\"{:.1f}\" y=\"{:.1f}\" text-anchor=\"middle\">{}</text>\n",
-                    px(t), bottom, px(t), bottom + 22, format_count(std::llround(t)));
+                    px(t), bottom, px(t), bottom + 24, format_count(std::llround(t)));
   svg += fmt::format("<path class=\"axis\" d=\"M{:.1f} {:.1f}H{:.1f}\"/>\n", left, bottom, right);
-  svg += fmt::format("<text class=\"title\" x=\"{:.1f}\" y=\"{:.1f}\" text-anchor=\"middle\">{}</text>\n", (left + right) / 2, kHeight - 10,
+  svg += fmt::format("<text class=\"title\" x=\"{:.1f}\" y=\"{:.1f}\" text-anchor=\"middle\">{}</text>\n", (left + right) / 2, kHeight - 8,
                      escape_html(c.x_title));
-  svg += fmt::format("<text class=\"title\" x=\"0\" y=\"18\">{}</text>\n", escape_html(c.y_title));
   for (const auto& s : c.series) {
     std::string path, points;
     bool pen = false;
@@ -132,7 +132,7 @@ std::string draw(const LineChart& c) {
 }
 
 std::string draw(const BarChart& c) {
-  constexpr double kRow = 62, kThick = 26, kEnd = 110;  // kEnd: room for the total
+  constexpr double kRow = 64, kThick = 26, kEnd = 125;  // kEnd: room for the total
   double largest = 0;
   for (const auto& b : c.bars) {
     double sum = 0;

@@ -193,6 +193,7 @@ class Demo final : public Task {
     }
     if (interrupted()) return r;
     r.steps = read_steps(trainer.options().out);
+    r.config = read_config(trainer.options().out);
     progress.keep(fmt::format("{}  {}", title,
                               !r.failure.empty() ? "failed: " + r.failure
                                                  : fmt::format("validation loss {:.4f}, {} ms a step", r.summary.val_loss.value_or(std::nan("")),

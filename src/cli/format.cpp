@@ -2,10 +2,10 @@
 #include "cli/format.h"
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 
 #include <fmt/core.h>
-#include <nlohmann/json.hpp>
 
 namespace mezzo::cli {
 
@@ -71,12 +71,6 @@ std::string Table::text() const {
     out += line + '\n';
   }
   return out;
-}
-
-io::Json bytes_json(const CategoryBytes& bytes) {
-  io::Json j = io::Json::object();
-  for (std::size_t i = 0; i < kMemoryCategories; ++i) j[std::string(name(static_cast<Memory>(i)))] = bytes[i];
-  return j;
 }
 
 }  // namespace mezzo::cli

@@ -1,15 +1,10 @@
 // format.h - numbers and tables for people.
 #pragma once
 
-#include <array>
 #include <cstdint>
 #include <string>
 #include <string_view>
 #include <vector>
-
-#include <mezzo/runtime.h>
-
-#include "io/json.h"
 
 namespace mezzo::cli {
 
@@ -31,9 +26,5 @@ class Table {
  private:
   std::vector<std::vector<std::string>> rows_;
 };
-
-using CategoryBytes = std::array<std::int64_t, kMemoryCategories>;
-/// {"weights": n, ...}, in the order of the enum.
-io::Json bytes_json(const CategoryBytes&);
 
 }  // namespace mezzo::cli

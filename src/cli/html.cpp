@@ -1,6 +1,7 @@
 // html.cpp
 #include "cli/html.h"
 
+#include <algorithm>
 #include <ctime>
 
 #include <fmt/core.h>
@@ -17,16 +18,34 @@ std::string paragraphs(const std::vector<std::string>& texts, std::string_view c
   return out;
 }
 
+namespace {
+
+std::string replaced(std::string text, std::string_view what, std::string_view by) {
+  for (auto at = text.find(what); at != text.npos; at = text.find(what, at + by.size())) text.replace(at, what.size(), by);
+  return text;
+}
+/// A figure and its unit stay together.
+std::string figure_html(std::string_view text) { return replaced(replaced(escape_html(text), " %", "&nbsp;%"), " dB", "&nbsp;dB"); }
+/// Paths of modules may be broken at their dots.
+std::string name_html(std::string_view text) { return replaced(escape_html(text), ".", ".<wbr>"); }
+
+}  // namespace
+
 std::string html_table(const Table& t, int main_rows) {
+  constexpr std::size_t kSentence = 40;  // characters: a column with a cell of more of them is text, which wraps
+  std::vector<bool> text(t.rows().front().size());
+  for (std::size_t r = 1; r < t.rows().size(); ++r)
+    for (std::size_t i = 1; i < std::min(text.size(), t.rows()[r].size()); ++i) text[i] = text[i] || t.rows()[r][i].size() > kSentence;
+  const auto css = [&](std::size_t i) { return text[i] ? " class=\"text\"" : ""; };
   std::string out = "<div class=\"wide\"><table><thead><tr>";
-  for (const auto& h : t.rows().front()) out += fmt::format("<th scope=\"col\">{}</th>", escape_html(h));
+  for (std::size_t i = 0; i < text.size(); ++i) out += fmt::format("<th scope=\"col\"{}>{}</th>", css(i), escape_html(t.rows().front()[i]));
   out += "</tr></thead><tbody>\n";
   for (std::size_t r = 1; r < t.rows().size(); ++r) {
     const auto& row = t.rows()[r];
     out += static_cast<int>(r) <= main_rows ? "<tr class=\"main\">" : "<tr>";
     for (std::size_t i = 0; i < row.size(); ++i)
-      out += i == 0 ? fmt::format("<th scope=\"row\"{}>{}</th>", row[0].starts_with("  ") ? " class=\"sub\"" : "", escape_html(row[0]))
-                    : fmt::format("<td>{}</td>", escape_html(row[i]));
+      out += i == 0 ? fmt::format("<th scope=\"row\"{}>{}</th>", row[0].starts_with("  ") ? " class=\"sub\"" : "", name_html(row[0]))
+                    : fmt::format("<td{}>{}</td>", css(i), figure_html(row[i]));
     out += "</tr>\n";
   }
   return out + "</tbody></table></div>\n";
@@ -51,7 +70,7 @@ std::string legend(const std::vector<Series>& series) {
 }
 
 std::string folded(std::string_view summary, const std::string& content) {
-  return fmt::format("<details><summary>{}</summary>\n{}</details>\n", summary, content);
+  return fmt::format("<div><details><summary>{}</summary>\n{}</details></div>\n", summary, content);
 }
 
 namespace {

@@ -1,5 +1,6 @@
 // inspect.cpp - `mezzo inspect`: the numerics of a run, from what `--inspect` wrote down while it trained.
 #include <algorithm>
+#include <cmath>
 
 #include <fmt/format.h>
 #include <nlohmann/json.hpp>
@@ -59,7 +60,8 @@ class Inspect final : public Task {
       fail("inspect", fmt::format("{}: nothing was inspected", run_.native()), "train with --inspect every=100");
     if (step_) select(inspections);
 
-    const RunRecord record{.name = run_.filename().native(), .about = {}, .steps = read_steps(run_), .summary = {}, .failure = {}};
+    const RunRecord record{
+        .name = run_.filename().native(), .about = {}, .steps = read_steps(run_), .summary = {}, .failure = {}, .config = read_config(run_)};
     const auto page = run_ / "inspect.html";
     io::write_file(page,
                    to_html({.title = fmt::format("mezzo inspect: {}", record.name),
@@ -76,6 +78,18 @@ class Inspect final : public Task {
     const auto rows = static_cast<std::size_t>(top_);
     io::Json document{{"run", run_.native()}, {"page", page.native()}, {"steps", io::Json::array()}};
     for (const auto& i : inspections) document["steps"].push_back(i.step);
+    document["loss"] = last_of(record.steps, &StepRecord::loss);
+    document["val_loss"] = last_of(record.steps, &StepRecord::val_loss);
+    document["scale"] = last_of(record.steps, &StepRecord::scale);
+    document["skipped"] = io::Json::array();
+    std::int64_t largest = 0;
+    for (const auto& s : record.steps) {
+      if (!s.applied) document["skipped"].push_back(s.step);
+      largest = std::max(largest, s.peak_bytes);
+    }
+    document["peak_bytes"] = largest;
+    if (record.config.contains("planned_bytes_by_category")) document["planned_bytes"] = record.config["planned_bytes_by_category"];
+    document["precision"] = record.config.value("precision", io::Json());
     document["least_headroom"] = rows_json(least_headroom(inspections, rows));
     document["most_underflow"] = rows_json(most_underflow(inspections, rows));
     document["most_stalled"] = rows_json(most_stalled(inspections, rows));
@@ -100,6 +114,11 @@ class Inspect final : public Task {
     for (const auto& i : inspections) steps.push_back(i.step);
     std::erase_if(inspections, [&](const train::Inspection& i) { return i.step != *step_; });
     if (inspections.empty()) fail("inspect", fmt::format("--step {} given; inspected were the steps {}", *step_, fmt::join(steps, ", ")));
+  }
+  /// The newest value that is one; null without any.
+  static io::Json last_of(const std::vector<StepRecord>& steps, double StepRecord::*figure) {
+    const auto s = std::find_if(steps.rbegin(), steps.rend(), [&](const StepRecord& r) { return std::isfinite(r.*figure); });
+    return s == steps.rend() ? io::Json() : io::Json((*s).*figure);
   }
   static std::vector<train::Event> last(const std::vector<train::Event>& events, std::size_t n) {
     return {events.end() - static_cast<std::ptrdiff_t>(std::min(n, events.size())), events.end()};

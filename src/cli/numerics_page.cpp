@@ -32,8 +32,8 @@ namespace {
 bool is_gradient(const Record& r) { return r.kind == Kind::gradient || r.kind == Kind::activation_gradient; }
 
 std::string place(const Record& r) { return r.op.empty() ? r.module : r.module.empty() ? r.op : fmt::format("{} ({})", r.module, r.op); }
-std::string kind_text(const Record& r) {
-  std::string text(inspect::to_string(r.kind));
+std::string kind_text(Kind kind) {
+  std::string text(inspect::to_string(kind));
   std::replace(text.begin(), text.end(), '_', ' ');
   return text;
 }
@@ -79,29 +79,29 @@ std::optional<double> fullness_of(const Record& r) {
 // ---- tables ----------------------------------------------------------------------------------
 
 Table least_headroom(const std::vector<Inspection>& inspections, std::size_t rows) {
-  return table_of({"closest to overflow", "what", "dtype", "binades left", "largest", "step"}, worst(inspections, fullness_of), rows,
+  return table_of({"closest to overflow", "binades left", "largest", "step", "dtype", "what"}, worst(inspections, fullness_of), rows,
                   [](const Found& f) -> std::vector<std::string> {
                     return {place(*f.record),
-                            kind_text(*f.record),
-                            std::string(name(f.record->dtype)),
                             std::to_string(headroom(*f.record).value_or(0)),
                             magnitude(f.record->ranges.largest),
-                            format_count(f.step)};
+                            format_count(f.step),
+                            std::string(name(f.record->dtype)),
+                            kind_text(f.record->kind)};
                   });
 }
 
 Table most_underflow(const std::vector<Inspection>& inspections, std::size_t rows) {
-  return table_of({"most lost to zero", "what", "dtype", "zero", "subnormal", "smallest", "step"}, worst(inspections, underflow_of), rows,
+  return table_of({"most lost to zero", "zero", "subnormal", "smallest", "step", "dtype", "what"}, worst(inspections, underflow_of), rows,
                   [](const Found& f) -> std::vector<std::string> {
                     const auto& r = f.record->ranges;
                     const double count = static_cast<double>(std::max<std::int64_t>(1, r.count));
                     return {place(*f.record),
-                            kind_text(*f.record),
-                            std::string(name(f.record->dtype)),
                             format_share(static_cast<double>(r.zero) / count),
                             format_share(underflow(*f.record) - static_cast<double>(r.zero) / count),
                             magnitude(r.smallest),
-                            format_count(f.step)};
+                            format_count(f.step),
+                            std::string(name(f.record->dtype)),
+                            kind_text(f.record->kind)};
                   });
 }
 
@@ -124,17 +124,17 @@ Table format_table(const std::vector<Inspection>& inspections) {
         flushed = std::max(flushed, c.flushed);
       }
   std::vector<std::string> headings{"if it were stored as"};
-  for (const auto f : formats) headings.emplace_back(f);
+  for (const auto& [kind, columns] : by_kind) headings.push_back(kind_text(kind));
   Table table(std::move(headings));
-  for (auto& [kind, columns] : by_kind) {
-    std::vector<std::string> row{std::string(inspect::to_string(kind))};
-    std::replace(row[0].begin(), row[0].end(), '_', ' ');
-    for (const auto f : formats) {
+  for (const auto f : formats) {
+    std::vector<std::string> row{std::string(f)};
+    for (auto& [kind, columns] : by_kind) {
       auto& [ratios, flushed] = columns[f];
       std::sort(ratios.begin(), ratios.end());
       const double middle = ratios.empty() ? std::nan("") : ratios[ratios.size() / 2];
-      row.push_back(std::isinf(middle) ? fmt::format("exact, {}", format_share(flushed))
-                                       : fmt::format("{:.0f} dB, {}", middle, format_share(flushed)));
+      row.push_back(std::isnan(middle)   ? std::string("-")
+                    : std::isinf(middle) ? fmt::format("exact, {}", format_share(flushed))
+                                         : fmt::format("{:.0f} dB, {}", middle, format_share(flushed)));
     }
     table.row(std::move(row));
   }
@@ -154,57 +154,92 @@ std::vector<const Inspection*> columns_of(const std::vector<Inspection>& inspect
   return out;
 }
 
-/// A cell's text and its heat in [0, 1].
+/// What a map's colours tell: how bad a record is, in [0, 1], and in words. None: the map does not speak of it.
 struct Cell {
   std::string text;
   double heat;
 };
+using CellOf = std::function<std::optional<Cell>(const Record&)>;
+using RowOf = std::function<std::string(const Record&)>;
 
-/// Rows: what `cell` has something to say of, in the order of the last inspection.
-std::string heat_map(const std::vector<Inspection>& inspections, const std::string& heading,
-                     const std::function<std::optional<Cell>(const Record&)>& cell) {
+/// One row for each name that `row` gives the last inspection's records, in their order; of several records of a name and step the worst is shown.
+std::string heat_map(const std::vector<Inspection>& inspections, const std::string& heading, const RowOf& row, const CellOf& cell) {
   const auto columns = columns_of(inspections);
+  std::vector<std::string> names;
+  std::map<std::string, std::map<const Inspection*, Cell>> cells;
+  for (const auto& r : columns.back()->records)
+    if (cell(r) && std::find(names.begin(), names.end(), row(r)) == names.end()) names.push_back(row(r));
+  for (const auto* c : columns)
+    for (const auto& r : c->records)
+      if (auto shown = cell(r)) {
+        auto& of_row = cells[row(r)];
+        const auto [it, fresh] = of_row.try_emplace(c, *shown);
+        if (!fresh && shown->heat > it->second.heat) it->second = std::move(*shown);
+      }
   std::string out = fmt::format("<div class=\"wide\"><table class=\"heat\"><thead><tr><th scope=\"col\">{}</th>", escape_html(heading));
   for (const auto* c : columns) out += fmt::format("<th scope=\"col\">{}</th>", format_count(c->step));
   out += "</tr></thead><tbody>\n";
-  for (const auto& r : columns.back()->records) {
-    if (!cell(r)) continue;
-    std::string row;
+  for (const auto& name : names) {
+    out += fmt::format("<tr><th scope=\"row\">{}</th>", escape_html(name));
     for (const auto* c : columns) {
-      const auto same = std::find_if(c->records.begin(), c->records.end(),
-                                     [&](const Record& o) { return o.kind == r.kind && o.module == r.module && o.op == r.op; });
-      const auto shown = same == c->records.end() ? std::nullopt : cell(*same);
-      row += shown ? fmt::format("<td style=\"--heat:{:.2f}\">{}</td>", std::clamp(shown->heat, 0.0, 1.0), escape_html(shown->text)) : "<td></td>";
+      const auto& of_row = cells[name];
+      const auto shown = of_row.find(c);
+      out += shown == of_row.end()
+                 ? "<td></td>"
+                 : fmt::format("<td style=\"--heat:{:.2f}\">{}</td>", std::clamp(shown->second.heat, 0.0, 1.0), escape_html(shown->second.text));
     }
-    out += fmt::format("<tr><th scope=\"row\">{}</th>{}</tr>\n", escape_html(place(r)), row);
+    out += "</tr>\n";
   }
   return out + "</tbody></table></div>\n";
+}
+
+/// The module that a record's is a part of, as deep as models repeat themselves: "h.3.attn.c_proj.weight" is of "h.3", "ln_f.bias" of "ln_f".
+std::string block_of(const Record& r) {
+  const auto digit = [](char c) { return c >= '0' && c <= '9'; };
+  const std::string& path = r.module;
+  for (std::size_t begin = 0; begin < path.size();) {
+    const std::size_t end = std::min(path.find('.', begin), path.size());
+    if (end > begin && std::all_of(path.begin() + static_cast<std::ptrdiff_t>(begin), path.begin() + static_cast<std::ptrdiff_t>(end), digit))
+      return path.substr(0, end);
+    begin = end + 1;
+  }
+  for (const std::string_view leaf : {".weight", ".bias"})
+    if (path.ends_with(leaf)) return path.substr(0, path.size() - leaf.size());
+  return path.empty() ? r.op : path;
 }
 
 std::optional<Cell> underflow_cell(const Record& r) {
   if (!is_gradient(r)) return std::nullopt;
   const double share = underflow(r);
-  return Cell{share == 0 ? "0" : fmt::format("{:.0f}", 100 * share), share};
+  return Cell{share == 0 ? "0" : share < 0.005 ? "<1" : fmt::format("{:.0f}", 100 * share), share};
 }
+/// Heat from 8 binades on: what a loss scale of 2^8 less would give back. Colder still the more there are, that the least is found.
 std::optional<Cell> headroom_cell(const Record& r) {
-  if (r.kind != Kind::activation && r.kind != Kind::activation_gradient) return std::nullopt;
+  if (r.ranges.inf > 0 || r.ranges.nan > 0) return Cell{r.ranges.nan > 0 ? "NaN" : "Inf", 2};
   const auto h = headroom(r);
-  if (!h) return Cell{"", 0};
-  return Cell{std::to_string(*h), 1 - *h / 8.0};
+  return h ? std::optional(Cell{std::to_string(*h), 1 - *h / 8.0}) : std::nullopt;
+}
+CellOf headroom_of(Kind kind) {
+  return [kind](const Record& r) { return r.kind == kind ? headroom_cell(r) : std::nullopt; };
 }
 
 }  // namespace
 
 std::string numerics_section(const std::vector<Inspection>& inspections) {
   constexpr std::size_t kRows = 12;
-  const auto gradients = [](const Record& r) { return r.kind == Kind::activation_gradient ? headroom_cell(r) : std::nullopt; };
-  const auto activations = [](const Record& r) { return r.kind == Kind::activation ? headroom_cell(r) : std::nullopt; };
   std::string out = "<h2>Numerics</h2>\n";
   out += paragraphs(
       {fmt::format("{} inspected, the last after step {}. Gradients are seen as they flow: multiplied by the loss scale ({:g} in the last one).",
                    inspections.size() == 1 ? "One step was" : fmt::format("{} steps were", inspections.size()), format_count(inspections.back().step),
                    inspections.back().scale)});
-  out += html_table(least_headroom(inspections, kRows)) + html_table(most_underflow(inspections, kRows));
+  out += "<h3>Underflow: percent of a gradient that is zero or subnormal</h3>\n" + heat_map(inspections, "percent", block_of, underflow_cell);
+  out += "<h3>Headroom: binades left below overflow</h3>\n" + heat_map(inspections, "binades", block_of, headroom_cell);
+  out += paragraphs({"Of each module and step the worst tensor: gradients for underflow; weights, activations and gradients for headroom."}, "soft");
+  out += folded("Underflow by tensor and step", heat_map(inspections, "percent", place, underflow_cell));
+  out +=
+      folded("Headroom of gradients of activations, by op and step", heat_map(inspections, "binades", place, headroom_of(Kind::activation_gradient)));
+  out += folded("Headroom of activations, by op and step", heat_map(inspections, "binades", place, headroom_of(Kind::activation)));
+  out += "<h3>Worst tensors</h3>\n" + html_table(least_headroom(inspections, kRows)) + html_table(most_underflow(inspections, kRows));
   if (const Table stalled = most_stalled(inspections, kRows); stalled.rows().size() > 1) {
     out += html_table(stalled);
     out += paragraphs({"Of the elements that have a gradient: how many a step left bit for bit as they were, the master or remainder included."},
@@ -214,10 +249,6 @@ std::string numerics_section(const std::vector<Inspection>& inspections) {
     out += html_table(formats);
     out += paragraphs({"Median ratio of signal to rounding error, and the worst share of nonzero values that would become zero."}, "soft");
   }
-  out +=
-      folded("Gradients: percent of elements that are zero or subnormal, by place and step", heat_map(inspections, "percent lost", underflow_cell));
-  out += folded("Gradients of activations: binades left below overflow, by place and step", heat_map(inspections, "binades left", gradients));
-  out += folded("Activations: binades left below overflow, by place and step", heat_map(inspections, "binades left", activations));
   return out;
 }
 

@@ -19,7 +19,7 @@ double underflow(const inspect::Record&);
 Table least_headroom(const std::vector<train::Inspection>&, std::size_t rows);
 Table most_underflow(const std::vector<train::Inspection>&, std::size_t rows);  // of gradients
 Table most_stalled(const std::vector<train::Inspection>&, std::size_t rows);
-/// One row a kind of tensor, one column a number format: the median of the signal-to-error ratios and the worst share flushed to zero.
+/// One row a number format, one column a kind of tensor: the median of the signal-to-error ratios and the worst share flushed to zero.
 Table format_table(const std::vector<train::Inspection>&);
 /// All of it as HTML, with a map of each.
 std::string numerics_section(const std::vector<train::Inspection>&);

@@ -56,7 +56,7 @@ class Plan final : public Task {
     const bool taken = out && !t.resume && std::filesystem::exists(t.out / "config.json");
 
     io::Json document{{"peak_bytes", memory.peak},
-                      {"bytes", bytes_json(memory.bytes)},
+                      {"bytes", train::bytes_json(memory.bytes)},
                       {"step_ms", ms},
                       {"fits", memory.peak <= have},
                       {"memory_bytes", have},

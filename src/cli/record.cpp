@@ -7,6 +7,8 @@
 #include <fmt/core.h>
 #include <nlohmann/json.hpp>
 
+#include "train/checkpoint.h"
+#include "train/options.h"
 #include "train/step_lines.h"
 
 namespace mezzo::cli {
@@ -28,9 +30,15 @@ std::vector<StepRecord> read_steps(const std::filesystem::path& run_directory) {
                      .scale = number(j, "scale", 1),
                      .zero_fraction = number(j, "zero_fraction", std::nan("")),
                      .val_loss = number(j, "val_loss", std::nan("")),
-                     .applied = applied == j.end() || !applied->is_boolean() || applied->get<bool>()});
+                     .applied = applied == j.end() || !applied->is_boolean() || applied->get<bool>(),
+                     .peak_bytes = static_cast<std::int64_t>(number(j, "peak_bytes", 0))});
   });
   return steps;
+}
+
+io::Json read_config(const std::filesystem::path& run_directory) {
+  const auto file = run_directory / "config.json";
+  return train::present(file) ? io::read_json(file) : io::Json();
 }
 
 Table summary_table(const std::vector<RunRecord>& runs) {
@@ -74,7 +82,7 @@ io::Json to_json(const train::TrainSummary& s) {
           {"tokens_per_second", s.tokens_per_second},
           {"tokens", s.tokens},
           {"peak_bytes", s.peak_bytes},
-          {"bytes", bytes_json(s.bytes)},
+          {"bytes", train::bytes_json(s.bytes)},
           {"checkpoint", s.checkpoint.empty() ? io::Json(nullptr) : io::Json(s.checkpoint.native())}};
 }
 

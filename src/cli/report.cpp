@@ -87,7 +87,7 @@ std::string loss_section(const Report& report) {
     if (!validation.x.empty()) chart.series.push_back(std::move(validation));
   }
   const std::string caption = group > 1 ? fmt::format("Training loss; each point is the mean of {} steps.", group) : "Training loss of each step.";
-  return fmt::format("<h2>Loss</h2>\n{}<figure>{}<figcaption>{}</figcaption></figure>\n{}", legend(chart.series), draw(chart), caption,
+  return fmt::format("<h2>Loss</h2>\n{}<figure><div>{}</div><figcaption>{}</figcaption></figure>\n{}", legend(chart.series), draw(chart), caption,
                      folded("Training loss in numbers, of single steps", figures_table(report.runs, &StepRecord::loss, "{:.4f}")));
 }
 
@@ -121,7 +121,7 @@ std::string scale_section(const Report& report) {
   }
   if (chart.series.empty()) return {};
   return fmt::format(
-      "<h2>Loss scale</h2>\n{}<figure>{}<figcaption>What the loss was multiplied by before the backward pass.</figcaption></figure>\n{}{}",
+      "<h2>Loss scale</h2>\n{}<figure><div>{}</div><figcaption>What the loss was multiplied by before the backward pass.</figcaption></figure>\n{}{}",
       legend(chart.series), draw(chart), skipped, folded("Loss scale in numbers", figures_table(scaled, &StepRecord::scale, "{:g}")));
 }
 
@@ -135,10 +135,67 @@ std::string zero_section(const Report& report) {
   int style = first_style(report.runs);
   for (const auto& run : report.runs) chart.series.push_back(curve(run, style++, group, &StepRecord::zero_fraction));
   return fmt::format(
-      "<h2>Gradients lost to zero</h2>\n{}<figure>{}<figcaption>Share of the elements of all parameter gradients that are exactly 0: what lies below "
+      "<h2>Gradients lost to zero</h2>\n{}<figure><div>{}</div><figcaption>Share of the elements of all parameter gradients that are exactly 0: what "
+      "lies below "
       "the format's smallest number.</figcaption></figure>\n{}",
       legend(chart.series), draw(chart),
       folded("Zero gradient elements in numbers, of single steps", figures_table(report.runs, &StepRecord::zero_fraction, "{}", true)));
+}
+
+/// What a run computes and stores in which format, and why: config.json's precision plan.
+Facts precision_facts(const io::Json& config) {
+  const auto& p = config.at("precision");
+  const auto text = [&](const char* key) { return p.at(key).get<std::string>(); };
+  const std::string storage = text("storage"), weights = text("weights");
+  const bool asked = text("requested") == text("recipe");
+  Facts f{{"recipe", asked ? text("recipe") : fmt::format("{}, for {}: {}", text("recipe"), text("requested"), text("reason"))},
+          {"products", p.at("autocast").is_string() ? fmt::format("of {} operands (autocast)", p.at("autocast").get<std::string>())
+                                                    : fmt::format("of {} operands", weights)},
+          {"weights", fmt::format("stored in {}{}", weights,
+                                  storage == "master"       ? ", beside masters in f32"
+                                  : storage == "split"      ? ", completed to f32 by 16 more bits in the optimizer"
+                                  : storage == "kahan"      ? ", with what rounding lost beside them in bf16"
+                                  : storage == "stochastic" ? ", rounded by chance"
+                                  : storage == "pure"       ? ", rounded to nearest, with nothing beside them"
+                                                            : "")},
+          {"a parameter", fmt::format("{:g} bytes with AdamW", p.at("bytes_per_parameter").get<double>())}};
+  if (const auto& s = p.at("scaler"); s.is_null()) f.emplace_back("loss scale", "none");
+  else
+    f.emplace_back("loss scale", s.at("dynamic").get<bool>() ? fmt::format("from {:g}, times {:g} after {} steps without overflow, times {:g} at one",
+                                                                           s.at("init_scale").get<double>(), s.at("growth_factor").get<double>(),
+                                                                           s.at("growth_interval").get<int>(), s.at("backoff_factor").get<double>())
+                                                             : fmt::format("{:g}, fixed", s.at("init_scale").get<double>()));
+  if (p.at("frozen").is_string()) f.emplace_back("frozen", text("frozen"));
+  if (const auto& ops = config.at("options").at("f32_ops"); !ops.empty())
+    f.emplace_back("asked for in f32", fmt::format("{}", fmt::join(ops.get<std::vector<std::string>>(), ", ")));
+  for (const auto& why : p.at("stays_f32")) f.emplace_back(&why == &p.at("stays_f32").front() ? "in f32" : "", why.get<std::string>());
+  f.emplace_back("kernels", text("isa"));
+  for (const auto& w : p.at("warnings")) f.emplace_back("warning", w.get<std::string>());
+  return f;
+}
+
+std::string precision_section(const Report& report) {
+  std::string out;
+  for (const auto& run : report.runs) {
+    if (!run.config.contains("precision")) continue;
+    const std::string facts = facts_table(precision_facts(run.config));
+    out += report.runs.size() > 1 ? folded(escape_html(full_name(run)), facts) : facts;
+  }
+  return out.empty() ? out : "<h2>Precision plan</h2>\n" + out;
+}
+
+/// Where no summary says what a run held: what it planned to hold, and the largest sum of bytes that a step wrote down.
+std::string planned_memory(const RunRecord& run) {
+  std::int64_t largest = 0;
+  for (const auto& s : run.steps) largest = std::max(largest, s.peak_bytes);
+  Table table({"bytes at the peak of a step", ""});
+  table.row({"held, of all steps the most", format_bytes(largest)});
+  if (run.config.contains("planned_bytes_by_category")) {
+    table.row({"planned", format_bytes(run.config.at("planned_bytes").get<std::int64_t>())});
+    for (const auto& [category, bytes] : run.config.at("planned_bytes_by_category").items())
+      table.row({"  " + category, format_bytes(bytes.get<std::int64_t>())});
+  }
+  return "<h2>Memory</h2>\n" + html_table(table, 1);
 }
 
 std::string memory_section(const Report& report) {
@@ -156,7 +213,8 @@ std::string memory_section(const Report& report) {
     list += fmt::format("<li><svg viewBox=\"0 0 28 12\" aria-hidden=\"true\"><rect class=\"c{}\" width=\"28\" height=\"12\"/></svg>{}</li>\n", c,
                         name(static_cast<Memory>(c)));
   return fmt::format(
-      "<h2>Memory</h2>\n{}</ul>\n<figure>{}<figcaption>Bytes that tensors and kernels held at the peak of a step, counted by the allocator. The "
+      "<h2>Memory</h2>\n{}</ul>\n<figure><div>{}</div><figcaption>Bytes that tensors and kernels held at the peak of a step, counted by the "
+      "allocator. The "
       "program itself and its libraries come on top.</figcaption></figure>\n",
       list, draw(chart));
 }
@@ -181,7 +239,8 @@ std::string to_html(const Report& r) {
   out += loss_section(r) + scale_section(r) + zero_section(r);
   if (!r.events.empty()) out += events_section(r.events);
   if (!r.inspections.empty()) out += numerics_section(r.inspections);
-  if (r.ended) out += memory_section(r);
+  out += precision_section(r);
+  out += r.ended ? memory_section(r) : planned_memory(r.runs.front());
   if (!r.sample.empty()) out += fmt::format("<h2>{}</h2>\n<pre>{}</pre>\n", escape_html(r.sample_title), escape_html(r.sample));
   if (!r.settings.empty()) out += "<h2>Settings</h2>\n" + facts_table(r.settings);
   if (!r.machine.empty()) out += "<h2>Machine</h2>\n" + facts_table(r.machine);
@@ -236,7 +295,12 @@ void write_report(const std::filesystem::path& run_directory, const train::Train
   Report r{.title = fmt::format("mezzo: {}, {}", run_directory.filename().native(), plan.recipe.name),
            .lede = {fmt::format("{} of {} steps{}.", format_count(summary.step), format_count(trainer.options().steps),
                                 summary.status == train::RunStatus::interrupted ? ", stopped; --resume continues it" : "")},
-           .runs = {{.name = plan.recipe.name, .about = {}, .steps = read_steps(run_directory), .summary = summary, .failure = {}}},
+           .runs = {{.name = plan.recipe.name,
+                     .about = {},
+                     .steps = read_steps(run_directory),
+                     .summary = summary,
+                     .failure = {},
+                     .config = read_config(run_directory)}},
            .findings = trainer.warnings(),
            .inspections = train::read_inspections(run_directory),
            .events = train::read_events(run_directory),
@@ -244,7 +308,6 @@ void write_report(const std::filesystem::path& run_directory, const train::Train
            .sample = {},
            .settings = setting_facts(trainer.options(), trainer.model_options()),
            .machine = machine_facts()};
-  if (!plan.reason.empty()) r.settings.emplace_back("precision", fmt::format("{}: {}", plan.requested, plan.reason));
   io::write_file(run_directory / "report.html", to_html(r));
 }
 

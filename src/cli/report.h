@@ -17,7 +17,7 @@ struct Report {
   std::vector<std::string> lede;  // paragraphs under it
   std::vector<RunRecord> runs;
   std::vector<std::string> findings;                // paragraphs under the summary table
-  bool ended = true;                                // the runs have summaries
+  bool ended = true;                                // the runs have summaries; otherwise it is one
   std::vector<train::Inspection> inspections = {};  // of a single run
   std::vector<train::Event> events = {};
   std::string sample_title, sample;  // text that a model made; empty: none

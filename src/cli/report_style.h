@@ -17,6 +17,7 @@ body{margin:0;background:var(--page);color:var(--text);font:16px/1.55 system-ui,
 main{max-width:56rem;margin:0 auto;padding:2rem 1.25rem 4rem}
 h1{font-size:1.75rem;line-height:1.2;margin:0 0 .75rem;letter-spacing:-.01em}
 h2{font-size:1.2rem;margin:2.75rem 0 .5rem}
+h3{font-size:1rem;margin:1.75rem 0 .25rem}
 p{margin:.5rem 0;max-width:46rem}
 .soft,figcaption,footer{color:var(--soft)}
 figure{margin:1rem 0 0}
@@ -36,15 +37,18 @@ ul.legend svg{display:inline-block;width:1.7rem;height:.8rem;margin-right:.45rem
 table{border-collapse:collapse;font-variant-numeric:tabular-nums;font-size:.95rem;margin:.75rem 0}
 th,td{padding:.32rem .9rem .32rem 0;text-align:right;border-bottom:1px solid var(--rule);white-space:nowrap}
 th:first-child,td:first-child{text-align:left}
-thead th{color:var(--soft);font-weight:600;vertical-align:bottom;white-space:normal;min-width:5.5rem}
+thead th{color:var(--soft);font-weight:600;vertical-align:bottom;white-space:normal;min-width:3.5rem}
 tbody th{font-weight:400}tbody tr.main th,tbody tr.main td{font-weight:600}tbody th.sub{padding-left:1.1rem;color:var(--soft)}
-table.facts td{text-align:left;white-space:normal}table.facts th{color:var(--soft);font-weight:400;vertical-align:top}
+table.facts td{text-align:left;white-space:normal;overflow-wrap:anywhere}th.text,td.text{text-align:left;white-space:normal;min-width:12rem}table.facts th{color:var(--soft);font-weight:400;vertical-align:top}
 table.heat{font-size:.8rem}table.heat td{padding:.15rem .4rem;background:color-mix(in srgb,var(--s3) calc(var(--heat,0)*70%),transparent)}
-table.heat th{padding:.15rem .6rem .15rem 0}table.heat thead th{min-width:0}
+table.heat th{padding:.15rem .6rem .15rem 0}table.heat thead th{min-width:0;padding:.15rem .4rem}
+table.heat th:first-child{position:sticky;left:0;background:var(--page);padding-left:0}
 details{margin:.6rem 0}summary{cursor:pointer;color:var(--soft);font-size:.95rem}
 pre{background:var(--panel);border-radius:.5rem;padding:1rem;white-space:pre-wrap;overflow-wrap:anywhere;font:14px/1.5 ui-monospace,SFMono-Regular,Menlo,monospace}
 footer{margin-top:3rem;font-size:.9rem;border-top:1px solid var(--rule);padding-top:.75rem}
-@media(max-width:40rem){main{padding:1.25rem 1rem 3rem}svg text{font-size:21px}svg text.name{font-size:23px}.line{stroke-width:3}h1{font-size:1.45rem}th,td{padding-right:.7rem}}
+@media(max-width:40rem){main{padding:1.25rem 1rem 3rem}svg text{font-size:24px}svg text.name{font-size:25px}.line{stroke-width:3}h1{font-size:1.45rem;overflow-wrap:anywhere}
+table{font-size:.78rem;line-height:1.35}th,td{padding-right:.4rem;white-space:normal}th:last-child,td:last-child{padding-right:0}thead th{min-width:0}
+table.heat{font-size:.72rem}table.heat td,table.heat thead th{padding:.15rem .25rem}tbody th.sub{padding-left:.6rem}table.facts th{min-width:4.5rem}th.text,td.text{min-width:0}}
 @media print{details{display:block}}
 )css";
 

@@ -295,6 +295,12 @@ io::Json to_json(const amp::GradScalerOptions& s) {
           {"dynamic", s.dynamic}};
 }
 
+io::Json bytes_json(const std::array<std::int64_t, kMemoryCategories>& bytes) {
+  io::Json j = io::Json::object();
+  for (std::size_t i = 0; i < kMemoryCategories; ++i) j[std::string(name(static_cast<Memory>(i)))] = bytes[i];
+  return j;
+}
+
 io::Json to_json(const PrecisionPlan& p) {
   return {{"requested", p.requested},
           {"recipe", p.recipe.name},

@@ -34,6 +34,8 @@ io::Json to_json(const TrainOptions&);
 TrainOptions options_from_json(const io::Json&, std::string_view source);
 io::Json to_json(const PrecisionPlan&);
 io::Json to_json(const amp::GradScalerOptions&);
+/// Bytes by category: {"weights": n, ...}, in the order of the enum.
+io::Json bytes_json(const std::array<std::int64_t, kMemoryCategories>&);
 
 /// What two runs that go on from each other must not differ in: "--lr: 0.001 in the run, 0.002 given" and so on; empty: nothing.
 /// `done`: steps the run has done. Steps may grow under a constant schedule, which is the only one that does not depend on them.

@@ -164,6 +164,7 @@ struct Trainer::Impl {
             {"tokens_per_step", tokens_of_step(options)},
             {"loss_divisor", train::loss_divisor(options)},
             {"planned_bytes", memory.peak},
+            {"planned_bytes_by_category", bytes_json(memory.bytes)},
             {"history", to_json(history)}};
   }
 

@@ -47,7 +47,7 @@ std::string unbalanced(const std::string& html) {
     const std::string tag = html.substr(at + 1, end - at - 1);
     if (tag.starts_with('!') || tag.ends_with('/')) continue;
     const std::string name = tag.substr(tag.starts_with('/') ? 1 : 0, tag.find_first_of(" \n", 1) - (tag.starts_with('/') ? 1 : 0));
-    if (name == "meta") continue;
+    if (name == "meta" || name == "wbr") continue;
     if (!tag.starts_with('/')) open.push_back(name);
     else if (open.empty() || open.back() != name) return "</" + name + "> closes " + (open.empty() ? "nothing" : open.back());
     else open.pop_back();
