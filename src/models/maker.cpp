@@ -62,8 +62,8 @@ std::shared_ptr<const BlockMatrix> Maker::quantize(const std::string& path, cons
   const double limit = kernels::largest(*format_), most = DryRun::active() ? 0 : amax(abs(w)).item();
   if (!(most <= limit)) fail("load_pretrained", fmt::format("`{}` has an element of {}, at most {} wanted in {}", path, most, limit, facts.name));
   BlockMatrix m{*format_, nullptr, w.size(0), w.size(1), nullptr};
+  const MemoryScope scope(Memory::weights);
   const Tensor own = make_tensor({m.rows * m.row_bytes()}, Dtype::u8);
-  own.impl()->storage->relabel(Memory::weights);
   kernels::quantize(kernels::cpu_queue(), m.format, static_cast<const float*>(data(w)), mutable_data(own), w.numel());
   m.blocks = static_cast<const std::byte*>(data(own));
   m.owner = std::make_shared<Tensor>(own);

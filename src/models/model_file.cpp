@@ -144,8 +144,8 @@ std::shared_ptr<const BlockMatrix> ModelFile::blocks(const std::string& paramete
   auto m = std::make_shared<BlockMatrix>(BlockMatrix{*w.encoding.blocks, w.data.data(), shape[0], shape[1], gguf_});
   if (w.pair_rows != 0) {  // the rows in our order, in memory of their own
     const auto bytes = m->row_bytes();
+    const MemoryScope scope(Memory::weights);
     const Tensor own = make_tensor({m->rows * bytes}, Dtype::u8);
-    own.impl()->storage->relabel(Memory::weights);
     auto* to = static_cast<std::byte*>(mutable_data(own));
     for (std::int64_t r = 0; r < m->rows && !DryRun::active(); ++r)
       std::memcpy(to + r * bytes, m->blocks + paired_row(r, w.pair_rows) * bytes, static_cast<std::size_t>(bytes));

@@ -4,6 +4,7 @@
 #include <mezzo/nn.h>
 
 #include "autograd/context.h"
+#include "core/allocator.h"
 #include "core/fail.h"
 #include "nn/init.h"
 
@@ -12,11 +13,13 @@ namespace mezzo::nn {
 Tensor uniform(const Shape& shape, double bound) {
   const GradMode off(false);
   const AutocastMode no_autocast(false);
+  const MemoryScope scope(Memory::weights);
   return sub(mul(rand(shape), 2 * bound), bound);
 }
 Tensor normal(const Shape& shape, double std) {
   const GradMode off(false);
   const AutocastMode no_autocast(false);
+  const MemoryScope scope(Memory::weights);
   return mul(randn(shape), std);
 }
 
