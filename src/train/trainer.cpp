@@ -3,23 +3,22 @@
 
 #include <algorithm>
 #include <chrono>
-#include <cmath>
 
 #include <fmt/ranges.h>
 #include <nlohmann/json.hpp>
 
 #include "core/fail.h"
 #include "core/log.h"
-#include "io/file.h"
 #include "kernels/kernels.h"
 #include "models/export.h"
 #include "tensor/impl.h"
-#include "text/chat_template.h"
 #include "train/checkpoint.h"
 #include "train/history.h"
+#include "train/judge.h"
 #include "train/machinery.h"
 #include "train/metrics.h"
 #include "train/options.h"
+#include "train/run_directory.h"
 #include "train/run_model.h"
 #include "train/same_run.h"
 #include "train/vocabulary.h"
@@ -32,8 +31,6 @@ namespace fs = std::filesystem;
 using Clock = std::chrono::steady_clock;
 
 constexpr const char* kOp = "train";
-constexpr int kMostSkips = 100;     // in a row; dynamic scaling needs at most 40 to come down from its start to 2^-24
-constexpr int kMostNotFinite = 10;  // losses in a row, where a step can be skipped: a hard batch may be one, but no loss scale changes the loss
 
 double milliseconds(Clock::duration d) { return std::chrono::duration<double, std::milli>(d).count(); }
 
@@ -44,22 +41,6 @@ double median(std::vector<double> v) {
   if (v.size() % 2 == 1) return *middle;
   return (*middle + *std::max_element(v.begin(), middle)) / 2;
 }
-
-/// What this run would write into a directory; empty: none of it is there.
-std::string taken_by(const fs::path& out) {
-  for (const char* name : {"config.json", "metrics.jsonl", "checkpoints", "model", "report.html"})
-    if (present(out / name)) return name;
-  return {};
-}
-
-/// Why a run cannot go on as it is.
-struct Divergence {
-  std::string reason, hint;
-  std::int64_t good = 0;  // the last step whose checkpoint is of before
-  bool range = false;     // f16's range gave out
-  RunWatch::Explanation overflow = {};
-  std::vector<double> losses = {};  // up to it
-};
 
 }  // namespace
 
@@ -101,7 +82,7 @@ struct Trainer::Impl {
     if (options.tune) base = fmt::format("{:016x}", base_fingerprint(options.model));
     resolve_steps(options, *input.work);
     now = in_force(options, history);
-    open_directory();
+    lock = open_run_directory(options);
     if (options.resume) resume(from);
     else make_machine();
   }
@@ -121,31 +102,6 @@ struct Trainer::Impl {
   }
 
   // ---- before the loop -----------------------------------------------------------------------------
-
-  void open_directory() {
-    const fs::path& out = options.out;
-    if (options.resume) {
-      if (!present(out / "config.json"))
-        fail(kOp, fmt::format("{}: no run to resume (it has no config.json)", out.native()), "without --resume a new run begins there");
-    } else if (present(out)) {
-      if (!fs::is_directory(out)) fail(kOp, fmt::format("{}: not a directory", out.native()), "--out names the run's directory");
-      if (const std::string what = taken_by(out); !what.empty())
-        fail(kOp, fmt::format("{}: already holds a run (its {} is there)", out.native(), what),
-             "--resume continues it; another --out begins a new one");
-    }
-    io::make_directories(out, kOp);
-    lock.emplace(out);
-    io::clean_stale(out);
-    clean_checkpoints(out);
-    keep_template();
-  }
-
-  /// The template that was given goes with the run, wherever its file goes.
-  void keep_template() {
-    if (!options.tune || options.tune->chat_template.empty() || options.tune->chat_template == kTemplateCopy) return;
-    io::write_file(options.out / kTemplateCopy, text::read_chat_template(options.tune->chat_template));
-    options.tune->chat_template = kTemplateCopy;
-  }
 
   io::Json config() const {
     return {{"mezzo", version()},
@@ -299,7 +255,7 @@ struct Trainer::Impl {
     state.zero_sum += r.zero_fraction;
     RunWatch::Explanation overflow;
     if (!r.applied) overflow = watch->explain(state.step, machine, loss, counter, report);
-    divergence = judge(report, std::move(overflow));
+    divergence = judge(state, report, std::move(overflow), {.options = options, .plan = plan, .model = *machine.model, .watch = *watch});
 
     const double ms = milliseconds(Clock::now() - begin);
     step_times.push_back(ms);
@@ -323,57 +279,12 @@ struct Trainer::Impl {
             .peak_bytes = report_now.peak};
   }
 
-  /// Takes note of a step's loss and of whether it was applied; says why the run cannot go on like this, if it cannot. A gradient that is not finite
-  /// is in f16 an overflow, which the next scale or batch may not have; f32 and bf16 reach so far that it is the end.
-  std::optional<Divergence> judge(const StepReport& report, RunWatch::Explanation overflow) {
-    const auto& r = report.result;
-    std::vector<double> losses = state.trend.recent;
-    losses.insert(losses.end(), state.trend.rise.begin(), state.trend.rise.end());
-    losses.push_back(report.loss);
-    const LossTrend::Rise risen = state.trend.add(state.step, report.loss);
-    state.skipped += r.applied ? 0 : 1;
-    state.skips_in_a_row = r.applied ? 0 : state.skips_in_a_row + 1;
-    Divergence d{.reason = risen.why,
-                 .hint = {},
-                 .good = risen.why.empty() ? good() : risen.good,
-                 .overflow = std::move(overflow),
-                 .losses = std::move(losses)};
-    if (!risen.why.empty()) {
-      d.hint = fmt::format(
-          "a lower --lr or a longer --warmup; --resume-step goes on from a checkpoint of up to step {}, --on-divergence rollback by itself", d.good);
-      if (options.on_divergence != OnDivergence::warn) return d;
-      watch->warn(state.step, d.reason);
-      return std::nullopt;
-    }
-    if (r.applied) return std::nullopt;
-    const auto place = [&] { return first_bad_tensor(*machine.model, r); };
-    if (plan.recipe.low != Dtype::f16) {
-      d.reason = fmt::format("the loss is {}, and {}; {}; nothing was updated", std::isnan(report.loss) ? "NaN" : fmt::format("{}", report.loss),
-                             place(), d.overflow.text);
-      d.hint = "a lower --lr, a longer --warmup or a smaller --clip-norm; --resume continues from the newest checkpoint";
-    } else if (state.skips_in_a_row >= kMostSkips) {
-      d.reason = fmt::format("{} steps in a row were skipped, at loss scale {}; {}; {}", kMostSkips, r.scale, place(), d.overflow.text);
-      d.hint = "bf16 has f32's range and needs no loss scale; or a lower --lr, a smaller --clip-norm";
-    } else if (state.trend.not_finite >= kMostNotFinite) {
-      d.reason = fmt::format("the loss of {} steps in a row is not finite, and no loss scale changes that; {}; {}", kMostNotFinite, place(),
-                             d.overflow.text);
-      d.hint = "bf16 has f32's range; or a lower --lr, a longer --warmup";
-    } else {
-      return std::nullopt;
-    }
-    d.range = plan.recipe.low == Dtype::f16;
-    return d;
-  }
-
-  /// The last step after which the weights are known to have been good, nothing having been skipped since.
-  std::int64_t good() const { return std::max<std::int64_t>(0, std::min(state.trend.good(), state.step - state.skips_in_a_row)); }
-
   /// The newest checkpoints that going back may need, sudden and slow; 0: none.
   std::vector<std::int64_t> needed_to_go_back() const {
     if (options.on_divergence != OnDivergence::rollback && options.on_divergence != OnDivergence::fallback) return {};
     const auto steps = checkpoint_steps(options.out);
     std::vector<std::int64_t> needed;
-    for (const std::int64_t good : {this->good(), state.trend.good_slowly()})
+    for (const std::int64_t good : {last_good(state), state.trend.good_slowly()})
       if (const auto after = std::upper_bound(steps.begin(), steps.end(), good); after != steps.begin()) needed.push_back(*(after - 1));
     return needed;
   }
