@@ -1,7 +1,10 @@
 // paths_test.cpp - each way to compute a product, called directly: whichever `gemm` prefers, all are right.
+#include <limits>
+
 #include "core/parallel.h"
 #include "kernels/gemm/onednn.h"
 #include "kernels/gemm/packed.h"
+#include "kernels/gemm/stream.h"
 #include "kernels/gemm/thin.h"
 #include "kernels_gemm/product_case.h"
 
@@ -109,6 +112,101 @@ TEST_CASE("the thin product, of one row to eight, gives the same bits on any num
   thin(bf16_t(), bf16_t());
   thin(bf16_t(), float());
   thin(f16_t(), f16_t());
+}
+
+TEST_CASE("the thin product in columns takes either B, and gives the same bits on any number of threads") {
+  const auto thin = [](auto t, auto c) {
+    const int before = num_threads();
+    unsigned seed = 0;
+    for (const std::int64_t n : {1, 4, 7, 13, 20, 32}) {
+      for (const Size& s : {Size{3, 1, 1}, Size{66, 1, 31}, Size{391, 1, 200}}) {
+        for (const bool trans_b : {false, true}) {
+          Gemm g;
+          g.m = s.m, g.n = n, g.k = s.k, g.trans_b = trans_b;
+          Layout l;
+          l.bias = ++seed % 2, l.residual = seed % 3 == 0;
+          l.pad_a = l.pad_b = l.pad_c = seed % 4;
+          Product<decltype(t), decltype(c)> exact(g, l, Integers(seed));
+          REQUIRE(is_thin_in_columns(exact.g));
+          exact.reset();
+          thin_columns_gemm(cpu_queue(), exact.g, exact.a.data(), exact.b.data(), exact.c.data());
+          exact.check(true);
+          Product<decltype(t), decltype(c)> p(g, l, Reals(seed));
+          p.reset();
+          thin_columns_gemm(cpu_queue(), p.g, p.a.data(), p.b.data(), p.c.data());
+          p.check(false);
+          const auto first = p.c;
+          set_num_threads(before == 1 ? 3 : 1);
+          p.reset();
+          thin_columns_gemm(cpu_queue(), p.g, p.a.data(), p.b.data(), p.c.data());
+          set_num_threads(before);
+          CHECK(p.c.same_bits(first));
+        }
+      }
+    }
+  };
+  thin(float(), float());
+  thin(bf16_t(), bf16_t());
+  thin(bf16_t(), float());
+  thin(f16_t(), f16_t());
+}
+
+TEST_CASE("the streamed product takes either side, and gives the same bits on any number of threads") {
+  const auto stream = [](auto t, auto c, const Tiles& tiles) {
+    const int before = num_threads();
+    unsigned seed = 0;
+    for (const Short side : {Short::rows, Short::cols}) {
+      for (const std::int64_t few : {1, 2, 5, 9, 13, 24, 48}) {
+        for (const Size& s : {Size{1, 77, 1}, Size{1, 33, 7}, Size{1, 64, 30}, Size{1, 517, 65}, Size{1, 1300, 129}}) {
+          for (const bool other : {false, true}) {  // the small operand either way
+            Gemm g;
+            g.m = side == Short::rows ? few : s.n, g.n = side == Short::rows ? s.n : few, g.k = s.k;
+            g.trans_a = side == Short::cols || other, g.trans_b = side == Short::cols && other;
+            g.beta = ++seed % 3 * 0.5;
+            Layout l;
+            l.pad_a = l.pad_b = l.pad_c = seed % 2 * 3;
+            l.offset = seed % 4;
+            Product<decltype(t), decltype(c)> exact(g, l, Integers(seed));
+            REQUIRE(is_streamed(exact.g, side));
+            exact.reset();
+            stream_gemm(cpu_queue(), tiles, exact.g, side, exact.a.data(), exact.b.data(), exact.c.data());
+            exact.check(true);
+            if (s.n < 500) continue;
+            Product<decltype(t), decltype(c)> p(g, l, Reals(seed));
+            p.reset();
+            stream_gemm(cpu_queue(), tiles, p.g, side, p.a.data(), p.b.data(), p.c.data());
+            p.check(false, 7);
+            const auto first = p.c;
+            set_num_threads(before == 1 ? 3 : 1);
+            p.reset();
+            stream_gemm(cpu_queue(), tiles, p.g, side, p.a.data(), p.b.data(), p.c.data());
+            set_num_threads(before);
+            CHECK(p.c.same_bits(first));
+          }
+        }
+      }
+    }
+  };
+  stream(float(), float(), f32_tiles());
+  stream(f16_t(), f16_t(), f32_tiles());
+  stream(bf16_t(), float(), f32_tiles());
+  if (bf16_tiles()) stream(bf16_t(), bf16_t(), *bf16_tiles()), stream(bf16_t(), float(), *bf16_tiles());
+}
+
+TEST_CASE("the streamed product lets NaN and infinity of the matrix stay in their columns") {
+  const auto stream = [](auto t, const Tiles& tiles) {
+    Gemm g;
+    g.m = 3, g.n = 70, g.k = 13;  // the last group of rows is not whole
+    Product<decltype(t), decltype(t)> p(g, {}, Integers(1));
+    p.b[12 * p.g.ldb + 5] = decltype(t)(std::numeric_limits<float>::infinity());
+    p.b[69] = decltype(t)(std::numeric_limits<float>::quiet_NaN());
+    p.reset();
+    stream_gemm(cpu_queue(), tiles, p.g, Short::rows, p.a.data(), p.b.data(), p.c.data());
+    p.check(true);
+  };
+  stream(float(), f32_tiles());
+  stream(bf16_t(), f32_tiles());
+  if (bf16_tiles()) stream(bf16_t(), *bf16_tiles());
 }
 
 TEST_CASE("oneDNN is left alone inside a parallel region") {

@@ -1,7 +1,8 @@
 // gemm.cpp - matrix products: checks, the choice of who computes them, and batches.
 //
-// Few rows: the thin product. 16-bit operands without native instructions: the packed f32 product widens them. Most of f32, small products, and
-// epilogues that oneDNN lacks: the packed product. Native bf16, and f32 where it is the faster one: oneDNN. f64: f64.cpp.
+// Few rows: the thin product, or the streamed one, which also takes weight gradients with a narrow side. 16-bit operands without native instructions:
+// the packed f32 product widens them. Most of f32, small products, and epilogues that oneDNN lacks: the packed product. Native bf16, and f32 where it
+// is the faster one: oneDNN. f64: f64.cpp.
 #include <algorithm>
 #include <cstddef>
 
@@ -11,6 +12,7 @@
 #include "kernels/gemm/f64.h"
 #include "kernels/gemm/onednn.h"
 #include "kernels/gemm/packed.h"
+#include "kernels/gemm/stream.h"
 #include "kernels/gemm/thin.h"
 #include "kernels/kernels.h"
 #include "kernels/work_log.h"
@@ -24,6 +26,12 @@ constexpr double kSmallFlops = 2e5, kWholeFlops = 6e7;
 // Below this, sums are too short for the thin product: the lanes of each are added up at its end. Where there are native instructions others are then
 // faster from the fifth row on.
 constexpr std::int64_t kThinDepth = 64, kThinShortRows = 4;
+
+// Sums up to which a product with transposed A (the weight gradient of a few tokens) is bound by going through C, which the packed one does in the
+// order of memory: twice as fast as oneDNN's on 6 tokens, slower on 17.
+constexpr std::int64_t kShallow = 8;
+// Columns of a weight gradient up to which oneDNN's bf16 product loses to the packed one by a third to a half, unless they are a multiple of 64.
+constexpr std::int64_t kOddNarrow = 128;
 
 double flops(const Gemm& g) { return 2.0 * static_cast<double>(g.m) * static_cast<double>(g.n) * static_cast<double>(g.k); }
 
@@ -49,10 +57,26 @@ const Tiles& tiles_for(Dtype t) {
 /// from malloc. With a B that needs no transposing oneDNN is twice as fast on few rows, and 8 % faster on transposed A (weight gradients).
 bool packs_well(const Gemm& g) { return !g.trans_a && g.m >= (g.trans_b ? 16 : 1024); }
 
+/// Where streaming one operand as it lies beats packing it: input gradients of a few rows, weight gradients with a narrow side. (On 12 rows of an
+/// input gradient by half in bf16, on 24 not at all; on 20 columns of a weight gradient it is three times as fast.)
+bool streams(const Gemm& g, Short side) {
+  constexpr std::int64_t kRows = 16, kNarrow = 48, kLong = 128, kDepth = 32;
+  const std::int64_t few = side == Short::rows ? g.m : g.n, many = side == Short::rows ? g.n : g.m;
+  return is_streamed(g, side) && few <= (g.trans_a ? kNarrow : kRows) && many >= kLong && g.k >= kDepth;
+}
+
+/// Where A read as it is, with its few partners beside it, beats tiles that are mostly empty: narrow C, long sums (each ends in adding up lanes).
+bool thin_in_columns(const Gemm& g) {
+  if (!is_thin_in_columns(g)) return false;
+  return g.a == bf16 && native_gemm(bf16) ? g.k >= 512 && g.n <= 24 && g.n % 16 != 0 : g.k >= 192 && g.n % 16 != 0;
+}
+
 bool by_onednn(Queue& queue, const Gemm& g, const void* a, const void* b, void* c) {
   if (g.k == 0 || flops(g) < kSmallFlops) return false;
+  if (g.trans_a && g.k <= kShallow) return false;
   if (g.a == f32) return !packs_well(g) && onednn_sgemm(g, a, b, c);
   if (g.a != bf16) return false;
+  if (g.c == f32 && g.trans_a && g.n <= kOddNarrow && g.n % 64 != 0) return false;
   if (g.c == f32) return onednn_gemm_bf16(g, a, b, c);
   return !g.trans_a && onednn_matmul(queue, g, a, b, c);  // which first copies a transposed A, more slowly than the packed product
 }
@@ -88,6 +112,9 @@ void gemm(Queue& queue, const Gemm& given, const void* a, const void* b, void* c
     const auto bytes = static_cast<std::int64_t>(size_of(g.b));
     return thin_gemm(queue, g, a, {b, g.ldb * bytes, 1, bytes, nullptr, g.b}, c);
   }
+  for (const Short side : {Short::rows, Short::cols})
+    if (flops(g) >= kSmallFlops && streams(g, side)) return stream_gemm(queue, tiles_for(g.a), g, side, a, b, c);
+  if (thin_in_columns(g) && flops(g) >= kSmallFlops) return thin_columns_gemm(queue, g, a, b, c);
   const int threads = flops(g) < kSmallFlops ? 1 : num_threads();
   if (g.batch > 1 && threads * 2 <= g.batch && flops(g) < kWholeFlops) {
     const auto grain = static_cast<std::int64_t>(kSmallFlops / std::max(flops(g), 1.0)) + 1;

@@ -17,6 +17,7 @@ namespace mezzo::kernels {
 namespace {
 
 constexpr std::int64_t kSlice = 2048;           // of k: longer sums are cut, so that a block of A has rows enough
+constexpr std::int64_t kShort = 16;             // units of k
 constexpr std::int64_t kSharedBytes = 8 << 20;  // packed B: a part of the last cache
 
 std::int64_t ceil_div(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
@@ -51,6 +52,23 @@ void in_parts(int parts, FunctionRef<void(int)> body) {
   parallel_parts(parts, body);
 }
 
+/// Fetches lines of the rows of C that come next into the second cache, in the order of memory: the hardware does not follow a dozen rows at a time.
+class Ahead {
+ public:
+  Ahead(const void* rows, std::int64_t row_bytes, std::int64_t width) : row_(static_cast<const char*>(rows)), stride_(row_bytes), width_(width) {}
+  void fetch(std::int64_t bytes) {
+    for (; bytes > 0; bytes -= 64) {
+      __builtin_prefetch(row_ + at_, 1, 2);
+      at_ += 64;
+      if (at_ >= width_) row_ += stride_, at_ = 0;
+    }
+  }
+
+ private:
+  const char* row_;
+  std::int64_t stride_, width_, at_ = 0;
+};
+
 /// What is the same for all tiles of a slice: packed B stands ready, A is packed on the way.
 struct Slice {
   const Tiles& tiles;
@@ -60,15 +78,29 @@ struct Slice {
   std::int64_t block_panels;  // panels of A that are packed together
   Dtype c_dtype;
   Finish finish;
+  bool along_rows = false;  // tiles in the order in which C lies in memory: for short sums, which are bound by reading and writing it
 
+  std::int64_t c_bytes() const { return static_cast<std::int64_t>(size_of(c_dtype)); }
   std::int64_t a_panel_bytes() const { return units * tiles.rows * 4; }
   std::int64_t b_panel_bytes() const { return units * tiles.cols * 4; }
 
   /// The tiles of panels `rows` x `cols`, with workspace for block_panels panels of A.
   void compute(Range rows, Range cols, std::byte* a_panels) const {
+    const std::int64_t row_panels = ceil_div(m, tiles.rows);
     for (std::int64_t first = rows.begin; first < rows.end; first += block_panels) {
       const std::int64_t last = std::min(first + block_panels, rows.end);
       tiles.pack_a(a, m, k, first, last, a_panels);
+      if (along_rows) {
+        for (std::int64_t r = first; r < last; ++r) {
+          Ahead next(at(finish.c, (r + 1) * tiles.rows * finish.ldc + cols.begin * tiles.cols, c_dtype), finish.ldc * c_bytes(),
+                     (cols.end - cols.begin) * tiles.cols * c_bytes());
+          for (std::int64_t q = cols.begin; q < cols.end; ++q) {
+            if (r + 2 < row_panels) next.fetch(tiles.rows * tiles.cols * c_bytes());
+            tile(r * tiles.rows, q * tiles.cols, a_panels + (r - first) * a_panel_bytes(), b_panels + q * b_panel_bytes());
+          }
+        }
+        continue;
+      }
       for (std::int64_t q = cols.begin; q < cols.end; ++q) {
         for (std::int64_t r = first; r < last; ++r) {
           tile(r * tiles.rows, q * tiles.cols, a_panels + (r - first) * a_panel_bytes(), b_panels + q * b_panel_bytes());
@@ -158,6 +190,7 @@ void packed_gemm(Queue& queue, const Tiles& tiles, int threads, const Gemm& g, c
       const std::int64_t k = std::min(plan.slice, g.k - p);
       const bool first = p == 0, last = p + k == g.k;
       Slice s{tiles, advanced(rows, 0, p), g.m, n, k, ceil_div(k, tiles.unit), b_panels, plan.block, g.c, {}};
+      s.along_rows = s.units <= kShort && n * s.units * 4 <= cpu_info().l2 / 2;
       s.finish.alpha = static_cast<float>(g.alpha);
       if (plan.partial && !last) {
         s.c_dtype = f32;

@@ -232,6 +232,34 @@ void DirectColumns(const Gemm& g, const void* a, std::int64_t lda, bool native, 
   }
 }
 
+/// Rows [begin, end) of C = A op(B) with few columns: the same with A as the matrix and `few` (n, k) as the rows; C is the transpose of the sums.
+template <class T> void DirectRows(const Gemm& g, const void* few, bool native, const ThinMatrix& a, void* c, std::int64_t begin, std::int64_t end) {
+  constexpr std::int64_t kMost = kTileRows, kRows = kSide;
+  const std::int64_t passes = (g.n + kMost - 1) / kMost, lda = a.row_bytes / a.bytes;
+  const Fetch fetch = FetchOf(g.m, a.row_bytes);
+  const D d;
+  const hn::RebindToSigned<D> di;
+  const auto stride = hn::Mul(hn::Iota(di, 0), hn::Set(di, static_cast<std::int32_t>(kGroup)));
+  alignas(64) float sums[(kThinColumns + hn::MaxLanes(D())) * kGroup], row[kThinColumns + hn::MaxLanes(D())];
+  for (std::int64_t r = begin; r < end; r += kRows) {
+    const std::int64_t n = std::min(kRows, end - r);
+    for (std::int64_t pass = 0; pass < passes; ++pass) {
+      const Range of = part_range(g.n, static_cast<int>(passes), static_cast<int>(pass));
+      const RunGroup run = PickGroup(of.end - of.begin, a.dtype, native);
+      run(at(few, of.begin * g.k, native ? sizeof(bf16_t) : sizeof(float)), g.k, at(a.x, r * a.row_bytes, 1), lda, g.k, n,
+          pass == 0 ? fetch : Fetch::none, sums + of.begin * kGroup);
+    }
+    for (std::int64_t i = 0; i < n; ++i) {
+      for (std::int64_t j = 0; j < g.n; j += static_cast<std::int64_t>(hn::MaxLanes(d)))
+        hn::Store(hn::GatherIndex(d, sums + j * kGroup + i, stride), d, row + j);
+      Store<T>(g, row, r + i, 0, g.n, c);
+    }
+  }
+}
+
+using RunRows = void (*)(const Gemm&, const void*, bool, const ThinMatrix&, void*, std::int64_t, std::int64_t);
+RunRows PickRowsOf(Dtype c) { return c == f32 ? DirectRows<float> : c == bf16 ? DirectRows<bf16_t> : DirectRows<f16_t>; }
+
 using RunDirect = void (*)(const Gemm&, const void*, std::int64_t, bool, const ThinMatrix&, void*, std::int64_t, std::int64_t);
 RunDirect PickDirect(Dtype c) { return c == f32 ? DirectColumns<float> : c == bf16 ? DirectColumns<bf16_t> : DirectColumns<f16_t>; }
 
@@ -248,6 +276,7 @@ namespace mezzo::kernels {
 
 HWY_EXPORT(PickColumns);
 HWY_EXPORT(PickDirect);
+HWY_EXPORT(PickRowsOf);
 
 bool is_thin(const Gemm& g) {
   return g.m <= kThinRows && !g.trans_a && g.trans_b && g.batch == 1 && g.alpha == 1 && g.beta == 0 && (g.a == f32 || is_16bit(g.a));
@@ -274,6 +303,31 @@ void thin_gemm(Queue& queue, const Gemm& g, const void* a, const ThinMatrix& w, 
   const std::int64_t lda = native ? g.lda : g.k;
   parallel_for(
       g.n, grain, [&](std::int64_t begin, std::int64_t end) { run(g, rows, lda, native, w, c, begin, end); }, kAlign / 4);
+}
+
+bool is_thin_in_columns(const Gemm& g) {
+  return g.n <= kThinColumns && !g.trans_a && g.k > 0 && g.batch == 1 && g.alpha == 1 && g.beta == 0 && (g.a == f32 || is_16bit(g.a));
+}
+
+void thin_columns_gemm(Queue& queue, const Gemm& g, const void* a, const void* b, void* c) {
+  MEZZO_CHECK(is_thin_in_columns(g));
+  const bool native = g.a == bf16 && native_gemm(bf16);
+  const Dtype few = native ? bf16 : f32;
+  const Block rows = queue.scratch(static_cast<std::size_t>(g.n * g.k) * size_of(few));  // (n, k): op(B) transposed
+  Strided s;
+  s.dims = 2;
+  s.operands = 2;
+  s.size = {g.n, g.k};
+  s.stride[0] = {g.k, 1};
+  s.stride[1] = g.trans_b ? std::array<std::int64_t, kMaxDims>{g.ldb, 1} : std::array<std::int64_t, kMaxDims>{1, g.ldb};
+  copy(queue, g.b, few, b, rows.as<void>(), s);
+  if (DryRun::active()) return;
+  const auto run = HWY_DYNAMIC_DISPATCH(PickRowsOf)(g.c);
+  const auto bytes = static_cast<std::int64_t>(size_of(g.a));
+  const ThinMatrix matrix{a, g.lda * bytes, 1, bytes, nullptr, g.a};
+  const std::int64_t grain = std::max<std::int64_t>(1, kGrain / (g.k * g.n));
+  parallel_for(
+      g.m, grain, [&](std::int64_t begin, std::int64_t end) { run(g, rows.as<void>(), native, matrix, c, begin, end); }, kAlign / 4);
 }
 
 }  // namespace mezzo::kernels

@@ -21,8 +21,14 @@ struct ThinMatrix {
 
 /// Whether thin_gemm() takes it: op(A) is A with few rows, op(B) the transpose, no alpha or beta, one product.
 bool is_thin(const Gemm&);
-/// c = a w^T + bias + residual. A row of w is read once; blocks are unpacked into the first cache, elements widened in registers, or taken in pairs by
-/// the native bf16 dot; sums in f32, rounded once.
+/// c = a w^T + bias + residual. A row of w is read once; blocks are unpacked into the first cache, elements widened in registers, or taken in pairs
+/// by the native bf16 dot; sums in f32, rounded once.
 void thin_gemm(Queue&, const Gemm&, const void* a, const ThinMatrix& w, void* c);
+
+inline constexpr std::int64_t kThinColumns = 32;  // of op(B) and C, at most
+/// Whether thin_columns_gemm() takes it: A as it is, op(B) with few columns, no alpha or beta, one product.
+bool is_thin_in_columns(const Gemm&);
+/// c = a op(b) + bias + residual, with A as the matrix that is read once.
+void thin_columns_gemm(Queue&, const Gemm&, const void* a, const void* b, void* c);
 
 }  // namespace mezzo::kernels

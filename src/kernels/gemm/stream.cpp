@@ -1,0 +1,268 @@
+// stream.cpp - products of a few rows with a matrix (k, n) as it lies in memory: input gradients of few tokens, weight gradients with a narrow side.
+//
+// Packing the matrix, as the packed product does, costs more than a few rows bring back. Here a group of its rows is read side by side, along n, and
+// added to all the sums, which stay in the first cache: a block of columns at a time. Sums in f32, in the order of k.
+#include "kernels/gemm/stream.h"
+
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "kernels/gemm/stream.cpp"
+#include <hwy/foreach_target.h>
+
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <utility>
+
+#include <mezzo/runtime.h>
+#include "core/dry_run.h"
+#include "core/fail.h"
+#include "core/parallel.h"
+#include "kernels/cpu/layout.h"
+#include "kernels/cpu/row-inl.h"
+
+#ifndef MEZZO_KERNELS_GEMM_STREAM_ONCE
+#define MEZZO_KERNELS_GEMM_STREAM_ONCE
+namespace mezzo::kernels {
+namespace {
+
+/// A product as this file sees it: few rows, packed, times columns [begin, end) of a matrix, into sums.
+struct Stream {
+  const float* left;  // panels of `panel` rows, as Tiles::pack_a makes them; each `depth` units long, zeros past k
+  std::int64_t rows, panel, depth;
+  const void* matrix;  // (k, n)
+  Dtype dtype;
+  std::int64_t ld, k;
+  const void* zeros;  // a row for what is missing in the last group
+  bool fetch;         // the next group, while this one is multiplied: the matrix does not fit into the second cache
+};
+
+/// Where sums go.
+struct Target {
+  void* c;
+  std::int64_t ldc;
+  Dtype dtype;
+  float beta;
+  bool transposed;  // C (columns of the stream, rows)
+};
+
+}  // namespace
+}  // namespace mezzo::kernels
+#endif
+
+HWY_BEFORE_NAMESPACE();
+namespace mezzo::kernels::HWY_NAMESPACE {
+namespace {
+
+using D = hn::ScalableTag<float>;
+using V = hn::VFromD<D>;
+constexpr std::int64_t kLanes = hn::MaxLanes(D()), kStep = 2 * kLanes;  // columns at a time
+// Units of k in a group, two vectors each: with two sums they fill the registers.
+constexpr std::size_t kUnits = 4;
+
+/// One row of the matrix a unit, widened to f32.
+struct Widened {
+  static constexpr std::size_t kUnits = HWY_NAMESPACE::kUnits, kRows = kUnits;
+  template <class W, class... N> static HWY_INLINE void LoadUnit(const W* const* row, std::size_t u, std::int64_t j, V (&out)[2], N... n) {
+    if constexpr (sizeof...(N) == 0) {
+      out[0] = LoadF32(D(), row[u] + j);
+      out[1] = LoadF32(D(), row[u] + j + kLanes);
+    } else {
+      const std::int64_t left[] = {n...};
+      out[0] = LoadF32(D(), row[u] + j, static_cast<std::size_t>(std::min(left[0], kLanes)));
+      out[1] = LoadF32(D(), row[u] + j + kLanes, static_cast<std::size_t>(std::max<std::int64_t>(left[0] - kLanes, 0)));
+    }
+  }
+  static HWY_INLINE V Add(V sum, V a, V b) { return hn::MulAdd(a, b, sum); }
+};
+
+#if HWY_TARGET == HWY_AVX3
+/// Two rows a unit, side by side, for the native dot product of bf16 pairs.
+#define MEZZO_STREAM_ATTR __attribute__((target(HWY_TARGET_STR ",avx512bf16")))
+struct Pairs {
+  static constexpr std::size_t kUnits = 4, kRows = 8;
+  template <class... N> static HWY_INLINE void LoadUnit(const bf16_t* const* row, std::size_t u, std::int64_t j, V (&out)[2], N... n) {
+    const hn::ScalableTag<std::uint16_t> d16;
+    const auto load = [&](const bf16_t* p) HWY_ATTR {
+      if constexpr (sizeof...(N) == 0) return hn::LoadU(d16, &p->bits);
+      else return hn::MaskedLoad(hn::FirstN(d16, static_cast<std::size_t>((n + ...))), d16, &p->bits);
+    };
+    const auto a = load(row[2 * u] + j), b = load(row[2 * u + 1] + j);
+    alignas(64) static constexpr std::uint16_t kLower[32] = {0, 32, 1, 33, 2,  34, 3,  35, 4,  36, 5,  37, 6,  38, 7,  39,
+                                                             8, 40, 9, 41, 10, 42, 11, 43, 12, 44, 13, 45, 14, 46, 15, 47};
+    const auto lower = hn::Load(d16, kLower), upper = hn::Add(lower, hn::Set(d16, 16));
+    out[0] = hn::BitCast(D(), hn::Vec<decltype(d16)>{_mm512_permutex2var_epi16(a.raw, lower.raw, b.raw)});
+    out[1] = hn::BitCast(D(), hn::Vec<decltype(d16)>{_mm512_permutex2var_epi16(a.raw, upper.raw, b.raw)});
+  }
+  static MEZZO_STREAM_ATTR HWY_INLINE V Add(V sum, V a, V b) { return V{_mm512_dpbf16_ps(sum.raw, (__m512bh)a.raw, (__m512bh)b.raw)}; }
+};
+#else
+#define MEZZO_STREAM_ATTR
+#endif
+
+/// Two vectors of sums of a row += its units times those of the matrix. Constant indices only: an array that a loop indexes would live in memory.
+template <class Arithmetic, std::size_t... U> MEZZO_STREAM_ATTR HWY_INLINE void AddRow(const float* left, std::int64_t panel,
+                                                                                       const V (&units)[sizeof...(U)][2], float* sums,
+                                                                                       std::index_sequence<U...>) {
+  const D d;
+  V s0 = hn::Load(d, sums), s1 = hn::Load(d, sums + kLanes);
+  ((s0 = Arithmetic::Add(s0, hn::Set(d, left[static_cast<std::int64_t>(U) * panel]), units[U][0]),
+    s1 = Arithmetic::Add(s1, hn::Set(d, left[static_cast<std::int64_t>(U) * panel]), units[U][1])),
+   ...);
+  hn::Store(s0, d, sums);
+  hn::Store(s1, d, sums + kLanes);
+}
+
+/// kStep columns of a group of rows, to all sums; `n...`: how many columns are left, in the last step.
+template <class Arithmetic, class W, std::size_t... U, class... N>
+MEZZO_STREAM_ATTR HWY_INLINE void AddStep(const Stream& s, const W* const* row, std::int64_t unit, std::int64_t j, float* sums, std::int64_t ld_sums,
+                                          std::index_sequence<U...> all, N... n) {
+  V units[sizeof...(U)][2];
+  (Arithmetic::LoadUnit(row, U, j, units[U], n...), ...);
+  const float* left = s.left + unit * s.panel;
+  for (std::int64_t first = 0; first < s.rows; first += s.panel, left += s.depth * s.panel) {
+    const std::int64_t rows = std::min(s.panel, s.rows - first);
+    for (std::int64_t i = 0; i < rows; ++i, sums += ld_sums) AddRow<Arithmetic>(left + i, s.panel, units, sums, all);
+  }
+}
+
+/// sums (rows, ld_sums) += the product for columns [begin, end).
+template <class Arithmetic, class W>
+MEZZO_STREAM_ATTR void AddColumns(const Stream& s, std::int64_t begin, std::int64_t end, float* sums, std::int64_t ld_sums) {
+  constexpr auto kAll = std::make_index_sequence<Arithmetic::kUnits>();
+  constexpr std::int64_t kRows = Arithmetic::kRows, kLine = 64 / sizeof(W), kNear = 16 << 10;  // what fits into the first cache
+  const std::int64_t width = end - begin;
+  const bool near = kRows * width * static_cast<std::int64_t>(sizeof(W)) <= kNear;
+  const W* const matrix = static_cast<const W*>(s.matrix) + begin;
+  for (std::int64_t p = 0; p < s.k; p += kRows) {
+    const W* row[kRows];
+    for (std::int64_t r = 0; r < kRows; ++r) row[r] = p + r < s.k ? matrix + (p + r) * s.ld : static_cast<const W*>(s.zeros);
+    // The next group in the order of memory, as many lines a step as the step reads.
+    const W* next = matrix + (p + kRows) * s.ld;
+    std::int64_t at = 0;
+    const std::int64_t unit = p / kRows * static_cast<std::int64_t>(Arithmetic::kUnits);
+    std::int64_t j = 0;
+    for (; j + kStep <= width; j += kStep) {
+      if (s.fetch) {
+        for (std::int64_t line = 0; line < kRows * kStep; line += kLine) {
+          if (near) __builtin_prefetch(next + at, 0, 3);
+          else __builtin_prefetch(next + at, 0, 2);
+          at += kLine;
+          if (at >= width) next += s.ld, at = 0;
+        }
+      }
+      AddStep<Arithmetic>(s, row, unit, j, sums + j, ld_sums, kAll);
+    }
+    if (j < width) AddStep<Arithmetic>(s, row, unit, j, sums + j, ld_sums, kAll, width - j);
+  }
+}
+
+template <class T> void StoreRow(const float* sums, std::int64_t n, float beta, T* c) {
+  const D d;
+  ForEachVector(d, static_cast<std::size_t>(n), [&](std::size_t i, auto access) MEZZO_BODY {
+    V v = access.Load(d, sums + i);
+    if (beta != 0) v = hn::MulAdd(hn::Set(d, beta), access.Load(d, c + i), v);
+    access.Store(v, d, c + i);
+  });
+}
+
+/// C's columns or rows [begin, begin + width) from sums (rows, ld_sums).
+template <class T>
+void StoreSums(const Target& to, const float* sums, std::int64_t ld_sums, std::int64_t rows, std::int64_t begin, std::int64_t width) {
+  const D d;
+  T* const c = static_cast<T*>(to.c);
+  if (!to.transposed) {
+    for (std::int64_t i = 0; i < rows; ++i) StoreRow(sums + i * ld_sums, width, to.beta, c + i * to.ldc + begin);
+    return;
+  }
+  const hn::RebindToSigned<D> di;
+  const auto lanes = hn::Mul(hn::Iota(di, 0), hn::Set(di, static_cast<std::int32_t>(ld_sums)));
+  alignas(64) float row[kStreamRows + kLanes];
+  for (std::int64_t j = 0; j < width; ++j) {
+    for (std::int64_t i = 0; i < rows; i += kLanes) hn::Store(hn::GatherIndex(d, sums + i * ld_sums + j, lanes), d, row + i);
+    StoreRow(row, rows, to.beta, c + (begin + j) * to.ldc);
+  }
+}
+
+using RunAdd = void (*)(const Stream&, std::int64_t, std::int64_t, float*, std::int64_t);
+RunAdd PickAdd(Dtype t, [[maybe_unused]] bool pairs) {
+#if HWY_TARGET == HWY_AVX3
+  if (pairs) return AddColumns<Pairs, bf16_t>;
+#endif
+  return t == f32 ? AddColumns<Widened, float> : t == bf16 ? AddColumns<Widened, bf16_t> : AddColumns<Widened, f16_t>;
+}
+
+using RunStore = void (*)(const Target&, const float*, std::int64_t, std::int64_t, std::int64_t, std::int64_t);
+RunStore PickStore(Dtype t) { return t == f32 ? StoreSums<float> : t == bf16 ? StoreSums<bf16_t> : StoreSums<f16_t>; }
+
+std::int64_t GroupUnits(bool pairs) { return pairs ? 4 : static_cast<std::int64_t>(kUnits); }
+
+#undef MEZZO_STREAM_ATTR
+}  // namespace
+}  // namespace mezzo::kernels::HWY_NAMESPACE
+HWY_AFTER_NAMESPACE();
+
+#if HWY_ONCE
+namespace mezzo::kernels {
+
+HWY_EXPORT(PickAdd);
+HWY_EXPORT(PickStore);
+HWY_EXPORT(GroupUnits);
+
+namespace {
+constexpr std::int64_t kSumsBytes = 16 << 10, kFewRows = 8, kFewSumsBytes = 64 << 10;  // measured with a first cache of 32 KiB
+}
+
+bool is_streamed(const Gemm& g, Short side) {
+  const bool streams = side == Short::rows ? !g.trans_b && g.m <= kStreamRows : g.trans_a && g.n <= kStreamRows;
+  return streams && g.k > 0 && g.batch == 1 && g.alpha == 1 && !g.bias && !g.residual && (g.a == f32 || is_16bit(g.a));
+}
+
+void stream_gemm(Queue& queue, const Tiles& tiles, const Gemm& g, Short side, const void* a, const void* b, void* c) {
+  MEZZO_CHECK(is_streamed(g, side));
+  const bool by_rows = side == Short::rows, pairs = tiles.unit == 2;
+  const std::int64_t rows = by_rows ? g.m : g.n, columns = by_rows ? g.n : g.m;
+  const Operand small = by_rows ? Operand{a, g.a, g.lda, !g.trans_a} : Operand{b, g.b, g.ldb, g.trans_b};
+  const std::int64_t group = HWY_DYNAMIC_DISPATCH(GroupUnits)(pairs), panels = (rows + tiles.rows - 1) / tiles.rows;
+  const std::int64_t units = (g.k + tiles.unit - 1) / tiles.unit, depth = (units + group - 1) / group * group;
+  // A block of columns, whole cache lines of the matrix. Many sums are bound by arithmetic and stay in the first cache; few by reading the matrix,
+  // whose rows are then left whole.
+  const std::int64_t most = (rows <= kFewRows ? kFewSumsBytes : kSumsBytes) / 4 / rows;
+  const std::int64_t block = std::min((columns + kAlign - 1) / kAlign, std::max<std::int64_t>(most / kAlign, 1)) * kAlign;
+  const int parts = static_cast<int>(std::clamp<std::int64_t>(columns / kAlign, 1, num_threads()));
+
+  // Sums of neighbouring rows at an odd number of lines from each other: in other sets of the cache.
+  const std::int64_t ld_sums = block + kAlign / 4;
+  const auto floats = [](std::int64_t n) { return static_cast<std::size_t>((n + kAlign - 1) / kAlign * kAlign) * sizeof(float); };
+  const std::size_t left_bytes = floats(panels * depth * tiles.rows), zero_bytes = floats(block), sums_bytes = floats((rows + kAlign) * ld_sums);
+  const Block memory = queue.scratch(left_bytes + zero_bytes + sums_bytes * static_cast<std::size_t>(parts));
+  if (DryRun::active()) return;
+  float* const left = memory.as<float>();
+  float* const zeros = left + left_bytes / sizeof(float);
+  std::fill_n(zeros, block, 0.0f);
+  for (std::int64_t q = 0; q < panels; ++q) {
+    float* const panel = left + q * depth * tiles.rows;
+    tiles.pack_a(small, rows, g.k, q, q + 1, panel);
+    std::fill(panel + units * tiles.rows, panel + depth * tiles.rows, 0.0f);
+  }
+
+  const void* const matrix = by_rows ? b : a;
+  const std::int64_t ld = by_rows ? g.ldb : g.lda;
+  const bool fetch = g.k * columns * static_cast<std::int64_t>(size_of(g.a)) > cpu_info().l2;
+  const Stream stream{left, rows, tiles.rows, depth, matrix, g.a, ld, g.k, zeros, fetch};
+  const Target target{c, g.ldc, g.c, static_cast<float>(g.beta), !by_rows};
+  const auto add = HWY_DYNAMIC_DISPATCH(PickAdd)(g.a, pairs);
+  const auto store = HWY_DYNAMIC_DISPATCH(PickStore)(g.c);
+  parallel_parts(parts, [&](int part) {
+    float* const sums = zeros + (zero_bytes + sums_bytes * static_cast<std::size_t>(part)) / sizeof(float);
+    const Range mine = part_range(columns, parts, part, kAlign);
+    for (std::int64_t j = mine.begin; j < mine.end; j += block) {
+      const std::int64_t end = std::min(j + block, mine.end);
+      std::fill_n(sums, rows * ld_sums, 0.0f);
+      add(stream, j, end, sums, ld_sums);
+      store(target, sums, ld_sums, rows, j, end - j);
+    }
+  });
+}
+
+}  // namespace mezzo::kernels
+#endif
