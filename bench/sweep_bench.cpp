@@ -9,7 +9,8 @@
 // more than 1.5 times slower a flop and below 0.7 of the roofline. What looks like one is measured again for longer: others use this machine too.
 //
 // Products: y = x w^T, dx = dy w, dw += dy^T x of a Linear with T tokens, sizes drawn log-uniformly (some multiples of 8, some vocabularies), T in
-// out of a million and more. Attention: head sizes 32 to 256 in eights, odd lengths, one to sixteen heads (some sharing keys), causal or not.
+// out of a million and more. Attention: head sizes 32 to 256 in eights, any length, one to sixteen heads (some sharing keys), causal or not, heads of
+// a batch times T T size of a million and more.
 #include <algorithm>
 #include <atomic>
 #include <cmath>
@@ -248,7 +249,8 @@ std::vector<Found> sweep_attention(const Arguments& a) {
   for (std::int64_t i = 0; i < a.shapes; ++i) {
     const std::int64_t share = draw.below(4) == 0 ? 2 : 1, key_heads = draw.log_uniform(1, 8);
     const HeadsShape s{1 + draw.below(4), key_heads * share, key_heads, draw.log_uniform(17, 1024), 32 + 8 * (i % 29), i % 2 == 0};
-    if (static_cast<double>(s.batch * s.heads * s.seq * s.seq * s.size) > kMost) {
+    const double size = static_cast<double>(s.batch * s.heads * s.seq * s.seq * s.size);
+    if (size < kLeast || size > kMost) {
       --i;
       continue;
     }

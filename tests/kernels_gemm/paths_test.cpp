@@ -78,11 +78,11 @@ TEST_CASE("oneDNN's bf16 matmul takes every epilogue, and runs again from its ca
   CHECK(taken<bf16_t, bf16_t, bf16_t>(matmul) == first);
 }
 
-TEST_CASE("the thin product, of one row to eight, gives the same bits on any number of threads") {
+TEST_CASE("the thin product, of few rows, gives the same bits on any number of threads") {
   const auto thin = [](auto t, auto c) {
     const Dtype dtype = dtype_of<decltype(t)>;
     const int before = num_threads();
-    for (std::int64_t m = 1; m <= kThinRows; ++m) {
+    for (const std::int64_t m : {1, 2, 3, 4, 5, 6, 7, 8, 13, 24}) {
       for (const std::int64_t k : {1, 15, 31, 32, 100, 4096 + 33}) {
         Gemm g;
         g.m = m, g.n = k < 4096 ? 391 : 70, g.k = k, g.trans_b = true;

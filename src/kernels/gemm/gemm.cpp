@@ -23,13 +23,9 @@ namespace {
 // Measured on two cores of a Zen 4 (bench/gemm_bench.cpp): below the first, oneDNN's overhead and a second thread cost more than they
 // bring; in a batch of products below the second, each thread takes whole products.
 constexpr double kSmallFlops = 2e5, kWholeFlops = 6e7;
-// Below this, sums are too short for the thin product: the lanes of each are added up at its end. Where there are native instructions others are then
-// faster from the fifth row on.
-constexpr std::int64_t kThinDepth = 64, kThinShortRows = 4;
-
-// Sums up to which a product with transposed A (the weight gradient of a few tokens) is bound by going through C, which the packed one does in the
-// order of memory: twice as fast as oneDNN's on 6 tokens, slower on 17.
-constexpr std::int64_t kShallow = 8;
+// Sums up to which a product with transposed A (the weight gradient of a few tokens) is bound by going through C, if its rows are wide: the packed
+// one does that in the order of memory, twice as fast as oneDNN's on 6 tokens, slower on 17.
+constexpr std::int64_t kShallow = 8, kWide = 512;
 // Columns of a weight gradient up to which oneDNN's bf16 product loses to the packed one by a third to a half, unless they are a multiple of 64.
 constexpr std::int64_t kOddNarrow = 128;
 
@@ -55,7 +51,15 @@ const Tiles& tiles_for(Dtype t) {
 
 /// f32 products that our own packed one does as fast as oneDNN's, or up to three times faster (a transposed B with 16 to 256 rows), without buffers
 /// from malloc. With a B that needs no transposing oneDNN is twice as fast on few rows, and 8 % faster on transposed A (weight gradients).
-bool packs_well(const Gemm& g) { return !g.trans_a && g.m >= (g.trans_b ? 16 : 1024); }
+bool packs_well(const Gemm& g) { return !g.trans_a && (g.trans_b ? g.m >= 16 : g.m >= 1024 && g.n >= 64); }
+
+/// Where reading B's rows as they are beats packing them. Each sum ends in adding up lanes, so short ones are worth it on few rows only.
+bool thin(const Gemm& g) {
+  if (!is_thin(g, kDirectRows)) return false;
+  if (!native_gemm(g.a)) return g.m <= kThinRows;
+  if (g.m <= 4) return true;
+  return g.k >= (g.a == f32 ? 192 : g.m <= kThinRows ? 64 : 256);
+}
 
 /// Where streaming one operand as it lies beats packing it: input gradients of a few rows, weight gradients with a narrow side. (On 12 rows of an
 /// input gradient by half in bf16, on 24 not at all; on 20 columns of a weight gradient it is three times as fast.)
@@ -73,10 +77,11 @@ bool thin_in_columns(const Gemm& g) {
 
 bool by_onednn(Queue& queue, const Gemm& g, const void* a, const void* b, void* c) {
   if (g.k == 0 || flops(g) < kSmallFlops) return false;
-  if (g.trans_a && g.k <= kShallow) return false;
+  if (g.trans_a && g.k <= kShallow && g.n >= kWide) return false;
   if (g.a == f32) return !packs_well(g) && onednn_sgemm(g, a, b, c);
   if (g.a != bf16) return false;
-  if (g.c == f32 && g.trans_a && g.n <= kOddNarrow && g.n % 64 != 0) return false;
+  if (g.c == f32 && g.trans_a && g.n <= kOddNarrow && g.n % 64 != 0 && g.k >= 32) return false;
+  if (g.k <= 40 && g.m >= 48 && g.n >= 2048 && g.c == bf16) return false;  // C is most of the work, and leaves the cache
   if (g.c == f32) return onednn_gemm_bf16(g, a, b, c);
   return !g.trans_a && onednn_matmul(queue, g, a, b, c);  // which first copies a transposed A, more slowly than the packed product
 }
@@ -108,7 +113,7 @@ void gemm(Queue& queue, const Gemm& given, const void* a, const void* b, void* c
     if (p.residual) p.residual = at(p.residual, g.stride_c, g.c);
     compute(p, at(a, g.stride_a, g.a), at(b, g.stride_b, g.b), const_cast<std::byte*>(at(c, g.stride_c, g.c)));
   };
-  if (is_thin(g) && flops(g) >= kSmallFlops && (g.m <= kThinShortRows || g.k >= kThinDepth || !native_gemm(g.a))) {
+  if (thin(g) && flops(g) >= kSmallFlops) {
     const auto bytes = static_cast<std::int64_t>(size_of(g.b));
     return thin_gemm(queue, g, a, {b, g.ldb * bytes, 1, bytes, nullptr, g.b}, c);
   }

@@ -72,6 +72,7 @@ struct Widened {
       out[1] = LoadF32(D(), row[u] + j + kLanes, static_cast<std::size_t>(std::max<std::int64_t>(left[0] - kLanes, 0)));
     }
   }
+  static HWY_INLINE void Order(float*) {}
   static HWY_INLINE V Add(V sum, V a, V b) { return hn::MulAdd(a, b, sum); }
 };
 
@@ -87,11 +88,16 @@ struct Pairs {
       else return hn::MaskedLoad(hn::FirstN(d16, static_cast<std::size_t>((n + ...))), d16, &p->bits);
     };
     const auto a = load(row[2 * u] + j), b = load(row[2 * u + 1] + j);
-    alignas(64) static constexpr std::uint16_t kLower[32] = {0, 32, 1, 33, 2,  34, 3,  35, 4,  36, 5,  37, 6,  38, 7,  39,
-                                                             8, 40, 9, 41, 10, 42, 11, 43, 12, 44, 13, 45, 14, 46, 15, 47};
-    const auto lower = hn::Load(d16, kLower), upper = hn::Add(lower, hn::Set(d16, 16));
-    out[0] = hn::BitCast(D(), hn::Vec<decltype(d16)>{_mm512_permutex2var_epi16(a.raw, lower.raw, b.raw)});
-    out[1] = hn::BitCast(D(), hn::Vec<decltype(d16)>{_mm512_permutex2var_epi16(a.raw, upper.raw, b.raw)});
+    out[0] = hn::BitCast(D(), hn::InterleaveLower(d16, a, b));
+    out[1] = hn::BitCast(D(), hn::InterleaveUpper(d16, a, b));
+  }
+  /// What was interleaved within blocks of 128 bits (cheaper than across them) put in order: kStep sums of a row.
+  static HWY_INLINE void Order(float* sums) {
+    const D d;
+    const auto lower = hn::Load(d, sums).raw, upper = hn::Load(d, sums + kLanes).raw;
+    const auto first = _mm512_shuffle_f32x4(lower, upper, 0x44), second = _mm512_shuffle_f32x4(lower, upper, 0xee);
+    hn::Store(V{_mm512_shuffle_f32x4(first, first, 0xd8)}, d, sums);
+    hn::Store(V{_mm512_shuffle_f32x4(second, second, 0xd8)}, d, sums + kLanes);
   }
   static MEZZO_STREAM_ATTR HWY_INLINE V Add(V sum, V a, V b) { return V{_mm512_dpbf16_ps(sum.raw, (__m512bh)a.raw, (__m512bh)b.raw)}; }
 };
@@ -153,6 +159,9 @@ MEZZO_STREAM_ATTR void AddColumns(const Stream& s, std::int64_t begin, std::int6
       AddStep<Arithmetic>(s, row, unit, j, sums + j, ld_sums, kAll);
     }
     if (j < width) AddStep<Arithmetic>(s, row, unit, j, sums + j, ld_sums, kAll, width - j);
+  }
+  for (std::int64_t i = 0; i < s.rows; ++i) {
+    for (std::int64_t j = 0; j < width; j += kStep) Arithmetic::Order(sums + i * ld_sums + j);
   }
 }
 

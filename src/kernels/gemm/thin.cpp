@@ -219,7 +219,7 @@ void DirectColumns(const Gemm& g, const void* a, std::int64_t lda, bool native, 
   constexpr std::int64_t kMost = kTileRows;
   const std::int64_t passes = (g.m + kMost - 1) / kMost, ldw = w.row_bytes / w.bytes;
   const Fetch fetch = FetchOf(g.n, w.row_bytes);
-  alignas(64) float sums[kThinRows * kGroup];
+  alignas(64) float sums[kDirectRows * kGroup];
   for (std::int64_t j = begin; j < end; j += kGroup) {
     const std::int64_t n = std::min(kGroup, end - j);
     for (std::int64_t pass = 0; pass < passes; ++pass) {  // of nearly equal height; after the first w is in cache
@@ -278,12 +278,12 @@ HWY_EXPORT(PickColumns);
 HWY_EXPORT(PickDirect);
 HWY_EXPORT(PickRowsOf);
 
-bool is_thin(const Gemm& g) {
-  return g.m <= kThinRows && !g.trans_a && g.trans_b && g.batch == 1 && g.alpha == 1 && g.beta == 0 && (g.a == f32 || is_16bit(g.a));
+bool is_thin(const Gemm& g, std::int64_t rows) {
+  return g.m <= rows && !g.trans_a && g.trans_b && g.batch == 1 && g.alpha == 1 && g.beta == 0 && (g.a == f32 || is_16bit(g.a));
 }
 
 void thin_gemm(Queue& queue, const Gemm& g, const void* a, const ThinMatrix& w, void* c) {
-  MEZZO_CHECK(is_thin(g) && kThinPiece % w.elements == 0 && g.k % w.elements == 0);
+  MEZZO_CHECK(is_thin(g, w.unpack ? kThinRows : kDirectRows) && kThinPiece % w.elements == 0 && g.k % w.elements == 0);
   const bool native = !w.unpack && g.a == bf16 && w.dtype == bf16 && native_gemm(bf16);
   const bool as_is = native || (g.a == f32 && (g.lda == g.k || g.m == 1));
   const Block widened = as_is ? Block() : queue.scratch(static_cast<std::size_t>(g.m * g.k) * sizeof(float));

@@ -19,8 +19,9 @@ struct ThinMatrix {
   Dtype dtype = f32;
 };
 
+inline constexpr std::int64_t kDirectRows = 24;  // the same where the matrix is of elements
 /// Whether thin_gemm() takes it: op(A) is A with few rows, op(B) the transpose, no alpha or beta, one product.
-bool is_thin(const Gemm&);
+bool is_thin(const Gemm&, std::int64_t rows = kThinRows);
 /// c = a w^T + bias + residual. A row of w is read once; blocks are unpacked into the first cache, elements widened in registers, or taken in pairs
 /// by the native bf16 dot; sums in f32, rounded once.
 void thin_gemm(Queue&, const Gemm&, const void* a, const ThinMatrix& w, void* c);

@@ -5,6 +5,7 @@
 #include <array>
 #include <bit>
 #include <cstddef>
+#include <type_traits>
 #include <utility>
 
 #include <mezzo/runtime.h>
@@ -40,8 +41,9 @@ constexpr std::size_t kCols = kVecs * kLanes;
 
 // ---- packing -----------------------------------------------------------------------------------------
 
-constexpr std::int64_t kAhead = 16;  // steps of k that a row is fetched ahead: rows lie too far apart for the hardware to see it
-constexpr std::int64_t kStrip = 64;  // steps of k for all panels before the next: as many pages as the first TLB holds
+constexpr std::int64_t kAhead = 16;     // steps of k that a row is fetched ahead: rows lie too far apart for the hardware to see it
+constexpr std::int64_t kShortSum = 16;  // units: as in packed.cpp, whose walk along C fetches it
+constexpr std::int64_t kStrip = 64;     // steps of k for all panels before the next: as many pages as the first TLB holds
 
 #if HWY_TARGET != HWY_SCALAR
 /// Units along k from x on: converted, or (pairs) as they are.
@@ -241,11 +243,22 @@ template <class T> void finish(std::int64_t m, std::int64_t n, const float* HWY_
 
 // ---- tiles -------------------------------------------------------------------------------------------
 
-template <bool kAdd, class T, std::size_t... E>
-HWY_INLINE void store(const V (&sums)[kRows][kVecs], T* c, std::int64_t ldc, std::index_sequence<E...>) {
+/// Sums of an Arithmetic rounded to C.
+template <class Arithmetic, bool kAdd, class T> MEZZO_TILE_ATTR HWY_INLINE void store_sums(V v, T* to) {
   const D d;
-  const auto store_one = [&](V v, T* to) HWY_ATTR { StoreF32(kAdd ? hn::Add(v, LoadF32(d, to)) : v, d, to); };
-  (store_one(sums[E / kVecs][E % kVecs], c + E / kVecs * ldc + E % kVecs * kLanes), ...);
+#if HWY_TARGET == HWY_AVX3
+  if constexpr (std::is_same_v<Arithmetic, DotBf16> && std::is_same_v<T, bf16_t> && !kAdd) {
+    // The instruction takes denormals for zero; the dot product leaves none.
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(to), (__m256i)_mm512_cvtneps_pbh(v.raw));
+    return;
+  }
+#endif
+  StoreF32(kAdd ? hn::Add(v, LoadF32(d, to)) : v, d, to);
+}
+
+template <class Arithmetic, bool kAdd, class T, std::size_t... E>
+MEZZO_TILE_ATTR HWY_INLINE void store(const V (&sums)[kRows][kVecs], T* c, std::int64_t ldc, std::index_sequence<E...>) {
+  (store_sums<Arithmetic, kAdd>(sums[E / kVecs][E % kVecs], c + E / kVecs * ldc + E % kVecs * kLanes), ...);
 }
 
 /// A whole tile that C takes as it is, or is added to, from the registers. (Anything more here costs the loop registers.)
@@ -256,7 +269,7 @@ MEZZO_TILE_ATTR void plain_tile(std::int64_t units, const float* HWY_RESTRICT a,
   for (; units != 0; --units, a += kRows, b += kCols) {
     add_outer<Arithmetic>(sums, a, b, std::make_index_sequence<kRows>(), std::make_index_sequence<kVecs>());
   }
-  store<kAdd>(sums, c, ldc, std::make_index_sequence<kRows * kVecs>());
+  store<Arithmetic, kAdd>(sums, c, ldc, std::make_index_sequence<kRows * kVecs>());
 }
 
 template <std::size_t kM, std::size_t kV, std::size_t... E> HWY_INLINE void spill(const V (&sums)[kM][kV], float* out, std::index_sequence<E...>) {
@@ -282,8 +295,8 @@ template <class Arithmetic, std::size_t... E> constexpr std::array<TileSums, siz
 template <class Arithmetic, class T> void tile(int m, int n, std::int64_t units, const float* a, const float* b, const Finish& f) {
   static constexpr auto kSums = sums_of_size<Arithmetic>(std::make_index_sequence<kRows * kVecs>());
   T* c = static_cast<T*>(f.c);
-  // C comes into the cache while the sums are made.
-  for (int i = 0; i < m; ++i) {
+  // C comes into the cache while the sums are made, if they take long enough.
+  for (int i = 0; i < m && units > kShortSum; ++i) {
     for (int j = 0; j < n; j += 64 / sizeof(T)) __builtin_prefetch(c + i * f.ldc + j, 1);
   }
   if (m == kRows && n == kCols && f.alpha == 1 && !f.add && !f.bias && !f.residual) {
