@@ -259,6 +259,34 @@ class MEZZO_API Mlp : public Module {
   std::vector<std::shared_ptr<Linear>> parts_;
 };
 
+struct AttentionOptions {
+  std::int64_t dim = 0;  ///< width of queries, keys, values and the result: `heads` times a head's size D
+  int heads = 1;
+  int kv_heads = 0;     ///< 0: heads; else heads is a multiple of it, and each key head serves heads / kv_heads neighbouring query heads
+  bool bias = true;     ///< of all four projections
+  bool causal = false;  ///< query i sees keys j <= i + Tk - Tq
+  double dropout = 0;   ///< of the probabilities, when training
+};
+/// Multi-head attention (Vaswani et al., arXiv 1706.03762), with fewer key heads on request (Ainslie et al., arXiv 2305.13245):
+/// out_proj(softmax(q k^T / sqrt(D) + mask) v), head by head, q, k and v out of q_proj (dim, dim), k_proj and v_proj (kv_heads D, dim); out_proj
+/// is (dim, dim). All four are Linear, at first too. torch.nn.MultiheadAttention's in_proj_weight is their three weights, one below the other.
+/// Under autocast the products are 16-bit, scores and softmax f32, the result is of autocast's dtype, as a Linear's.
+/// Errors: heads do not divide dim, kv_heads do not divide heads, inputs or a mask of other shapes.
+class MEZZO_API Attention : public Module {
+ public:
+  explicit Attention(AttentionOptions);
+  Tensor forward(const Tensor& x) override;  ///< self-attention: (B, T, dim) -> (B, T, dim)
+  /// query (B, Tq, dim), key and value (B, Tk, dim) -> (B, Tq, dim). mask: boolean, true where a query may look (torch's module says where it may
+  /// not), or floating, added to the scores; broadcast to (B, heads, Tq, Tk) and without a gradient. A query that sees no key takes up zeros.
+  Tensor forward(const Tensor& query, const Tensor& key, const Tensor& value, const Tensor& mask = {});
+  using Module::operator();
+  Tensor operator()(const Tensor& query, const Tensor& key, const Tensor& value, const Tensor& mask = {}) { return forward(query, key, value, mask); }
+  std::shared_ptr<Linear> q_proj, k_proj, v_proj, out_proj;
+
+ private:
+  AttentionOptions options_;
+};
+
 // ---- recurrent layers: x (T, B, in), or (B, T, in) with .batch_first, or (T, in); y has `hidden` values a direction ---------------
 // Parameters are named as in torch: weight_ih_l0, weight_hh_l0, bias_ih_l0, bias_hh_l0, the next layer's ..._l1, the second direction's
 // ..._l0_reverse; gates stand in the order i f g o (LSTM), r z n (GRU). Uniform in +-1/sqrt(hidden) at first.

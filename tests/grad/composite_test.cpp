@@ -2,51 +2,15 @@
 #include <doctest/doctest.h>
 
 #include <cmath>
-#include <functional>
 
 #include <mezzo/mezzo.h>
 
+#include "grad/differences.h"
+
 using namespace mezzo;
+using mezzo::test::check_differences;
 
 namespace {
-
-using Fn = std::function<Tensor(const std::vector<Tensor>&)>;
-
-/// Checks d(sum f . dy) and, with `second`, the derivative of that.
-void check(const Fn& f, std::vector<Tensor> in, bool second = true) {
-  Generator random(11);
-  for (auto& t : in) t.requires_grad_();
-  const Tensor probe = f(in);
-  const Tensor dy = randn(probe.shape(), random, {.dtype = f64});
-  std::vector<Tensor> r;
-  for (const auto& t : in) r.push_back(randn(t.shape(), random, {.dtype = f64}));
-  const auto value = [&] { return sum(mul(f(in), dy)); };
-  const auto slope = [&](bool graph) {
-    const auto g = autograd::grad({value()}, in, {.create_graph = graph});
-    Tensor s;
-    for (std::size_t i = 0; i < g.size(); ++i) s = s.defined() ? add(s, sum(mul(g[i], r[i]))) : sum(mul(g[i], r[i]));
-    return s;
-  };
-  const auto compare = [&](const std::vector<Tensor>& got, const std::function<double()>& at) {
-    for (std::size_t k = 0; k < in.size(); ++k) {
-      Tensor x = in[k];
-      for (std::size_t e = 0; e < static_cast<std::size_t>(x.numel()); ++e) {
-        const double v = x.data<double>()[e], h = 1e-5;
-        x.mutable_data<double>()[e] = v + h;
-        const double up = at();
-        x.mutable_data<double>()[e] = v - h;
-        const double down = at();
-        x.mutable_data<double>()[e] = v;
-        const double d = (up - down) / (2 * h), g = got[k].defined() ? got[k].reshape({-1}).select(0, static_cast<std::int64_t>(e)).item() : 0;
-        CAPTURE(k);
-        CAPTURE(e);
-        CHECK(std::fabs(g - d) <= 1e-7 * std::max(1.0, std::fabs(d)));
-      }
-    }
-  };
-  compare(autograd::grad({value()}, in), [&] { return value().item(); });
-  if (second) compare(autograd::grad({slope(true)}, in, {.allow_unused = true}), [&] { return slope(false).item(); });
-}
 
 Tensor random64(Shape s, std::uint64_t seed) {
   Generator g(seed);
@@ -56,14 +20,14 @@ Tensor random64(Shape s, std::uint64_t seed) {
 }  // namespace
 
 TEST_CASE("swiglu") {
-  check([](const auto& v) { return swiglu(v[0], v[1]); }, {random64({2, 3}, 1), random64({2, 3}, 2)});
+  check_differences([](const auto& v) { return swiglu(v[0], v[1]); }, {random64({2, 3}, 1), random64({2, 3}, 2)});
 }
 TEST_CASE("packed_attention, causal") {
-  check([](const auto& v) { return packed_attention(v[0], 2, {.is_causal = true}); }, {random64({2, 3, 12}, 3)});
+  check_differences([](const auto& v) { return packed_attention(v[0], 2, {.is_causal = true}); }, {random64({2, 3, 12}, 3)});
 }
 TEST_CASE("linear_add") {
-  check([](const auto& v) { return linear_add(v[0], v[1], v[2], v[3]); },
-        {random64({2, 4}, 4), random64({2, 3}, 5), random64({4, 3}, 6), random64({4}, 7)});
+  check_differences([](const auto& v) { return linear_add(v[0], v[1], v[2], v[3]); },
+                    {random64({2, 4}, 4), random64({2, 3}, 5), random64({4, 3}, 6), random64({4}, 7)});
 }
 TEST_CASE("dropout: backward drops what forward dropped, and keeps the expectation") {
   manual_seed(5);
