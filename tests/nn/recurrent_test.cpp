@@ -59,13 +59,14 @@ TEST_CASE("recurrent layers give PyTorch's outputs, last states and gradients") 
   std::map<std::string, Tensor> golden;
   for (auto& [name, t] : load("tests/golden/recurrent.safetensors")) golden[name] = t;
   const auto layers = Json::parse(file.metadata().at("layers"));
-  for (const auto& [name, options] : layers.items()) {
+  for (const auto& item : layers.items()) {
+    const std::string name = item.key();
     CAPTURE(name);
-    const auto find = [&, n = name](const std::string& part) {
-      const auto it = golden.find(n + "." + part);
+    const auto find = [&](const std::string& part) {
+      const auto it = golden.find(name + "." + part);
       return it == golden.end() ? Tensor() : it->second;
     };
-    const auto layer = make(name, options);
+    const auto layer = make(name, item.value());
     layer->to(f64);
     StateDict weights;
     for (const auto& p : layer->named_parameters()) weights.emplace_back(p.first, find("weight." + p.first));
