@@ -25,8 +25,9 @@ namespace {
 constexpr double kSmallFlops = 2e5, kWholeFlops = 6e7;
 // Sums up to which a product with transposed A (the weight gradient of a few tokens) is bound by going through C, if its rows are wide: the packed
 // one does that in the order of memory, twice as fast as oneDNN's on 6 tokens, slower on 17.
-constexpr std::int64_t kShallow = 8, kWide = 512;
-// Columns of a weight gradient up to which oneDNN's bf16 product loses to the packed one by a third to a half, unless they are a multiple of 64.
+constexpr std::int64_t kShallow = 8, kWide = 512, kUncached = 2 << 20;
+// Columns of a weight gradient with many rows up to which oneDNN's bf16 product loses to the packed one by a third to a half, unless they are a
+// multiple of 64.
 constexpr std::int64_t kOddNarrow = 128;
 
 double flops(const Gemm& g) { return 2.0 * static_cast<double>(g.m) * static_cast<double>(g.n) * static_cast<double>(g.k); }
@@ -62,25 +63,28 @@ bool thin(const Gemm& g) {
 }
 
 /// Where streaming one operand as it lies beats packing it: input gradients of a few rows, weight gradients with a narrow side. (On 12 rows of an
-/// input gradient by half in bf16, on 24 not at all; on 20 columns of a weight gradient it is three times as fast.)
+/// input gradient by half in bf16, on 24 not at all; on 20 columns of a weight gradient it is three times as fast.) Threads share the long side only:
+/// where it is short oneDNN's, which cut the sums, win; and in f32 where the matrix stays in cache.
 bool streams(const Gemm& g, Short side) {
-  constexpr std::int64_t kRows = 16, kNarrow = 48, kLong = 128, kDepth = 32;
+  constexpr std::int64_t kRows = 16, kNarrow = 48, kDepth = 32, kCached = 1 << 20;
   const std::int64_t few = side == Short::rows ? g.m : g.n, many = side == Short::rows ? g.n : g.m;
-  return is_streamed(g, side) && few <= (g.trans_a ? kNarrow : kRows) && many >= kLong && g.k >= kDepth;
+  if (!is_streamed(g, side) || g.k < kDepth) return false;
+  if (g.trans_a) return few <= kNarrow && many >= 512;
+  return few <= kRows && many >= 128 && (is_16bit(g.a) || many * g.k >= kCached);
 }
 
 /// Where A read as it is, with its few partners beside it, beats tiles that are mostly empty: narrow C, long sums (each ends in adding up lanes).
 bool thin_in_columns(const Gemm& g) {
-  if (!is_thin_in_columns(g)) return false;
+  if (!is_thin_in_columns(g) || g.m < 256) return false;
   return g.a == bf16 && native_gemm(bf16) ? g.k >= 512 && g.n <= 24 && g.n % 16 != 0 : g.k >= 192 && g.n % 16 != 0;
 }
 
 bool by_onednn(Queue& queue, const Gemm& g, const void* a, const void* b, void* c) {
   if (g.k == 0 || flops(g) < kSmallFlops) return false;
-  if (g.trans_a && g.k <= kShallow && g.n >= kWide) return false;
+  if (g.trans_a && g.k <= kShallow && g.n >= kWide && g.m * g.n >= kUncached) return false;
   if (g.a == f32) return !packs_well(g) && onednn_sgemm(g, a, b, c);
   if (g.a != bf16) return false;
-  if (g.c == f32 && g.trans_a && g.n <= kOddNarrow && g.n % 64 != 0 && g.k >= 32) return false;
+  if (g.c == f32 && g.trans_a && g.n <= kOddNarrow && g.n % 64 != 0 && g.k >= 32 && g.m >= 256) return false;
   if (g.k <= 40 && g.m >= 48 && g.n >= 2048 && g.c == bf16) return false;  // C is most of the work, and leaves the cache
   if (g.c == f32) return onednn_gemm_bf16(g, a, b, c);
   return !g.trans_a && onednn_matmul(queue, g, a, b, c);  // which first copies a transposed A, more slowly than the packed product
