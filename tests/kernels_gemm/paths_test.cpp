@@ -157,7 +157,8 @@ TEST_CASE("the streamed product takes either side, and gives the same bits on an
     unsigned seed = 0;
     for (const Short side : {Short::rows, Short::cols}) {
       for (const std::int64_t few : {1, 2, 5, 9, 13, 24, 48}) {
-        for (const Size& s : {Size{1, 77, 1}, Size{1, 33, 7}, Size{1, 64, 30}, Size{1, 517, 65}, Size{1, 1300, 129}}) {
+        for (const Size& s : {Size{1, 77, 1}, Size{1, 33, 7}, Size{1, 64, 30}, Size{1, 517, 65}, Size{1, 1300, 129}, Size{1, 1300, 901}}) {
+          if (s.k > 900 && few > 2) continue;       // the last is cut along k
           for (const bool other : {false, true}) {  // the small operand either way
             Gemm g;
             g.m = side == Short::rows ? few : s.n, g.n = side == Short::rows ? s.n : few, g.k = s.k;

@@ -192,6 +192,17 @@ void StoreSums(const Target& to, const float* sums, std::int64_t ld_sums, std::i
   }
 }
 
+/// to += from, both (rows, ld) in columns [begin, begin + width).
+void AddSums(std::int64_t rows, std::int64_t ld, std::int64_t begin, std::int64_t width, const float* from, float* to) {
+  const D d;
+  for (std::int64_t i = 0; i < rows; ++i) {
+    const float* x = from + i * ld + begin;
+    float* y = to + i * ld + begin;
+    ForEachVector(d, static_cast<std::size_t>(width),
+                  [&](std::size_t j, auto access) MEZZO_BODY { access.Store(hn::Add(access.Load(d, y + j), access.Load(d, x + j)), d, y + j); });
+  }
+}
+
 using RunAdd = void (*)(const Stream&, std::int64_t, std::int64_t, float*, std::int64_t);
 RunAdd PickAdd(Dtype t, [[maybe_unused]] bool pairs) {
 #if HWY_TARGET == HWY_AVX3
@@ -202,6 +213,9 @@ RunAdd PickAdd(Dtype t, [[maybe_unused]] bool pairs) {
 
 using RunStore = void (*)(const Target&, const float*, std::int64_t, std::int64_t, std::int64_t, std::int64_t);
 RunStore PickStore(Dtype t) { return t == f32 ? StoreSums<float> : t == bf16 ? StoreSums<bf16_t> : StoreSums<f16_t>; }
+
+using RunJoin = void (*)(std::int64_t, std::int64_t, std::int64_t, std::int64_t, const float*, float*);
+RunJoin PickJoin() { return AddSums; }
 
 std::int64_t GroupUnits(bool pairs) { return pairs ? 4 : static_cast<std::int64_t>(kUnits); }
 
@@ -215,11 +229,30 @@ namespace mezzo::kernels {
 
 HWY_EXPORT(PickAdd);
 HWY_EXPORT(PickStore);
+HWY_EXPORT(PickJoin);
 HWY_EXPORT(GroupUnits);
 
 namespace {
 constexpr std::int64_t kSumsBytes = 16 << 10, kFewRows = 8, kFewSumsBytes = 64 << 10;  // measured with a first cache of 32 KiB
+
+/// Pieces that k is cut into where C is small and the matrix large: threads then read whole rows, one stretch of memory each, twice as fast. A
+/// function of the sizes only.
+std::int64_t pieces_of(std::int64_t rows, std::int64_t columns, std::int64_t k, std::size_t bytes) {
+  const bool large = columns * k * static_cast<std::int64_t>(bytes) > 2 << 20;
+  return large && rows * columns <= 1 << 16 ? std::clamp<std::int64_t>(k / 128, 1, 8) : 1;
 }
+
+/// Groups [groups.begin, groups.end) of `group` units of a product, as a product of its own.
+Stream piece_of(const Stream& s, const Range& groups, std::int64_t group, std::int64_t rows_of_unit) {
+  Stream piece = s;
+  const std::int64_t unit = groups.begin * group, row = unit * rows_of_unit;
+  piece.left += unit * s.panel;
+  piece.matrix = at(s.matrix, row * s.ld, size_of(s.dtype));
+  piece.k = std::min(s.k, groups.end * group * rows_of_unit) - row;
+  return piece;
+}
+
+}  // namespace
 
 bool is_streamed(const Gemm& g, Short side) {
   const bool streams = side == Short::rows ? !g.trans_b && g.m <= kStreamRows : g.trans_a && g.n <= kStreamRows;
@@ -237,10 +270,11 @@ void stream_gemm(Queue& queue, const Tiles& tiles, const Gemm& g, Short side, co
   // whose rows are then left whole.
   const std::int64_t most = (rows <= kFewRows ? kFewSumsBytes : kSumsBytes) / 4 / rows;
   const std::int64_t block = std::min((columns + kAlign - 1) / kAlign, std::max<std::int64_t>(most / kAlign, 1)) * kAlign;
-  const int parts = static_cast<int>(std::clamp<std::int64_t>(columns / kAlign, 1, num_threads()));
+  const std::int64_t pieces = pieces_of(rows, columns, g.k, size_of(g.a));
+  const int parts = static_cast<int>(pieces > 1 ? pieces : std::clamp<std::int64_t>(columns / kAlign, 1, num_threads()));
 
   // Sums of neighbouring rows at an odd number of lines from each other: in other sets of the cache.
-  const std::int64_t ld_sums = block + kAlign / 4;
+  const std::int64_t ld_sums = (pieces > 1 ? (columns + kAlign - 1) / kAlign * kAlign : block) + kAlign / 4;
   const auto floats = [](std::int64_t n) { return static_cast<std::size_t>((n + kAlign - 1) / kAlign * kAlign) * sizeof(float); };
   const std::size_t left_bytes = floats(panels * depth * tiles.rows), zero_bytes = floats(block), sums_bytes = floats((rows + kAlign) * ld_sums);
   const Block memory = queue.scratch(left_bytes + zero_bytes + sums_bytes * static_cast<std::size_t>(parts));
@@ -261,16 +295,32 @@ void stream_gemm(Queue& queue, const Tiles& tiles, const Gemm& g, Short side, co
   const Target target{c, g.ldc, g.c, static_cast<float>(g.beta), !by_rows};
   const auto add = HWY_DYNAMIC_DISPATCH(PickAdd)(g.a, pairs);
   const auto store = HWY_DYNAMIC_DISPATCH(PickStore)(g.c);
+  const auto sums_of = [&](int part) { return zeros + (zero_bytes + sums_bytes * static_cast<std::size_t>(part)) / sizeof(float); };
   parallel_parts(parts, [&](int part) {
-    float* const sums = zeros + (zero_bytes + sums_bytes * static_cast<std::size_t>(part)) / sizeof(float);
+    float* const sums = sums_of(part);
+    std::fill_n(sums, rows * ld_sums, 0.0f);
+    if (pieces > 1) {
+      const Stream piece = piece_of(stream, part_range(depth / group, parts, part), group, tiles.unit);
+      for (std::int64_t j = 0; j < columns; j += block) add(piece, j, std::min(j + block, columns), sums + j, ld_sums);
+      return;
+    }
     const Range mine = part_range(columns, parts, part, kAlign);
     for (std::int64_t j = mine.begin; j < mine.end; j += block) {
       const std::int64_t end = std::min(j + block, mine.end);
-      std::fill_n(sums, rows * ld_sums, 0.0f);
+      if (j > mine.begin) std::fill_n(sums, rows * ld_sums, 0.0f);
       add(stream, j, end, sums, ld_sums);
       store(target, sums, ld_sums, rows, j, end - j);
     }
   });
+  if (pieces == 1) return;
+  const auto join = HWY_DYNAMIC_DISPATCH(PickJoin)();
+  parallel_for(
+      columns, std::max<std::int64_t>(kAlign, kGrain / rows),
+      [&](std::int64_t begin, std::int64_t end) {
+        for (int part = 1; part < parts; ++part) join(rows, ld_sums, begin, end - begin, sums_of(part), sums_of(0));
+        store(target, sums_of(0) + begin, ld_sums, rows, begin, end - begin);
+      },
+      kAlign);
 }
 
 }  // namespace mezzo::kernels
