@@ -10,6 +10,7 @@ import xml.dom.minidom
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
+import plan_grid  # noqa: E402
 from peers import environment  # noqa: E402
 from side_by_side import chart, report, rows  # noqa: E402
 from side_by_side.contenders import ROOT, Contender  # noqa: E402
@@ -73,6 +74,20 @@ class Writing(unittest.TestCase):
             for part in ("by hand", "three", "two", "after"):
                 self.assertEqual(text.count(part), 1)
             self.assertNotIn("one", text)
+
+
+class PlanGrid(unittest.TestCase):
+    def test_what_is_far_off_is_marked_and_counted(self):
+        row = {"row": "a", "planning_seconds": 1, "planned_bytes": 100, "bytes": 100, "planned_ms": 10, "ms": 10}
+        text = plan_grid.table([row, {**row, "row": "b", "planned_ms": 13}, {**row, "row": "c", "planned_bytes": 110}])
+        self.assertIn("| a | 0.0 MiB, 1.000 | 10 | 10 | 1.00 |", text)
+        self.assertIn("**1.30**", text)
+        self.assertIn("3 rows: bytes off by more than 5% in 1; time by more than 25% in 1;", text)
+
+    def test_a_row_runs(self):
+        done = subprocess.run([sys.executable, "bench/plan_grid.py", "--only", "2x64, B 4, T 64, bf16$", "--steps", "2"], cwd=ROOT, capture_output=True, text=True)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        self.assertIn("1 rows: bytes off by more than 5% in 0;", done.stdout)
 
 
 class Toy(unittest.TestCase):

@@ -5,8 +5,15 @@
 
 namespace mezzo::cli {
 
-/// Milliseconds of a step: its matrix products, timed here one shape after the other; attention from its operations; everything else from the
-/// bytes that it moves.
-double estimate_step_ms(const train::MemoryPlan&);
+struct StepTime {
+  double products = 0, attention = 0, optimizer = 0, memory = 0;  ///< milliseconds; memory: tensors that are written and read, casts among them
+  bool tried = false;                                             ///< measured by running steps
+  double ms() const { return products + attention + optimizer + memory; }
+};
+
+/// Of one step. Its matrix products are timed here one shape after the other; attention follows from its operations, everything else from the bytes
+/// that it moves. What an op costs as such is not in these figures, and decides where ops are small: a step of a new model that takes little time and
+/// no more memory than the measuring does is run a few times instead.
+StepTime estimate_step(const train::MemoryPlan&, const models::ModelOptions&, const train::TrainOptions&, const train::PrecisionPlan&);
 
 }  // namespace mezzo::cli

@@ -100,6 +100,9 @@ void declare_rest(Options& o, TrainingArguments& a, For kind) {
   o.value("--early-stop", "N", t.early_stop, "Ends after N evaluations in a row without a lower loss, with the best weights; 0: does not");
   o.flag("--no-tensorboard", a.no_tensorboard, "No TensorBoard event files");
   o.value("--inspect", "every=N", a.inspect, "Looks at the numbers of each N-th step, for `mezzo inspect`; 0: of none");
+  o.group("memory");
+  o.value("--memory", "GIB", t.memory, "GiB that the run may take; without it what the machine has. A run that needs more does not begin");
+  o.flag("--overcommit", t.overcommit, "Begins all the same: it may swap, or be ended by the system");
   o.group("going on");
   o.flag("--resume", t.resume, "Continue the run in --out from its newest checkpoint, with its own options unless given anew");
   o.value("--resume-step", "N", t.resume_step, "... from checkpoints/step-N; later ones are made again");

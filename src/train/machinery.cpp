@@ -5,20 +5,12 @@
 
 #include <fmt/core.h>
 
-#include <mezzo/runtime.h>
-
-#include "core/fail.h"
 #include "kernels/kernels.h"
 #include "tensor/impl.h"
 #include "train/rules.h"
 
 namespace mezzo::train {
 namespace {
-
-std::string human(std::int64_t bytes) {
-  const double mib = static_cast<double>(bytes) / (1 << 20);
-  return mib < 1024 ? fmt::format("{:.1f} MiB", mib) : fmt::format("{:.2f} GiB", mib / 1024);
-}
 
 kernels::GradStats look_at(const Tensor& t) {
   auto& q = kernels::cpu_queue();
@@ -66,27 +58,6 @@ std::string first_bad_tensor(const models::LanguageModel& model, const amp::Step
   }
   return fmt::format("all parameters are finite, the first bad tensor is the gradient of `{}` ({})", result.culprit,
                      result.found_nan ? "NaN" : "Inf");
-}
-
-std::string too_large(const MemoryPlan& plan) {
-  const std::int64_t memory = cpu_info().memory;
-  return plan.peak <= memory ? std::string() : fmt::format("it needs {}, and this machine has {}", human(plan.peak), human(memory));
-}
-
-void refuse_too_large(const MemoryPlan& plan) {
-  const std::int64_t memory = cpu_info().memory;
-  if (plan.peak <= memory) return;
-  std::string parts;
-  std::int64_t largest = 0;
-  for (std::size_t c = 0; c < kMemoryCategories; ++c) {
-    if (plan.bytes[c] > plan.peak / 100)
-      parts += fmt::format("{}{} {}", parts.empty() ? "" : ", ", name(static_cast<Memory>(c)), human(plan.bytes[c]));
-    largest = std::max(largest, plan.bytes[c]);
-  }
-  const bool batch = largest == plan.bytes[static_cast<std::size_t>(Memory::activations)];
-  fail("train", fmt::format("this run needs {} ({}), and this machine has {}", human(plan.peak), parts, human(memory)),
-       batch ? "a smaller --batch with a larger --accumulate is the same training in less memory"
-             : "a smaller model, or a recipe with fewer bytes a parameter");
 }
 
 }  // namespace mezzo::train

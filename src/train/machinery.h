@@ -22,9 +22,4 @@ bool is_finite(const Machinery&);
 /// What to look at first after a step that was not applied: a parameter that is not finite, or the step's culprit.
 std::string first_bad_tensor(const models::LanguageModel&, const amp::StepResult&);
 
-/// Why a run with this plan cannot be on this machine; empty: it can.
-std::string too_large(const MemoryPlan&);
-/// Error with what takes most, and what to do, unless it can.
-void refuse_too_large(const MemoryPlan&);
-
 }  // namespace mezzo::train

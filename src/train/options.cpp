@@ -177,6 +177,7 @@ void check(const TrainOptions& o) {
   for (const auto& f : o.fallbacks) fallback_from_text(f);
   policy_of(o);
   if (o.early_stop > 0 && o.eval_steps == 0) fail(kOp, "--early-stop with --eval-steps 0 given: there is nothing to stop by");
+  require(o.memory >= 0 && o.memory <= 1 << 20, "memory", o.memory, "GiB: 0 (what the machine has) to 1048576");
   require(o.threads >= 0 && o.threads <= 4096, "threads", o.threads, "0 (as many as there are cores) to 4096");
   if (o.tune) check(*o.tune);
 }

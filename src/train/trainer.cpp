@@ -15,6 +15,7 @@
 #include "train/checkpoint.h"
 #include "train/history.h"
 #include "train/judge.h"
+#include "train/lighter.h"
 #include "train/machinery.h"
 #include "train/metrics.h"
 #include "train/options.h"
@@ -77,7 +78,7 @@ struct Trainer::Impl {
     const std::int64_t from = options.resume && present(options.out / "config.json") ? resumed_step() : 0;
     decide();
     warnings = plan.warnings;
-    refuse_too_large(memory);
+    if (auto warning = refuse_too_large(memory, now, shape); !warning.empty()) warnings.push_back(std::move(warning));
     input = read_data(options, shape);
     if (options.tune) base = fmt::format("{:016x}", base_fingerprint(options.model));
     resolve_steps(options, *input.work);
@@ -307,7 +308,7 @@ struct Trainer::Impl {
     if (options.on_divergence == OnDivergence::warn || options.on_divergence == OnDivergence::stop) give_up("");
     Action action;
     if (falls_back) {
-      const auto refused = [&](const TrainOptions& o) { return too_large(plan_bytes(shape, o, precision_of(o, shape))); };
+      const auto refused = [&](const TrainOptions& o) { return too_large(plan_bytes(shape, o, precision_of(o, shape)), o); };
       NextFallback next = next_fallback(options, history, {.now = plan.recipe, .curing_op = d.overflow.curing_op, .range = d.range}, refused);
       if (!next.action) give_up(fmt::format("; no fallback is left: {}", next.passed_over));
       action = *std::move(next.action);

@@ -20,6 +20,7 @@
 #include <mezzo/runtime.h>
 #include <mezzo/train.h>
 
+#include "core/parts.h"
 #include "io/json.h"
 #include "kernels/work_log.h"
 #include "text/corpus.h"
@@ -82,6 +83,8 @@ struct TrainOptions {
   std::optional<TuneOptions> tune = {};  ///< an existing model is trained further: `mezzo finetune`
 
   int threads = 0;                               ///< 0: as they are
+  double memory = 0;                             ///< GiB that it may take; 0: what the machine has
+  bool overcommit = false;                       ///< begin also where the plan says that it does not fit
   bool resume = false;                           ///< continue the run in `out` from its newest checkpoint (from the start, if it has none yet)
   std::optional<std::int64_t> resume_step = {};  ///< ... from checkpoints/step-N instead; later ones are removed (they will be made again)
 };
@@ -134,11 +137,18 @@ struct MemoryPlan {
   std::vector<kernels::WorkLog::Product> products;  ///< of one step, each shape once with its count
   double attention_flops = 0;                       ///< floating-point operations
   std::int64_t written = 0;                         ///< bytes of all tensors that the step makes
+  std::int64_t trained = 0;                         ///< numbers that the optimizer updates
   std::int64_t checkpoint = 0;                      ///< bytes of one: what is trained, masters, moments
 };
 MemoryPlan plan_bytes(const models::ModelOptions&, const TrainOptions&, const PrecisionPlan&);
 /// The same from the options alone: does not read the data (its vocabulary has the size asked for).
 MemoryPlan plan_bytes(const TrainOptions&);
+/// A step's milliseconds by part (core/parts.h), measured: random tokens, the median of those that fit into `seconds` after two that warm up. Takes
+/// the plan's memory while it lasts, and leaves no trace.
+std::array<double, kParts> try_steps(const models::ModelOptions&, const TrainOptions&, const PrecisionPlan&, double seconds);
+
+/// Milliseconds that the run's optimizer takes to update a matrix of so many elements (a multiple of 1024), measured.
+double try_update(const TrainOptions&, const PrecisionPlan&, std::int64_t elements);
 
 /// One run. Everything that can be refused is refused by the constructor, before the directory changes.
 class Trainer {

@@ -106,6 +106,11 @@ TEST_CASE("a command line that is wrong: exit code 2, and no directory is made")
   check_refused({"bench", "--steps", "0"}, 2, "--steps 0");
   check_refused({"bench", "--precision", "half"}, 2, "half");
   check_refused({"plan", "--model", "gpt:heads=5"}, 2, "multiple of its 5 heads");
+  check_refused({"plan", "--memory", "-1"}, 2, "--memory -1 given");
+  check_refused({"plan", "--memory", "much"}, 2, "--memory much given");
+  check_refused({"plan", "--overcommit=maybe"}, 2, "--overcommit=maybe given");
+  check_refused({"plan", "--batch", "0"}, 2, "--batch 0");
+  check_refused({"plan", "--model", c.dir / "nothing.gguf"}, 2, "nothing.gguf");
   CHECK(!fs::exists(c.out));
 }
 

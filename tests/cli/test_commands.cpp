@@ -173,6 +173,44 @@ TEST_CASE("plan: bytes before anything is allocated") {
 
   const auto huge = document(run({"plan", "--json", "--model", "gpt:layers=400,heads=64,width=16384", "--batch", "1", "--seq", "16"}));
   CHECK(huge["fits"] == false);
+  CHECK(huge["suggestions"].empty());  // nothing would help
+
+  const std::vector<std::string> small{"plan", "--model", "gpt:layers=4,heads=4,width=64", "--batch", "16", "--seq", "64", "--precision", "bf16"};
+  const auto whole = document(run(join(small, {"--json"})));
+  CHECK(whole["suggestions"].empty());
+  double parts = 0;
+  for (const auto& [part, ms] : whole["parts"].items()) parts += ms.get<double>();
+  CHECK(parts == doctest::Approx(whole["step_ms"].get<double>()));
+  const auto peak = whole["peak_bytes"].get<std::int64_t>();
+  const std::string half = std::to_string(static_cast<double>(peak) / 2 / (1 << 30));
+  const auto tight = document(run(join(small, {"--json", "--memory", half})));
+  CHECK(tight["fits"] == false);
+  CHECK(tight["peak_bytes"] == peak);
+  REQUIRE(tight["suggestions"].size() >= 3);
+  CHECK(tight["suggestions"][0]["fits"] == true);
+  CHECK(tight["suggestions"][0]["peak_bytes"].get<std::int64_t>() <= peak / 2);
+  const Result text = run(join(small, {"--memory", half}));
+  CHECK(text.code == 0);
+  for (const char* part : {"does not fit; with one of these changes", "--accumulate", "--checkpoint-every", "the same bits"})
+    CHECK_MESSAGE(text.out.find(part) != text.out.npos, part);
+}
+
+TEST_CASE("a run that does not fit is refused in a line that says what helps, unless it is told to begin") {
+  const Scratch dir;
+  write(dir / "text.txt", some_text(4000));
+  const std::vector<std::string> train{
+      "train",   "--data",      dir / "text.txt", "--out",    dir / "run", "--model", "gpt:layers=4,heads=2,width=32",
+      "--batch", "16",          "--seq",          "32",       "--steps",   "2",       "--eval-steps",
+      "0",       "--precision", "fp32",           "--memory", "0.002"};
+  const Result refused = run(train);
+  CHECK(refused.code == 1);
+  CHECK(refused.lines().size() == 1);
+  for (const char* part : {"this run needs ", "--memory allows 2.0 MiB", "Hint: --", "`mezzo plan`", "--overcommit"})
+    CHECK_MESSAGE(refused.err.find(part) != refused.err.npos, refused.err);
+  CHECK(!fs::exists(dir.path() / "run"));
+  const Result told = run(join(train, {"--overcommit"}));
+  CHECK(told.code == 0);
+  CHECK(told.err.find("warning: this run needs ") != told.err.npos);
 }
 
 TEST_CASE("bench: the contract's figures") {

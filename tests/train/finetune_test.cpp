@@ -323,6 +323,46 @@ TEST_CASE("the plan of fine-tuning is no less than what it takes") {
     }
 }
 
+TEST_CASE("where windows are full, fine-tuning takes what the plan says, within 5 %: adapters and whole models, in every recipe for them") {
+  const TempDir dir;
+  write_base(dir, "base", 5, 64);
+  std::string lines;  // windows that are full: texts longer than one
+  for (int i = 0; i < 40; ++i) lines += fmt::format("{{\"text\": \"{}\"}}\n", std::string(2000, static_cast<char>('a' + i % 26)));
+  spit(dir / "long.jsonl", lines);
+  struct Case {
+    const char* precision;
+    bool full;
+    std::int64_t batch;
+    int accumulate = 1;
+    bool packing = true;
+    const char* quantize = "";
+    int checkpoint_every = 0;
+  };
+  int n = 0;
+  for (const Case& c :
+       {Case{"fp32", false, 2}, Case{"bf16", false, 4}, Case{"bf16", false, 2, 2, false}, Case{"bf16", false, 2, 1, true, "nf4"},
+        Case{"fp16", false, 2}, Case{"bf16", false, 4, 1, true, "", 1}, Case{"fp32", true, 2}, Case{"bf16", true, 4}, Case{"bf16-split", true, 2},
+        Case{"bf16-sr", true, 2, 2}, Case{"fp16-master", true, 2}, Case{"bf16", true, 2, 1, false, "", 1}}) {
+    auto o = small_tuning(dir, fmt::format("full-{}", n++), c.precision, c.full);
+    o.data = dir / "long.jsonl";
+    o.batch = c.batch;
+    o.accumulate = c.accumulate;
+    o.tune->packing = c.packing;
+    o.tune->quantize_base = c.quantize;
+    o.checkpoint_every = c.checkpoint_every;
+    o.steps = 4;
+    o.eval_steps = 0;
+    train::Trainer trainer(o);
+    const auto plan = trainer.memory();
+    const auto s = trainer.run();
+    const double ratio = static_cast<double>(plan.peak) / static_cast<double>(s.peak_bytes);
+    const std::string what =
+        fmt::format("{} {} B {}: planned {}, used {}: {:.4f}", c.precision, c.full ? "full" : "adapters", c.batch, plan.peak, s.peak_bytes, ratio);
+    MESSAGE(what);
+    CHECK_MESSAGE(std::abs(ratio - 1) <= 0.05, what);
+  }
+}
+
 std::string conversations(int n) {
   std::string lines;
   for (int i = 0; i < n; ++i)

@@ -2,6 +2,7 @@
 #include <doctest/doctest.h>
 
 #include "core/allocator.h"
+#include "train/lighter.h"
 #include "train/options.h"
 #include "train/support.h"
 
@@ -127,7 +128,68 @@ TEST_CASE("a run that cannot fit is refused before anything is allocated") {
   o.model = "gpt:layers=12,heads=12,width=768";
   o.batch = 8192;
   o.seq = 1024;
-  CHECK(contains(error_of([&] { train::Trainer t(o); }), "a smaller --batch with a larger --accumulate"));
+  CHECK(contains(error_of([&] { train::Trainer t(o); }), "--accumulate "));
+  o.overcommit = true;
+  o.memory = -1;
+  CHECK(contains(error_of([&] { train::Trainer t(o); }), "--memory -1 given"));
+}
+
+TEST_CASE("--memory refuses, --overcommit begins all the same and warns") {
+  const TempDir dir;
+  write_small_text(dir);
+  auto o = small_run(dir, "run");
+  o.memory = 1e-4;  // GiB: 107 KiB
+  const std::string error = error_of([&] { train::Trainer t(o); });
+  CAPTURE(error);
+  CHECK(contains(error, "--memory allows 0.1 MiB"));
+  CHECK(contains(error, "--overcommit"));
+  CHECK(!contains(error, "\n"));
+  CHECK_FALSE(std::filesystem::exists(o.out));
+
+  o.overcommit = true;
+  train::Trainer t(o);
+  REQUIRE(t.warnings().size() >= 1);
+  CHECK(std::any_of(t.warnings().begin(), t.warnings().end(), [](const std::string& w) { return contains(w, "--overcommit lets it begin"); }));
+  CHECK(t.run().step == o.steps);
+}
+
+TEST_CASE("what is suggested for a run that does not fit is what it then takes") {
+  const TempDir dir;
+  write_small_text(dir, 40000);
+  auto o = small_run(dir, "run", "bf16");
+  o.model = "gpt:layers=6,heads=4,width=64,vocab=2000";
+  o.batch = 16;
+  o.seq = 128;
+  o.steps = 3;
+  const auto shape = train::shape_of(o);
+  const auto plan = train::plan_bytes(o);
+  for (const double share : {0.6, 0.25, 0.1}) {  // one change suffices; several are needed; nothing helps enough
+    const auto memory = static_cast<std::int64_t>(share * static_cast<double>(plan.peak));
+    const auto helps = train::lighter(o, shape, plan, memory);
+    REQUIRE(helps.size() >= 4);
+    std::string said;
+    for (const auto& l : helps) said += fmt::format("\n  {}: {}{} ({})", l.options, l.peak, l.fits ? " fits" : "", l.effect);
+    MESSAGE(fmt::format("{} bytes into {}:{}", plan.peak, memory, said));
+    for (std::size_t i = 0; i < helps.size(); ++i) {
+      const auto& l = helps[i];
+      CHECK(l.peak < plan.peak);
+      CHECK(l.fits == (l.peak <= memory));
+      CHECK(!l.effect.empty());
+      if (i > 0) CHECK(helps[i - 1].fits >= l.fits);
+    }
+    CHECK(helps.front().fits == (share > 0.2));
+    for (const auto& l : helps) {  // carried out
+      auto run = l.run;
+      run.out = dir / fmt::format("run-{}-{}", share, &l - helps.data());
+      const auto s = train::Trainer(run).run();
+      CHECK_MESSAGE(s.peak_bytes == l.peak, l.options);
+      if (!l.fits) break;  // of those one is enough
+    }
+  }
+  CHECK(train::lighter(o, shape, plan, plan.peak / 2).front().same);
+
+  o.resume = true;  // of which the batch cannot change
+  for (const auto& l : train::lighter(o, shape, plan, plan.peak / 2)) CHECK(contains(l.options, "--checkpoint-every"));
 }
 
 TEST_CASE("from the fourth step on, a step asks the system for no memory") {
