@@ -1,9 +1,10 @@
 #!/usr/bin/env python3
 """Real conversations of mixed length: the questions and answers of Perl's FAQ (Debian's package perl-doc), as chat JSONL.
 
-  bench/chat_examples.py TRAIN.jsonl HELD_OUT.jsonl [--count 200]
+  bench/chat_examples.py TRAIN.jsonl HELD_OUT.jsonl [--count 200] [--paragraphs N]
 
-The answers have 41 to 5,139 characters, half of them fewer than 770. TRAIN gets `count` of them, in an order that is always the same; HELD_OUT the rest.
+The answers have 41 to 5,139 characters, half of them fewer than 770. --paragraphs keeps
+the first N of each. TRAIN gets `count` of them, in an order that is always the same; HELD_OUT the rest.
 """
 import argparse
 import glob
@@ -25,7 +26,7 @@ def plain(pod):
     return re.sub(r"\n{3,}", "\n\n", pod).strip()
 
 
-def examples():
+def examples(paragraphs):
     files = sorted(glob.glob("/usr/share/perl/5.*.*/pod/perlfaq[1-9].pod"))
     if not files:
         sys.exit("no perlfaq*.pod here: apt-get install perl-doc")
@@ -34,6 +35,8 @@ def examples():
             text = f.read()
         for question, answer in re.findall(r"^=head2 ([^\n]+)\n(.*?)(?=^=head[12] |\Z)", text, flags=re.M | re.S):
             question, answer = plain(question), plain(answer)
+            if paragraphs:
+                answer = "\n\n".join(answer.split("\n\n")[:paragraphs])
             if len(answer) >= 40:
                 yield {"messages": [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]}
 
@@ -43,8 +46,9 @@ def main():
     p.add_argument("train")
     p.add_argument("held_out")
     p.add_argument("--count", type=int, default=200)
+    p.add_argument("--paragraphs", type=int, default=0)
     o = p.parse_args()
-    found = list(examples())
+    found = list(examples(o.paragraphs))
     random.Random(0).shuffle(found)
     for name, part in ((o.train, found[:o.count]), (o.held_out, found[o.count:])):
         with open(name, "w") as f:
