@@ -87,8 +87,9 @@ void declare_rest(Options& o, TrainingArguments& a, For kind) {
   o.group("when it diverges");
   o.value(
       "--on-divergence", "WHAT", t.on_divergence,
-      "warn: of a loss that has risen and stays there, and stop where numbers are not finite; stop: at both; rollback: to the newest checkpoint of "
-      "before, and past the data since; fallback: so too, and with the next of --fallbacks");
+      fmt::format("warn: of a loss that has risen and stays there, and stop where numbers are not finite{}; stop: at both; rollback: to the newest "
+                  "checkpoint of before, and past the data since; fallback: so too, and with the next of --fallbacks",
+                  kind == For::tuning ? " (in fp16: compute the op that overflowed in f32, else go on in bf16)" : ""));
   o.value("--fallbacks", "A,B", t.fallbacks,
           "op: the op that overflowed in f32; lr, lr=X: the learning rate times 0.5, X; bf16, fp32: another precision");
   o.value("--max-rollbacks", "N", t.max_rollbacks, "Of --on-divergence rollback, in the whole run; then it stops");

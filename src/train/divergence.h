@@ -13,7 +13,7 @@ namespace mezzo::train {
 /// What a run does about a divergence: a loss that has risen and stays there, a loss or a gradient that is not finite where no loss scale can help,
 /// a loss scale that helps no more.
 enum class OnDivergence : std::uint8_t {
-  warn,      ///< a loss that has risen is a warning; what is not finite ends the run
+  warn,      ///< a loss that has risen is a warning; what is not finite ends the run, or moves a model that is fine-tuned out of f16 (kOutOfF16)
   stop,      ///< either ends it
   rollback,  ///< it goes on from the newest checkpoint of before, with other data
   fallback   ///< so too, and with the next setting of a list changed

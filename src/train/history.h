@@ -44,6 +44,11 @@ History up_to(History, std::int64_t step);
 /// A run's options as they are in force after its history.
 TrainOptions in_force(TrainOptions, const History&);
 
+/// A model that is fine-tuned was trained in a format that others chose. Where its numbers do not fit f16 it is moved out of it without being asked:
+/// under OnDivergence::warn these fallbacks are taken.
+inline const std::vector<std::string> kOutOfF16{"op", "bf16"};
+inline bool may_leave_f16(const TrainOptions& o) { return o.tune && o.on_divergence == OnDivergence::warn; }
+
 /// What is known of a divergence.
 struct Cause {
   Recipe now;                  ///< that the run diverged in

@@ -282,7 +282,8 @@ struct Trainer::Impl {
 
   /// The newest checkpoints that going back may need, sudden and slow; 0: none.
   std::vector<std::int64_t> needed_to_go_back() const {
-    if (options.on_divergence != OnDivergence::rollback && options.on_divergence != OnDivergence::fallback) return {};
+    const auto& asked = options.on_divergence;
+    if (asked != OnDivergence::rollback && asked != OnDivergence::fallback && !(may_leave_f16(options) && plan.recipe.low == Dtype::f16)) return {};
     const auto steps = checkpoint_steps(options.out);
     std::vector<std::int64_t> needed;
     for (const std::int64_t good : {last_good(state), state.trend.good_slowly()})
@@ -295,7 +296,8 @@ struct Trainer::Impl {
   /// Back to before, with other data and perhaps other settings. Error where that was not asked for, or nothing is left to be tried.
   void recover(const Divergence& d) {
     const std::int64_t diverged = state.step;
-    const bool falls_back = options.on_divergence == OnDivergence::fallback;
+    const bool leaves_f16 = d.range && may_leave_f16(options);
+    const bool falls_back = options.on_divergence == OnDivergence::fallback || leaves_f16;
     io::Json details{{"diverged", diverged}, {"losses", d.losses}};
     if (d.overflow.place) details["overflow"] = *d.overflow.place;
     const auto give_up = [&](const std::string& why) {
@@ -305,11 +307,13 @@ struct Trainer::Impl {
                    .details = std::make_shared<io::Json>(details)});
       fail(kOp, fmt::format("step {}: {}{}", diverged, d.reason, why), d.hint);
     };
-    if (options.on_divergence == OnDivergence::warn || options.on_divergence == OnDivergence::stop) give_up("");
+    if (!falls_back && options.on_divergence != OnDivergence::rollback) give_up("");
     Action action;
     if (falls_back) {
       const auto refused = [&](const TrainOptions& o) { return too_large(plan_bytes(shape, o, precision_of(o, shape)), o); };
-      NextFallback next = next_fallback(options, history, {.now = plan.recipe, .curing_op = d.overflow.curing_op, .range = d.range}, refused);
+      TrainOptions asked = options;
+      if (leaves_f16) asked.fallbacks = kOutOfF16;
+      NextFallback next = next_fallback(asked, history, {.now = plan.recipe, .curing_op = d.overflow.curing_op, .range = d.range}, refused);
       if (!next.action) give_up(fmt::format("; no fallback is left: {}", next.passed_over));
       action = *std::move(next.action);
     } else if (const auto back = std::count_if(history.begin(), history.end(), [](const Action& a) { return a.fallback.empty(); });

@@ -9,6 +9,7 @@
 #include "io/file.h"
 #include "text/chat_template.h"
 #include "train/checkpoint.h"
+#include "train/events.h"
 #include "train/generate.h"
 #include "train/options.h"
 #include "train/run_model.h"
@@ -282,6 +283,34 @@ TEST_CASE("held-out loss falls alike in fp32, bf16 and fp16, with adapters and w
     }
     for (const double end : ends) CHECK(end == doctest::Approx(ends[0]).epsilon(0.1));
   }
+}
+
+TEST_CASE("a model whose numbers f16 does not hold goes on in bf16, with a line that says so") {
+  const TempDir dir;
+  const fs::path base = write_base(dir);
+  // Activations of some 1e6 in the MLP of the second layer: bf16 and f32 hold them.
+  StateDict weights = load(base / "model.safetensors");
+  for (auto& [name, w] : weights)
+    if (contains(name, "layers.1.mlp.gate_proj") || contains(name, "layers.1.mlp.up_proj")) w = mul(w, 2000.0);
+  save(weights, base / "model.safetensors");
+
+  auto o = small_tuning(dir, "run", "fp16", true);
+  o.steps = 24;
+  o.eval_steps = 0;
+  const auto s = run(o);
+  CHECK(std::isfinite(s.train_loss));
+  CHECK(s.rollbacks == 1);
+  CHECK(io::read_json(o.out / "config.json")["history"][0]["precision"] == "bf16");
+  const auto events = train::read_events(o.out);
+  const auto moved = std::find_if(events.begin(), events.end(), [](const train::Event& e) { return e.kind == "fallback"; });
+  REQUIRE(moved != events.end());
+  CHECK(contains(moved->text, "it began in swiglu in model.layers.1.mlp"));
+  CHECK(contains(moved->text, "Back to the beginning and past the data since, in bf16"));
+
+  auto stopped = small_tuning(dir, "stopped", "fp16", true);
+  stopped.steps = 24;
+  stopped.on_divergence = train::OnDivergence::stop;
+  CHECK(contains(error_of([&] { run(stopped); }), "no loss scale changes that"));
 }
 
 TEST_CASE("a run that no longer gets better ends, and leaves its best weights") {
