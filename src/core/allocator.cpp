@@ -8,6 +8,7 @@
 #include <algorithm>
 #include <array>
 #include <bit>
+#include <limits>
 #include <mutex>
 #include <utility>
 #include <vector>
@@ -41,7 +42,8 @@ constexpr std::size_t slab_bytes(std::size_t block) { return std::clamp(std::bit
 
 class Allocator {
  public:
-  Allocator() {
+  /// `memory`: bytes it may use.
+  explicit Allocator(std::int64_t memory) : memory_(memory) {
     for (std::size_t i = 0; i < classes_.size(); ++i) classes_[i].block_bytes = class_bytes(static_cast<int>(i));
   }
 
@@ -229,13 +231,13 @@ class Allocator {
   Spans lasting_, passing_;
   MemoryReport accounts_;
   std::int64_t mappings_ = 0, asked_ = 0;
-  const std::int64_t memory_ = usable_memory();
+  const std::int64_t memory_;
 };
 
 thread_local Allocator* tl_dry = nullptr;  // of this thread's dry run
 
 Allocator& the_allocator() {
-  static Allocator& allocator = *new Allocator;  // never destroyed: static tensors outlive every order of destruction
+  static Allocator& allocator = *new Allocator(usable_memory());  // never destroyed: static tensors outlive every order of destruction
   return tl_dry ? *tl_dry : allocator;
 }
 
@@ -252,7 +254,7 @@ void relabel(std::size_t bytes, Memory from, Memory to) noexcept { the_allocator
 std::int64_t system_mappings() { return the_allocator().mappings(); }
 
 struct DryRun::Impl {
-  Allocator allocator;
+  Allocator allocator{std::numeric_limits<std::int64_t>::max()};  // what nobody touches takes none
 };
 DryRun::DryRun() : impl_(std::make_unique<Impl>()) {
   MEZZO_CHECK(!tl_dry);
