@@ -28,10 +28,12 @@ inline constexpr std::size_t kPolicyOps = 128;
 
 class MEZZO_API Policy {
  public:
-  static const Policy& mezzo();  ///< 16-bit residual stream, norms and softmax exact inside (docs/ops.md has both columns)
-  static const Policy& torch();  ///< torch's CUDA lists rule for rule
+  Policy();               ///< mezzo()
+  static Policy mezzo();  ///< 16-bit residual stream, norms and softmax exact inside (docs/ops.md has both columns)
+  static Policy torch();  ///< torch's CUDA lists rule for rule
   /// Rises when a release gives an op of mezzo() or torch() another class; printed with a policy.
   static constexpr int kVersion = 1;
+  /// The names are those of docs/ops.md; "sum" and "mean" stand for sum_dim and mean_dim too, and eq, ne, lt, le, gt, ge for compare.
   /// Error: an unknown op (near names are listed); another class for an op that computes nothing (views, conversions, indexing,
   /// comparisons); one other than f32 and banned for a loss.
   Policy& set(std::string_view op, Cast);
@@ -43,6 +45,8 @@ class MEZZO_API Policy {
   friend bool operator==(const Policy&, const Policy&) = default;
 
  private:
+  explicit Policy(bool like_torch);
+
   std::array<Cast, kPolicyOps> casts_{};
   bool rounds_like_torch_ = false;
 };

@@ -60,7 +60,8 @@ struct StepOptions {
   /// smaller (what a 16-bit format must bear), and are multiplied by it again when the optimizer reads them: the norm, clipping, AdamW's eps and the
   /// learning rate mean what they mean without it, and in exact arithmetic it changes nothing.
   double loss_divisor = 1;
-  double rows = 0;  ///< PlanOptions::rows
+  /// PlanOptions::rows. 0: under "auto" those of the first micro-batch's largest product are counted, and the choice is made anew from the second on.
+  double rows = 0;
   /// Each parameter is updated, and its gradient freed, as soon as backward has completed the gradient: they are never all there at once. The same
   /// bits. Such a step cannot be taken back: refused with clipping, loss scaling or accumulation, and a gradient that holds Inf or NaN is an Error
   /// that leaves some parameters updated.
@@ -88,7 +89,7 @@ class MEZZO_API Step {
   void rehearse(const std::function<Tensor(int micro)>& loss, double scale, const std::optional<amp::Policy>& policy = {});
   amp::GradScaler& scaler();
   const amp::GradScaler& scaler() const;
-  const PrecisionPlan& plan() const;
+  const PrecisionPlan& plan() const;  ///< with recipe "auto" and no rows: final after the first step
 
  private:
   struct Impl;

@@ -29,7 +29,7 @@ Tensor scaled(const Tensor& x, double s) {
 }
 
 void require(bool ok, const char* what, double given, const char* wanted) {
-  if (!ok) fail(kOp, fmt::format("{} = {} given, {} wanted", what, given, wanted));
+  if (!ok) fail(kOp, fmt::format("{} = {} given, {} wanted", what, given, wanted), "what is left out of the options has torch's default");
 }
 
 /// Of options and of states: they share these names.
@@ -160,7 +160,7 @@ StepResult GradScaler::step(optim::Optimizer& optimizer, StepOptions options) {
     fail(kOp, fmt::format("clip_norm = {} given, 0 (no clipping) or more wanted", options.clip_norm),
          "it is the largest total norm of the unscaled gradients");
   if (!(options.multiplier > 0 && std::isfinite(options.multiplier)))
-    fail(kOp, fmt::format("multiplier = {} given, a finite number above 0 wanted", options.multiplier));
+    fail(kOp, fmt::format("multiplier = {} given, a finite number above 0 wanted", options.multiplier), "1 leaves gradients as they are");
   const bool enabled = is_enabled();
   auto* record = s.find(optimizer);
   if (enabled) {

@@ -56,6 +56,26 @@ void accumulate_leaf(TensorImpl& leaf, Tensor g, bool create_graph) {
   bump_version(total);
 }
 
+// ---- hooks ---------------------------------------------------------------------------------------
+
+namespace {
+
+/// What the hooks of a tensor make of its gradient. They may take themselves away meanwhile.
+Tensor hooked(const mezzo::detail::HookList& list, Tensor g) {
+  const auto hooks = list.hooks;
+  for (const auto& h : hooks) {
+    Tensor replaced = h.call(g);
+    if (!replaced.defined()) continue;
+    if (replaced.shape() != g.shape())
+      fail("register_hook", fmt::format("a hook gave shape {}, the gradient's {} wanted", to_string(replaced.shape()), to_string(g.shape())),
+           "return an undefined Tensor to leave the gradient as it is");
+    g = replaced.dtype() == g.dtype() ? std::move(replaced) : replaced.to(g.dtype());
+  }
+  return g;
+}
+
+}  // namespace
+
 // ---- the loop ------------------------------------------------------------------------------------
 
 Engine::Engine(const EngineOptions& options) : options_(options) {
@@ -182,9 +202,7 @@ void Engine::run_node(Node& node, Pending pending) {
   for (std::size_t o = 0; o < pending.gradients.size(); ++o) {
     auto& g = pending.gradients[o];
     if (!g.defined()) continue;
-    if (o < node.hooks.size() && node.hooks[o])
-      for (const auto& h : node.hooks[o]->hooks)
-        if (Tensor replaced = h.call(g); replaced.defined()) g = replaced;
+    if (o < node.hooks.size() && node.hooks[o]) g = hooked(*node.hooks[o], std::move(g));
     if (captures()) capture(node, o, g);
   }
   if (captures()) {
@@ -221,9 +239,7 @@ void Engine::run_node(Node& node, Pending pending) {
 
 void Engine::finish_leaves() {
   for (auto& total : leaf_totals_) {
-    if (const auto& hooks = total.leaf->extra ? total.leaf->extra->hooks : nullptr)
-      for (const auto& h : hooks->hooks)
-        if (Tensor replaced = h.call(total.gradient); replaced.defined()) total.gradient = replaced;
+    if (const auto& hooks = total.leaf->extra ? total.leaf->extra->hooks : nullptr) total.gradient = hooked(*hooks, std::move(total.gradient));
     if (!captures()) accumulate_leaf(*total.leaf, total.gradient, options_.create_graph);
     for (std::size_t i = 0; i < captured_edges_.size(); ++i)
       if (captured_edges_[i].leaf == total.leaf) captured_[i] = total.gradient;

@@ -164,6 +164,7 @@ class CheckpointNode final : public Node {
 }  // namespace
 
 Tensor checkpoint(std::function<Tensor(const std::vector<Tensor>&)> fn, std::vector<Tensor> inputs) {
+  if (!fn) fail("checkpoint", "an empty function given", "it takes the inputs and returns one tensor");
   const auto ambient = context();
   const Generator random = default_generator();
   Tensor y;

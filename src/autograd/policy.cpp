@@ -21,32 +21,23 @@ std::string_view name(Cast c) {
   return "?";
 }
 
-const Policy& Policy::mezzo() {
-  static const Policy policy = [] {
-    Policy p;
-    for (const auto& op : op_table::kOps) p.casts_[static_cast<std::size_t>(op.id)] = op.mezzo;
-    return p;
-  }();
-  return policy;
+Policy::Policy(bool like_torch) : rounds_like_torch_(like_torch) {
+  for (const auto& op : op_table::kOps) casts_[static_cast<std::size_t>(op.id)] = like_torch ? op.torch : op.mezzo;
 }
-
-const Policy& Policy::torch() {
-  static const Policy policy = [] {
-    Policy p;
-    for (const auto& op : op_table::kOps) p.casts_[static_cast<std::size_t>(op.id)] = op.torch;
-    p.rounds_like_torch_ = true;
-    return p;
-  }();
-  return policy;
-}
+Policy::Policy() : Policy(false) {}
+Policy Policy::mezzo() { return Policy(false); }
+Policy Policy::torch() { return Policy(true); }
 
 namespace {
 std::size_t find(std::string_view op) {
+  for (const std::string_view comparison : {"eq", "ne", "lt", "le", "gt", "ge"})
+    if (op == comparison) op = "compare";
   for (const auto& row : op_table::kOps)
     if (row.name == op) return static_cast<std::size_t>(row.id);
   std::vector<std::string_view> names;
   for (const auto& row : op_table::kOps) names.push_back(row.name);
-  fail("Policy", fmt::format("op `{}` given, a name of the op table wanted", op), near_names(op, names));
+  const std::string near = near_names(op, names);
+  fail("Policy", fmt::format("op `{}` given, a name of the op table wanted", op), near.empty() ? "docs/ops.md lists them" : near);
 }
 }  // namespace
 
@@ -60,12 +51,13 @@ Policy& Policy::set(std::string_view op, Cast c) {
     fail("Policy", fmt::format("{} given for `{}`, f32 or banned wanted: a loss is computed and kept in f32", amp::name(c), op),
          "round the result with to() where 16 bits of a loss are wanted");
   casts_[id] = c;
+  if (op == "sum" || op == "mean") set(fmt::format("{}_dim", op), c);
   return *this;
 }
 Cast Policy::of(std::string_view op) const { return casts_[find(op)]; }
 
 std::string to_string(const Policy& p) {
-  const Policy& from = p.rounds_like_torch() ? Policy::torch() : Policy::mezzo();
+  const Policy from = p.rounds_like_torch() ? Policy::torch() : Policy::mezzo();
   std::string changes;
   for (std::size_t i = 0; i < kOpCount; ++i)
     if (p[i] != from[i]) changes += fmt::format("{} {} {}", changes.empty() ? ", but" : ",", op_table::kOps[i].name, name(p[i]));

@@ -26,11 +26,12 @@ Tensor Tensor::grad() const { return impl_ && impl_->extra ? impl_->extra->grad 
 
 void Tensor::set_grad(Tensor g) const {
   require_defined("set_grad", *this, "this");
-  if (g.defined() && (g.shape() != shape() || g.dtype() != dtype()))
+  const auto fits = [&](Dtype d) { return d == dtype() || (is_16bit(dtype()) && d == Dtype::f32); };
+  if (g.defined() && (g.shape() != shape() || !fits(g.dtype())))
     fail("set_grad",
          fmt::format("a gradient {} {} given for a tensor {} {}", to_string(g.shape()), mezzo::name(g.dtype()), to_string(shape()),
                      mezzo::name(dtype())),
-         "shape and dtype must be the tensor's");
+         "shape and dtype must be the tensor's; for a 16-bit tensor f32 is right too");
   impl_->more().grad = std::move(g);
 }
 
@@ -56,6 +57,7 @@ void Tensor::backward(const BackwardOptions& o) const {
 
 HookHandle Tensor::register_hook(std::function<Tensor(const Tensor&)> f) {
   if (!requires_grad()) fail("register_hook", "a tensor that does not require grad given: its gradient never comes");
+  if (!f) fail("register_hook", "an empty function given", "a hook takes the gradient and returns another, or an undefined Tensor");
   std::shared_ptr<detail::HookList>* list = nullptr;
   if (impl_->edge.node) {
     auto& hooks = autograd::node_of(impl_->edge)->hooks;

@@ -32,6 +32,7 @@ class Plan final : public Task {
     const bool out = !t.out.empty();
     const auto resolve = [&] {
       const auto shape = train::shape_of(t);
+      train::choose_seq(t, shape);
       return std::pair(shape, train::precision_of(t, shape));
     };
     const auto complete = [&] {  // a plan may leave open what a run needs

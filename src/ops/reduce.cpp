@@ -32,6 +32,7 @@ Dims resolve(const char* op, const Tensor& x, const std::vector<int>& dims) {
     else r.kept.push_back(n);
     r.keepdim.push_back(r.reduced[i] ? 1 : n);
   }
+  r.all = r.kept.size() == 0;
   return r;
 }
 

@@ -112,9 +112,11 @@ double try_update(const TrainOptions& options, const PrecisionPlan& plan, std::i
   return best;
 }
 
-MemoryPlan plan_bytes(const TrainOptions& options) {
-  check(options);
-  const auto model = shape_of(options);
+MemoryPlan plan_bytes(const TrainOptions& asked) {
+  check(asked);
+  const auto model = shape_of(asked);
+  TrainOptions options = asked;
+  choose_seq(options, model);
   return plan_bytes(model, options, precision_of(options, model));
 }
 

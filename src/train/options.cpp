@@ -128,11 +128,11 @@ void check(const TrainOptions& o) {
   require(o.vocab == 0 || (o.vocab >= kLeastVocab && o.vocab <= kMostVocab), "vocab", o.vocab,
           fmt::format("0 (tokens are bytes) or {} to {}", kLeastVocab, kMostVocab));
   positive("batch", o.batch);
-  positive("seq", o.seq);
+  if (!o.tune || o.seq != 0) positive("seq", o.seq);  // 0: chosen when the model is known, and checked again
   require(o.epochs >= 0, "epochs", o.epochs, "0 (--steps decides) or more");
   if (o.epochs == 0) positive("steps", o.steps);
   positive("accumulate", o.accumulate);
-  if (o.batch > kTokens / o.seq || o.batch * o.seq > kTokens / o.accumulate)
+  if (o.seq > 0 && (o.batch > kTokens / o.seq || o.batch * o.seq > kTokens / o.accumulate))
     fail(kOp, fmt::format("--batch {} --seq {} --accumulate {} given: more than {} tokens a step", o.batch, o.seq, o.accumulate, kTokens));
   require(o.global_batch == 0 || o.global_batch >= tokens_of_step(o), "global-batch", o.global_batch,
           fmt::format("0, or at least the {} tokens that a step runs (batch x seq x accumulate)", tokens_of_step(o)));
@@ -211,7 +211,13 @@ std::optional<amp::Policy> policy_of(const TrainOptions& o) {
   return policy;
 }
 
+void choose_seq(TrainOptions& o, const models::ModelOptions& m) {
+  constexpr std::int64_t kUsual = 1024;
+  if (o.tune && o.seq == 0) o.seq = std::min(kUsual, models::context(m));
+}
+
 TrainOptions resolved(TrainOptions o, const models::ModelOptions& m) {
+  choose_seq(o, m);
   check(o);
   const auto absolute = [](const fs::path& p) {
     const fs::path whole = fs::absolute(p).lexically_normal();
@@ -239,7 +245,7 @@ TrainOptions tuning_defaults(bool full) {
   o.tune.emplace().full = full;
   o.model.clear();
   o.batch = 4;
-  o.seq = 1024;
+  o.seq = 0;
   o.steps = 0;
   o.epochs = 3;
   o.lr = full ? 2e-5 : 2e-4;

@@ -16,6 +16,8 @@ void check(const TrainOptions&);
 models::ModelOptions resolve_model(const TrainOptions&, std::int64_t vocab);
 /// The model of a run: by its spec with the run's vocabulary, or the one that is fine-tuned. Errors of resolve_model() and base_shape().
 models::ModelOptions shape_of(const TrainOptions&);
+/// --seq of fine-tuning where it was left open.
+void choose_seq(TrainOptions&, const models::ModelOptions&);
 /// Its precision. Error for a --precision or --loss-scale that is none.
 PrecisionPlan precision_of(const TrainOptions&, const models::ModelOptions&);
 /// mezzo()'s policy with --f32-ops in f32; unset where there are none. Error for an op that is none, or has no class to choose.

@@ -3,12 +3,14 @@
 // Where the loss is a mean over a larger batch than the step runs (loss_divisor K), the gradients that flow are K times smaller: that is
 // what a 16-bit format must bear. Reading them, the optimizer multiplies by K again (amp::StepOptions::multiplier), so the norm that is
 // reported, clipping and AdamW's eps see the mean over the tokens that were run, and K is no change at all in exact arithmetic.
+#include <algorithm>
 #include <cmath>
 
 #include <mezzo/ops.h>
 #include <mezzo/train.h>
 
 #include "core/fail.h"
+#include "kernels/work_log.h"
 #include "tensor/buffers.h"
 #include "tensor/impl.h"
 #include "train/fused_update.h"
@@ -47,6 +49,7 @@ struct Step::Impl {
   PrecisionPlan plan;
   amp::GradScaler scaler;
   std::optional<FusedUpdate> fused;
+  bool counts_rows = false;  // in the first forward: nobody said how many there are, and "auto" hangs on it
 
   Impl(optim::Optimizer& opt, StepOptions o)
       : optimizer(opt), options(std::move(o)), plan(resolve({.precision = options.recipe, .width = width_of(opt), .rows = options.rows})) {
@@ -57,6 +60,7 @@ struct Step::Impl {
       check_fusing();
       fused.emplace(optimizer);
     }
+    counts_rows = options.recipe == "auto" && options.rows == 0;
     // Contributions of several micro-batches to a 16-bit weight are summed in f32 and rounded once.
     if (options.accumulate > 1)
       for (const auto& group : optimizer.groups())
@@ -74,13 +78,28 @@ struct Step::Impl {
     if (options.accumulate > 1) refuse(fmt::format(".accumulate = {}", options.accumulate), "a gradient is complete after the last micro-batch");
   }
 
+  /// "auto" with the rows of the forward's largest product, from the next micro-batch on. The storage is f32 either way.
+  void decide_anew(const kernels::WorkLog& log) {
+    counts_rows = false;
+    const auto& products = log.products();
+    const auto largest = std::max_element(products.begin(), products.end(), [](const auto& a, const auto& b) { return a.n * a.k < b.n * b.k; });
+    if (largest == products.end()) return;
+    options.rows = static_cast<double>(largest->m);
+    const auto scaling = plan.scaler;
+    plan = resolve({.precision = options.recipe, .width = width_of(optimizer), .rows = options.rows});
+    plan.scaler = scaling;
+  }
+
   /// One micro-batch: forward, and what `backward` makes of the loss's share of the step; the loss.
   template <class Backward>
   double run(const std::function<Tensor(int)>& loss_of, int micro, const std::optional<amp::Policy>& policy, const Backward& backward) {
     Tensor loss;
     {
+      std::optional<kernels::WorkLog> log;
+      if (counts_rows && !kernels::WorkLog::current()) log.emplace();
       const amp::Autocast region(plan.recipe.low, {.enabled = plan.recipe.autocast, .policy = policy ? policy : options.policy});
       loss = loss_of(micro);
+      if (log) decide_anew(*log);
     }
     if (!loss.defined() || loss.numel() != 1)
       fail(kOp, fmt::format("the loss function returned {}, one number wanted",
@@ -102,6 +121,7 @@ const amp::GradScaler& Step::scaler() const { return impl_->scaler; }
 const PrecisionPlan& Step::plan() const { return impl_->plan; }
 
 StepReport Step::operator()(const std::function<Tensor(int micro)>& loss, const std::function<void()>& before_update) {
+  if (!loss) fail(kOp, "an empty loss function given", "it takes the number of the micro-batch and returns its loss");
   auto& s = *impl_;
   const auto& o = s.options;
   StepReport report;

@@ -41,7 +41,7 @@ struct TrainOptions {
   std::uint64_t seed = 0;                                ///< of the weights, the order of the data, dropout
 
   // how long, how much at once
-  std::int64_t batch = 8, seq = 256;  ///< B windows of T tokens in a micro-batch
+  std::int64_t batch = 8, seq = 256;  ///< B windows of T tokens in a micro-batch; fine-tuning, seq 0: 1,024, or the model's context if that is less
   std::int64_t steps = 1000;          ///< optimizer steps of the whole run, skipped ones included
   std::int64_t epochs = 0;            ///< passes over the training data instead: `steps` follows from it; 0: `steps` decides
   int accumulate = 1;                 ///< micro-batches of a step; the loss is their mean

@@ -18,7 +18,7 @@ using amp::Policy;
 
 namespace {
 
-const std::array<const Policy*, 2> kPolicies{&Policy::mezzo(), &Policy::torch()};
+const std::array<Policy, 2> kPolicies{Policy::mezzo(), Policy::torch()};
 
 /// The op's row; of a partial sum or mean, its own.
 const OpInfo* row_of(const OpCase& c) {
@@ -56,17 +56,17 @@ void check_same_bits(const std::vector<Tensor>& a, const std::vector<Tensor>& b,
 /// How many cases of ops in `listed` give, inside a region, the dtype and the bits of the op on inputs cast by hand, outside.
 int check_listed(Cast listed, Dtype region, Dtype given, Dtype wanted) {
   int seen = 0;
-  for (const Policy* policy : kPolicies)
+  for (const Policy& policy : kPolicies)
     for (const auto& c : golden_cases()) {
       const OpInfo* row = row_of(c);
-      if (!row || (*policy)[static_cast<std::size_t>(row->id)] != listed || policy_choice(row->id) == Choice::none) continue;
+      if (!row || policy[static_cast<std::size_t>(row->id)] != listed || policy_choice(row->id) == Choice::none) continue;
       if (row->id == OpId::linear_cross_entropy || row->id == OpId::packed_attention) continue;  // tests of their own: several classes inside
-      if (row->id == OpId::einsum && policy->rounds_like_torch()) continue;  // its pieces go by their own classes: tests/grad/policy_test.cpp
+      if (row->id == OpId::einsum && policy.rounds_like_torch()) continue;  // its pieces go by their own classes: tests/grad/policy_test.cpp
       CAPTURE(c.name);
       const autograd::NoGrad off;
       const auto in = leaves(c, given);
-      const auto by_hand = run(c, cast_by_hand(c, in, wanted, policy->rounds_like_torch()));
-      const Autocast on(region, {.policy = *policy});
+      const auto by_hand = run(c, cast_by_hand(c, in, wanted, policy.rounds_like_torch()));
+      const Autocast on(region, {.policy = policy});
       check_same_bits(run(c, in), by_hand, wanted);
       ++seen;
     }
@@ -119,14 +119,14 @@ TEST_CASE("mixed inputs give the widest, in any order [test_autocast_torch_need_
       {"add", [](const Tensor& a, const Tensor& b) { return a + b; }},
       {"div", [](const Tensor& a, const Tensor& b) { return a / b; }},
   };
-  for (const Policy* policy : kPolicies)
+  for (const Policy& policy : kPolicies)
     for (const Dtype region : {f16, bf16})
       for (const auto& op : ops)
         for (const auto& [a, b, wanted] : std::vector<std::array<Dtype, 3>>{
                  {f32, f16, f32}, {f32, bf16, f32}, {f16, bf16, f32}, {f16, f16, f16}, {bf16, bf16, bf16}, {f64, bf16, f64}, {f32, f64, f64}}) {
           CAPTURE(op.name);
           const Tensor x = full({2, 4}, 3, {.dtype = a}), y = full({2, 4}, 2, {.dtype = b});
-          const Autocast on(region, {.policy = *policy});
+          const Autocast on(region, {.policy = policy});
           CHECK(op.op(x, y).dtype() == wanted);
           CHECK(op.op(y, x).dtype() == wanted);
           CHECK(op.op(x, y).to_vector() == op.op(x.to(wanted), y.to(wanted)).to_vector());
@@ -152,7 +152,9 @@ TEST_CASE("an optional input votes like any other [extra: optional-arg vote]") {
   CHECK(addmm(ones({4}), x, w.transpose(0, 1)).dtype() == f32);
 }
 
-TEST_CASE("comparisons give booleans, arithmetic the widest, outside and inside [test_autocast_torch_expect_builtin_promote, _methods_...]") {
+TEST_CASE(
+    "comparisons give booleans, arithmetic the widest, outside and inside [test_autocast_torch_expect_builtin_promote, "
+    "_methods_expect_builtin_promote]") {
   for (const bool enabled : {false, true})
     for (const Dtype low : {f16, bf16}) {
       const Autocast on(low, {.enabled = enabled});
@@ -206,9 +208,9 @@ TEST_CASE("binary_cross_entropy is banned, with the way out [test_autocast_banne
 }
 
 TEST_CASE("f64, integers and booleans are not touched, whatever the class [test_autocast_ignored_types]") {
-  for (const Policy* policy : kPolicies)
+  for (const Policy& policy : kPolicies)
     for (const Dtype region : {f16, bf16}) {
-      const Autocast on(region, {.policy = *policy});
+      const Autocast on(region, {.policy = policy});
       const Tensor d = full({2, 2}, 0.5, {.dtype = f64}), h = full({2, 2}, 0.5, {.dtype = f16}), i = ones({2, 2}, {.dtype = i32});
       CHECK(mm(d, d).dtype() == f64);
       CHECK(linear(d, d).dtype() == f64);

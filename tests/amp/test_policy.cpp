@@ -96,6 +96,21 @@ TEST_CASE("what computes nothing takes no class, a loss f32 or banned, an unknow
   CHECK(p == Policy::mezzo());
 }
 
+TEST_CASE("a policy is made in one expression; the default is mezzo(); sum and mean go for their forms along dims, comparisons by their own names") {
+  CHECK(Policy() == Policy::mezzo());
+  const Tensor x = ones({2, 3}, {.dtype = bf16});
+  const Autocast region(bf16, {.policy = Policy::mezzo().set("sum", Cast::f32).set("mean", Cast::f32)});
+  CHECK(sum(x, {.dims = {1}}).dtype() == f32);
+  CHECK(mean(x, {.dims = {1}}).dtype() == f32);
+  const Autocast plain(bf16, {.policy = Policy{}});
+  CHECK(sum(x, {.dims = {1}}).dtype() == bf16);
+  CHECK(sum(x, {.dims = {0, 1}}).dtype() == f32);  // one number, however its dims are named
+  CHECK(sum(x).dtype() == f32);
+  CHECK(mse_loss(x, x).dtype() == f32);
+  for (const char* op : {"eq", "ne", "lt", "le", "gt", "ge"}) CHECK(Policy().of(op) == Policy().of("compare"));
+  CHECK_ERROR(Policy().of("xyzzy"), "docs/ops.md lists them");
+}
+
 TEST_CASE("an op that a user bans says so, for 16-bit inputs; outside a region it runs") {
   Policy p = Policy::mezzo();
   p.set("exp", Cast::banned).set("cross_entropy", Cast::banned);

@@ -102,14 +102,16 @@ TEST_CASE("the control loop: scaled training is plain training [test_grad_scalin
 }
 
 TEST_CASE("f16 and bf16 autocast with a scaler end near f32, for each optimizer [test_grad_scaling_autocast]") {
-  using Make = std::function<std::unique_ptr<optim::Optimizer>(const Net&)>;
-  const std::vector<Make> makers = {[](const Net& n) { return std::make_unique<optim::Sgd>(n.params, optim::SgdOptions{.lr = 0.1}); },
-                                    [](const Net& n) { return std::make_unique<optim::Adam>(n.params, optim::AdamOptions{.lr = 1e-4}); },
-                                    [](const Net& n) { return std::make_unique<optim::AdamW>(n.params, optim::AdamWOptions{.lr = 1e-4}); }};
+  using Make = std::function<std::unique_ptr<optim::Optimizer>(const Net&, Dtype)>;
+  // The catalogue's rates; bf16, which torch's test leaves out, drifts further than its bound under Sgd at 1.
+  const std::vector<Make> makers = {
+      [](const Net& n, Dtype d) { return std::make_unique<optim::Sgd>(n.params, optim::SgdOptions{.lr = d == f16 ? 1 : 0.1}); },
+      [](const Net& n, Dtype) { return std::make_unique<optim::Adam>(n.params, optim::AdamOptions{.lr = 1e-4}); },
+      [](const Net& n, Dtype) { return std::make_unique<optim::AdamW>(n.params, optim::AdamWOptions{.lr = 1e-4}); }};
   for (const Dtype dtype : {f16, bf16})
     for (const auto& make : makers) {
       const Net plain(1), net(1);
-      const auto one = make(plain), two = make(net);
+      const auto one = make(plain, dtype), two = make(net, dtype);
       control(plain, *one, true);
       GradScaler scaler(kScaler);
       Outcome o;

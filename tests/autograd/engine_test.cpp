@@ -94,6 +94,40 @@ TEST_CASE("hooks: replace a gradient, on leaves and between; removed by their ha
   CHECK(calls == 2);
 }
 
+TEST_CASE("hooks: what they return has the gradient's shape and takes its dtype; one may take itself away while it runs") {
+  Tensor x = ones({3}, {.requires_grad = true});
+  Tensor h = mul(x, 2.0);
+  auto narrow = x.register_hook([](const Tensor& g) { return sum(g); });
+  CHECK_THROWS_WITH_AS(sum(h).backward({.retain_graph = true}), doctest::Contains("a hook gave shape (), the gradient's (3,) wanted. Hint: "), Error);
+  CHECK(!x.grad().defined());
+  narrow.remove();
+  auto on_h = h.register_hook([](const Tensor& g) { return sum(g); });
+  CHECK_THROWS_WITH_AS(sum(h).backward({.retain_graph = true}), doctest::Contains("[register_hook]"), Error);
+  on_h.remove();
+  CHECK_THROWS_WITH_AS(x.register_hook({}), doctest::Contains("an empty function given"), Error);
+
+  int calls = 0;
+  HookHandle once = x.register_hook([&](const Tensor& g) {
+    ++calls;
+    once.remove();
+    return g.to(f64);
+  });
+  sum(h).backward({.retain_graph = true});
+  sum(h).backward();
+  CHECK(calls == 1);
+  CHECK(x.grad().dtype() == f32);
+  CHECK(x.grad().to_vector() == std::vector<float>{4, 4, 4});
+}
+
+TEST_CASE("set_grad: the tensor's dtype, or f32 for 16 bits, as the sums of their gradients are") {
+  const Tensor w = ones({2}, {.dtype = bf16, .requires_grad = true});
+  for (int i = 0; i < 2; ++i) sum(w).backward();
+  CHECK(w.grad().dtype() == f32);
+  w.set_grad(mul(w.grad(), 0.5));
+  CHECK(w.grad().to_vector() == std::vector<float>{1, 1});
+  CHECK_THROWS_WITH_AS(w.set_grad(ones({2}, {.dtype = f64})), doctest::Contains("for a 16-bit tensor f32 is right too"), Error);
+}
+
 TEST_CASE("autograd::grad: touches no .grad, finds unused inputs, stops at what was asked for") {
   Tensor x = tensor({3}, {1}, {.requires_grad = true}), unused = ones({1}, {.requires_grad = true});
   const Tensor y = mul(x, x), z = mul(y, x);

@@ -455,6 +455,15 @@ TEST_CASE("a model's template stops a run that needs it, and no other; one that 
   CHECK(contains(error_of([&] { FastLanguageModel::from_pretrained(dir / "merged", {.chat_template = dir / "absent.jinja"}); }), "absent.jinja"));
 }
 
+TEST_CASE("--seq left open is the model's context where that is below 1,024") {
+  const TempDir dir;
+  auto o = small_tuning(dir, "run");
+  o.seq = train::tuning_defaults(false).seq;
+  CHECK(train::plan_bytes(o).peak > 0);
+  const train::Trainer trainer(o);
+  CHECK(trainer.options().seq == 64);
+}
+
 TEST_CASE("what cannot be fine-tuned is refused in a line, and nothing is written") {
   const TempDir dir;
   const auto o = small_tuning(dir, "run");

@@ -65,6 +65,29 @@ TEST_CASE("a step is the written-out loop: autocast, scale, backward, step, upda
   }
 }
 
+TEST_CASE("auto without rows: they are counted in the first step, and few of them run in f32 from the second on") {
+  if (train::resolve({.width = 256, .rows = 256}).recipe.name != "bf16") return;  // nothing to choose on this instruction set
+  for (const std::int64_t rows : {1, 256}) {
+    CAPTURE(rows);
+    nn::Mlp model({.in = 256, .width = 256, .out = 256});
+    optim::AdamW opt(model.parameters(), {});
+    train::Step step(opt, {.recipe = "auto"});
+    CHECK(step.plan().recipe.name == "bf16");
+    std::vector<Dtype> dtypes;
+    const Tensor x = ones({rows, 256});
+    for (int i = 0; i < 2; ++i)
+      step([&](int) {
+        const Tensor y = model(x);
+        dtypes.push_back(y.dtype());
+        return mean(y);
+      });
+    CHECK(dtypes == std::vector<Dtype>{bf16, rows == 1 ? f32 : bf16});
+    CHECK(step.plan().recipe.name == (rows == 1 ? "fp32" : "bf16"));
+    CHECK(error_of([&] { step({}); }) ==
+          "[train::Step] an empty loss function given. Hint: it takes the number of the micro-batch and returns its loss");
+  }
+}
+
 TEST_CASE("micro-batches: the mean of their gradients, and of their losses") {
   const Tensor w = parameter({1, 2, 3, 4}, {2, 2});
   optim::Sgd opt({w}, {.lr = 1});
