@@ -51,7 +51,9 @@ void declare_amounts(Options& o, TrainingArguments& a, For kind) {
   auto& t = a.options;
   o.group("how much at once, how long");
   o.value("--batch", "B", t.batch, "Sequences of a micro-batch");
-  o.value("--seq", "T", t.seq, kind == For::text ? "Tokens of a sequence" : "Tokens of a sequence; of an example at most. 0: 1024, or the model's context where that is less");
+  o.value(
+      "--seq", "T", t.seq,
+      kind == For::text ? "Tokens of a sequence" : "Tokens of a sequence; of an example at most. 0: 1024, or the model's context where that is less");
   o.value("--accumulate", "K", t.accumulate, "Micro-batches of a step; the loss is the mean over their tokens");
   o.value("--checkpoint-every", "N", t.checkpoint_every, "Keeps of each N blocks the input only; backward computes them again. 0: keeps all");
   if (kind != For::tuning)
