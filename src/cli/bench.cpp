@@ -105,6 +105,7 @@ class Bench final : public Task {
     if (is_16bit(plan.recipe.low)) adamw.low = plan.recipe.low;
     optim::AdamW optimizer(model->named_parameters(), adamw);
     train::Step step(optimizer, {.recipe = plan.recipe.name, .scaler = plan.scaler, .fuse_optimizer = fuse_optimizer_});
+    release_cached_memory();  // what weights were before they took the recipe's form, as Trainer does
     Generator random(seed_);
     const Tensor x = random_tokens(batch_, seq_, models::vocab(shape), random), y = random_tokens(batch_, seq_, models::vocab(shape), random);
 
