@@ -90,7 +90,8 @@ TEST_CASE("f64: outputs and gradients are PyTorch's") {
     }
     if (c.grad.empty()) continue;
     for (std::size_t i = 0; i < out.size(); ++i) out[i].backward({.gradient = c.dy[i], .retain_graph = i + 1 < out.size()});
-    for (const auto& [i, g] : c.grad) {
+    for (const auto& [input, g] : c.grad) {
+      const auto i = input;
       CAPTURE(i);
       REQUIRE(in[i].grad().defined());
       CHECK(distance(in[i].grad(), g) < 1e-11);

@@ -87,7 +87,8 @@ TEST_CASE("gguf: a file of the gguf package") {
   std::vector<float> x(3 * 64), y(3 * 64);
   io::decode(plain->encoding, plain->data.data(), f32, x.data(), 192);
   for (int i = 0; i < 192; ++i) CHECK(x[i] == static_cast<float>(i - 96) / 8);
-  for (const auto& [name, format] : {std::pair("blocks.Q8_0", Format::q8_0), {"blocks.Q4_0", Format::q4_0}, {"blocks.Q4_1", Format::q4_1}}) {
+  for (const auto& [tensor, format] : {std::pair("blocks.Q8_0", Format::q8_0), {"blocks.Q4_0", Format::q4_0}, {"blocks.Q4_1", Format::q4_1}}) {
+    const char* const name = tensor;
     CAPTURE(name);
     const io::GgufTensor* t = f.tensor(name);
     REQUIRE(t);

@@ -45,7 +45,8 @@ template <class T> std::vector<T> expected(Format format, const std::uint8_t* bl
 }
 
 template <class T> void check_format(Format format) {
-  const auto [name, elements, bytes] = facts(format);
+  const auto [title, elements, bytes] = facts(format);
+  const auto name = title;
   CAPTURE(name);
   CAPTURE(mezzo::name(dtype_of<T>));
   for (const std::int64_t blocks : {0, 1, 2, 3, 5, 1500}) {
@@ -124,7 +125,8 @@ TEST_CASE("quantize: golden values, and the reference on numbers of all sizes") 
   const io::TensorEntry* x = file.find("x");
   REQUIRE(x);
   for (const Format format : {Format::q8_0, Format::q4_0, Format::nf4}) {
-    const auto [name, elements, bytes] = facts(format);
+    const auto [title, elements, bytes] = facts(format);
+    const auto name = title;
     CAPTURE(name);
     const io::TensorEntry* want = file.find("x." + std::string(name));
     REQUIRE(want);

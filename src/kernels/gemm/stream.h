@@ -14,8 +14,8 @@ enum class Short { rows, cols };
 
 /// Whether stream_gemm() takes it: the streamed operand's rows are contiguous, no alpha, bias or residual, one product.
 bool is_streamed(const Gemm&, Short);
-/// C = op(A) op(B) + beta C with the arithmetic of `tiles`, which are f32's or bf16's. Each element is summed in the order of k, whatever the number
-/// of threads.
+/// C = op(A) op(B) + beta C with the arithmetic of `tiles`, which are f32's or bf16's. Each element is summed in the order of k, in pieces that the
+/// sizes alone decide: the same bits for any number of threads.
 void stream_gemm(Queue&, const Tiles& tiles, const Gemm&, Short, const void* a, const void* b, void* c);
 
 }  // namespace mezzo::kernels
