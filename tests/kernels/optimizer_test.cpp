@@ -241,7 +241,8 @@ TEST_CASE("update: steps of PyTorch's optimizers") {
     return values;
   };
   const auto cases = nlohmann::json::parse(file.metadata().at("cases"));
-  for (const auto& [name, options] : cases.items()) {
+  for (const auto& [key, options] : cases.items()) {
+    const std::string name = key;
     if (options["op"] != "sgd" && options["op"] != "adam" && options["op"] != "adamw") continue;  // the others: tests/optim
     for (const std::string param : {"weight", "bias"}) {
       CAPTURE(name);

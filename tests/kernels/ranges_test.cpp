@@ -120,7 +120,8 @@ TEST_CASE("number formats: largest and smallest numbers are those of the specifi
       {"mxfp6_e2m3", {7.5, 1, 0.125}},
       {"mxfp4_e2m1", {6, 1, 0.5}},
   }};
-  for (const auto& [name, wanted] : published) {
+  for (const auto& [title, wanted] : published) {
+    const auto name = title;
     const NumberFormat& f = format(name);
     CAPTURE(name);
     CHECK(f.max == wanted[0]);

@@ -23,7 +23,8 @@ struct Case {
 
 /// x (m, k), w (n, k) in blocks; bias (n) in f32; residual and c (m, n) in T.
 template <class T> void check(const Case& s, double epsilon) {
-  const auto [name, elements, bytes] = facts(s.format);
+  const auto [title, elements, bytes] = facts(s.format);
+  const auto name = title;
   CAPTURE(name);
   CAPTURE(s.m);
   CAPTURE(s.n);

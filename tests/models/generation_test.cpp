@@ -134,7 +134,8 @@ TEST_CASE("documents packed into one row have the loss and the gradients they ha
     CHECK(together.item() == doctest::Approx(apart.item()).epsilon(1e-6));
     together.backward();
     std::size_t i = 0;
-    for (const auto& [name, w] : model->named_parameters()) {
+    for (const auto& [path, w] : model->named_parameters()) {
+      const std::string name = path;
       CAPTURE(name);
       const double scale = amax(abs(wanted[i])).item();
       CHECK(largest_difference(w.grad(), wanted[i]) <= 1e-5 * scale);

@@ -58,7 +58,8 @@ double relative_error(const Tensor& a, const Tensor& b) {
 
 double worst_gradient(Case& c) {
   double worst = 0;
-  for (const auto& [name, t] : c.model->named_parameters()) {
+  for (const auto& [path, t] : c.model->named_parameters()) {
+    const std::string name = path;
     CAPTURE(name);
     REQUIRE(t.grad().defined());
     worst = std::max(worst, relative_error(t.grad(), c.expected.at("grad." + name)));
