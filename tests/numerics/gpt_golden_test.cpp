@@ -43,7 +43,8 @@ double gradient_error(Golden& g, std::optional<Dtype> region, double* loss_error
   l.backward();
   *loss_error = std::fabs(l.item() - g.expected["loss"].item());
   double worst = 0;
-  for (const auto& [name, t] : g.model->named_parameters()) {
+  for (const auto& [key, t] : g.model->named_parameters()) {
+    const std::string& name = key;
     CAPTURE(name);
     REQUIRE(t.grad().defined());
     CHECK(t.grad().dtype() == f32);

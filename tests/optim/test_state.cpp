@@ -11,7 +11,11 @@ using optim::Storage;
 namespace {
 
 using Make = std::function<std::unique_ptr<optim::Optimizer>(std::vector<Tensor>)>;
-const std::vector<std::pair<const char*, Make>> kMakers = {
+struct Maker {
+  const char* name;
+  Make make;
+};
+const std::vector<Maker> kMakers = {
     {"sgd", [](auto p) { return std::make_unique<optim::Sgd>(p, optim::SgdOptions{.lr = 0.1}); }},
     {"sgd momentum", [](auto p) { return std::make_unique<optim::Sgd>(p, optim::SgdOptions{.lr = 0.1, .momentum = 0.9, .nesterov = true}); }},
     {"adamw", [](auto p) { return std::make_unique<optim::AdamW>(p, optim::AdamWOptions{.lr = 0.1}); }},
@@ -53,8 +57,9 @@ struct Run {
 }  // namespace
 
 TEST_CASE("state and load_state continue with the same bits") {
-  for (const auto& [name, make] : kMakers) {
-    CAPTURE(name);
+  for (const Maker& maker : kMakers) {
+    const Make& make = maker.make;
+    CAPTURE(maker.name);
     Run straight(make), before(make), after(make);
     straight.steps(0, 6);
     before.steps(0, 3);
@@ -71,8 +76,9 @@ TEST_CASE("state and load_state continue with the same bits") {
 }
 
 TEST_CASE("weights may be loaded after the state, too") {
-  for (const auto& [name, make] : kMakers) {
-    CAPTURE(name);
+  for (const Maker& maker : kMakers) {
+    const Make& make = maker.make;
+    CAPTURE(maker.name);
     Run straight(make), before(make), after(make);
     straight.steps(0, 6);
     before.steps(0, 3);
@@ -86,8 +92,9 @@ TEST_CASE("weights may be loaded after the state, too") {
 }
 
 TEST_CASE("a state is a copy: stepping on does not change it, loading it steps back") {
-  for (const auto& [name, make] : kMakers) {
-    CAPTURE(name);
+  for (const Maker& maker : kMakers) {
+    const Make& make = maker.make;
+    CAPTURE(maker.name);
     Run run(make), straight(make);
     run.steps(0, 3);
     straight.steps(0, 3);
@@ -104,7 +111,7 @@ TEST_CASE("a state is a copy: stepping on does not change it, loading it steps b
 }
 
 TEST_CASE("state_view shows the live tensors") {
-  Run run(kMakers[2].second);
+  Run run(kMakers[2].make);
   run.steps(0, 1);
   const auto view = run.optimizer->state_view();
   run.steps(1, 2);
@@ -112,7 +119,7 @@ TEST_CASE("state_view shows the live tensors") {
 }
 
 TEST_CASE("a state from before a parameter's first step takes its moments away again") {
-  Run run(kMakers[2].second);
+  Run run(kMakers[2].make);
   run.steps(0, 1);
   const auto state = run.optimizer->state();
   run.steps(1, 4);
@@ -122,7 +129,7 @@ TEST_CASE("a state from before a parameter's first step takes its moments away a
 }
 
 TEST_CASE("load_state: what does not fit is an Error and changes nothing") {
-  const auto& make = kMakers[2].second;
+  const auto& make = kMakers[2].make;
   Run run(make), same(make);
   run.steps(0, 3);
   same.steps(0, 3);

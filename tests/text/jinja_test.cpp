@@ -49,7 +49,9 @@ TEST_CASE("jinja: every case of the golden file, text for text") {
   const std::int64_t now = std::mktime(&clock);
   int texts = 0, errors = 0;
   for (const io::Json& one : golden.at("cases")) {
-    const auto [source, variables] = expanded(golden, one);
+    const auto expansion = expanded(golden, one);
+    const auto& source = expansion.first;
+    const auto& variables = expansion.second;
     CAPTURE(one.at("name").get<std::string>());
     CAPTURE(source);
     JinjaTemplate::Result result;
