@@ -1,6 +1,8 @@
 // spec.cpp - models as text: "gpt:layers=6,heads=6,width=384", "llama:...", and presets.
+#include <algorithm>
 #include <charconv>
 #include <functional>
+#include <limits>
 #include <optional>
 
 #include <mezzo/models.h>
@@ -15,7 +17,8 @@ namespace {
 template <class T> T number(std::string_view key, std::string_view text) {
   T value{};
   const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
-  if (error != std::errc() || end != text.data() + text.size() || value < 0) fail("model", fmt::format("{}={} given, a number wanted", key, text));
+  if (error != std::errc() || end != text.data() + text.size() || !(value >= 0 && value <= std::numeric_limits<T>::max()))
+    fail("model", fmt::format("{}={} given, a number of at least 0 wanted", key, text));
   return value;
 }
 
@@ -47,6 +50,7 @@ std::vector<Key> keys(LlamaOptions& o) {
 
 /// Applies "key=value,key=value".
 void set_keys(std::string_view rest, const std::vector<Key>& known) {
+  std::vector<std::string_view> given;
   while (!rest.empty()) {
     const auto comma = rest.find(',');
     const std::string_view item = rest.substr(0, comma);
@@ -55,6 +59,8 @@ void set_keys(std::string_view rest, const std::vector<Key>& known) {
     if (equals == item.npos) fail("model", fmt::format("`{}` given, key=value wanted", item), "as in gpt:layers=6,heads=6,width=384");
     const auto name = item.substr(0, equals);
     const auto found = std::find_if(known.begin(), known.end(), [&](const Key& k) { return k.name == name; });
+    if (std::find(given.begin(), given.end(), name) != given.end()) fail("model", fmt::format("{}= given twice, once wanted", name));
+    given.push_back(name);
     if (found != known.end()) {
       found->set(item.substr(equals + 1));
       continue;
@@ -82,6 +88,7 @@ void check(const LlamaOptions& o) {
     fail("model", fmt::format("width {} given, a multiple of its {} heads wanted", o.width, o.heads), "or give head_dim=");
   const auto dim = o.head_dim ? o.head_dim : o.width / o.heads;
   if (dim % 2 != 0) fail("model", fmt::format("heads of size {} given, an even size wanted: rotary positions turn pairs", dim));
+  if (o.rope_base == 0) fail("model", "rope_base 0 given, a base above 0 wanted, as 10000");
   if (o.kv_heads != 0 && o.heads % o.kv_heads != 0)
     fail("model", fmt::format("kv_heads={} for {} heads given, a divisor wanted", o.kv_heads, o.heads));
 }

@@ -41,7 +41,8 @@ std::optional<Divergence> judge(RunState& state, const StepReport& report, RunWa
   const auto place = [&] { return first_bad_tensor(c.model, r); };
   if (c.plan.recipe.low != Dtype::f16) {
     d.reason = fmt::format("the loss is {}, and {}; {}; nothing was updated", in_words(report.loss), place(), d.overflow.text);
-    d.hint = "a lower --lr, a longer --warmup or a smaller --clip-norm; --resume continues from the newest checkpoint";
+    d.hint = "a lower --lr, a longer --warmup or a smaller --clip-norm";
+    if (!checkpoint_steps(c.options.out).empty()) d.hint += "; --resume continues from the newest checkpoint";
   } else if (state.skips_in_a_row >= kMostSkips) {
     d.reason = fmt::format("{} steps in a row were skipped, at loss scale {}; {}; {}", kMostSkips, r.scale, place(), d.overflow.text);
     d.hint = "bf16 has f32's range and needs no loss scale; or a lower --lr, a smaller --clip-norm";

@@ -38,6 +38,10 @@ TEST_CASE("what is wrong with a spec is named") {
   CHECK(says(error("llama:layer=2"), "layers"));
   CHECK(says(error("llama:layers=two"), "layers=two"));
   CHECK(says(error("llama:layers"), "key=value"));
+  CHECK(says(error("gpt:width=-4"), "width=-4 given, a number of at least 0"));
+  CHECK(says(error("gpt:dropout=nan"), "dropout=nan given, a number"));
+  CHECK(says(error("gpt:width=64,layers=2,width=32"), "width= given twice"));
+  CHECK(says(error("llama:rope_base=0"), "rope_base 0"));
   CHECK(says(error("gpt:layers=2,heads=3,width=32"), "multiple of its 3 heads"));
   CHECK(says(error("llama:heads=4,kv_heads=3,width=32"), "kv_heads=3"));
   CHECK(says(error("llama:heads=4,width=36"), "an even size"));
