@@ -243,4 +243,5 @@ TEST_CASE("a loss that is not a number stops an fp32 run, with the step and the 
   CAPTURE(last);
   CHECK(last.starts_with("mezzo train: step "));
   CHECK(last.find("first bad tensor is") != last.npos);
+  CHECK(last.find("--resume") == last.npos);  // there is no checkpoint yet
 }
