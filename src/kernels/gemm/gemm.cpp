@@ -26,9 +26,12 @@ constexpr double kSmallFlops = 2e5, kWholeFlops = 6e7;
 // Sums up to which a product with transposed A (the weight gradient of a few tokens) is bound by going through C, if its rows are wide: the packed
 // one does that in the order of memory, twice as fast as oneDNN's on 6 tokens, slower on 17.
 constexpr std::int64_t kShallow = 8, kWide = 512, kUncached = 2 << 20;
-// Columns of a weight gradient with many rows up to which oneDNN's bf16 product loses to the packed one by a third to a half, unless they are a
-// multiple of 64.
+// Columns of a weight gradient up to which oneDNN's bf16 product loses to the packed one by a third to a half, unless they are a multiple of 64: with
+// many rows, or with some and a long sum.
 constexpr std::int64_t kOddNarrow = 128;
+bool odd_narrow(const Gemm& g) {
+  return g.c == f32 && g.trans_a && g.n <= kOddNarrow && g.n % 64 != 0 && (g.m >= 256 ? g.k >= 32 : g.m >= 48 && g.k >= 256);
+}
 
 double flops(const Gemm& g) { return 2.0 * static_cast<double>(g.m) * static_cast<double>(g.n) * static_cast<double>(g.k); }
 
@@ -51,8 +54,9 @@ const Tiles& tiles_for(Dtype t) {
 }
 
 /// f32 products that our own packed one does as fast as oneDNN's, or up to three times faster (a transposed B with 16 to 256 rows), without buffers
-/// from malloc. With a B that needs no transposing oneDNN is twice as fast on few rows, and 8 % faster on transposed A (weight gradients).
-bool packs_well(const Gemm& g) { return !g.trans_a && (g.trans_b ? g.m >= 16 : g.m >= 1024 && g.n >= 64); }
+/// from malloc. With a B that needs no transposing oneDNN is twice as fast on few rows, on a narrow C by a fifth, and by 8 % on transposed A (weight
+/// gradients).
+bool packs_well(const Gemm& g) { return !g.trans_a && (g.trans_b ? g.m >= 16 && g.n > 64 : g.m >= 1024 && g.n >= 64); }
 
 /// Where reading B's rows as they are beats packing them. Each sum ends in adding up lanes, so short ones are worth it on few rows only.
 bool thin(const Gemm& g) {
@@ -62,20 +66,26 @@ bool thin(const Gemm& g) {
   return g.k >= (g.a == f32 ? 192 : g.m <= kThinRows ? 64 : 256);
 }
 
-/// Where streaming one operand as it lies beats packing it: input gradients of a few rows, weight gradients with a narrow side. (On 12 rows of an
-/// input gradient by half in bf16, on 24 not at all; on 20 columns of a weight gradient it is three times as fast.) Threads share the long side only:
-/// where it is short oneDNN's, which cut the sums, win; and in f32 where the matrix stays in cache.
+/// Where streaming one operand as it lies beats packing it, on two threads: input gradients of a few rows, weight gradients with a narrow side. (On
+/// 12 rows of an input gradient by half in bf16, on 24 not at all; on 20 columns of a weight gradient it is up to three times as fast.) In f32
+/// oneDNN's wins where the matrix stays in cache, and soonest where the narrow side grows.
 bool streams(const Gemm& g, Short side) {
-  constexpr std::int64_t kRows = 16, kNarrow = 48, kDepth = 32, kCached = 1 << 20;
+  constexpr std::int64_t kRows = 16, kDepth = 32, kLong = 4096, kCached = 1 << 20, kSums = 24 << 10;
   const std::int64_t few = side == Short::rows ? g.m : g.n, many = side == Short::rows ? g.n : g.m;
+  const bool half = is_16bit(g.a);
   if (!is_streamed(g, side) || g.k < kDepth) return false;
-  if (g.trans_a) return few <= kNarrow && many >= 512;
-  return few <= kRows && many >= 128 && (is_16bit(g.a) || many * g.k >= kCached);
+  if (!g.trans_a) {
+    if (many < 128) return half && few <= 24 && g.k >= kLong;
+    return few <= kRows && (half || many * g.k >= kCached);
+  }
+  if (many < 192) return false;
+  if (side == Short::rows) return half ? few * many <= kSums : few <= kRows;
+  return few <= 24 ? g.k >= 64 : half ? few % 16 != 0 && g.k >= 128 : few <= 28;
 }
 
 /// Where A read as it is, with its few partners beside it, beats tiles that are mostly empty: narrow C, long sums (each ends in adding up lanes).
 bool thin_in_columns(const Gemm& g) {
-  if (!is_thin_in_columns(g) || g.m < 256) return false;
+  if (!is_thin_in_columns(g) || g.m < (g.k >= 1024 ? 32 : 256)) return false;
   return g.a == bf16 && native_gemm(bf16) ? g.k >= 512 && g.n <= 24 && g.n % 16 != 0 : g.k >= 192 && g.n % 16 != 0;
 }
 
@@ -84,7 +94,7 @@ bool by_onednn(Queue& queue, const Gemm& g, const void* a, const void* b, void* 
   if (g.trans_a && g.k <= kShallow && g.n >= kWide && g.m * g.n >= kUncached) return false;
   if (g.a == f32) return !packs_well(g) && onednn_sgemm(g, a, b, c);
   if (g.a != bf16) return false;
-  if (g.c == f32 && g.trans_a && g.n <= kOddNarrow && g.n % 64 != 0 && g.k >= 32 && g.m >= 256) return false;
+  if (odd_narrow(g)) return false;
   if (g.k <= 40 && g.m >= 48 && g.n >= 2048 && g.c == bf16) return false;  // C is most of the work, and leaves the cache
   if (g.c == f32) return onednn_gemm_bf16(g, a, b, c);
   return !g.trans_a && onednn_matmul(queue, g, a, b, c);  // which first copies a transposed A, more slowly than the packed product

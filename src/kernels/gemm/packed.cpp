@@ -1,12 +1,14 @@
 // packed.cpp - blocks, threads and workspace of the packed matrix product.
 //
-// For a block of columns, for a slice of k: the panels of B are packed once, by all threads together, into memory they share; then each
-// thread takes its rectangle of C and packs the rows of A it needs, a block at a time, into its second cache. (The loops of Goto & van
-// de Geijn, "Anatomy of high-performance matrix multiplication", ACM TOMS 34(3), 2008.)
+// Each thread takes a rectangle of C and computes it by itself: for a block of columns, for a slice of k it packs the panels of B, then the rows of A
+// a block at a time into its second cache. (The loops of Goto & van de Geijn, "Anatomy of high-performance matrix multiplication", ACM TOMS 34(3),
+// 2008.) Threads share no packed panel: what one core wrote and another reads costs more than packing it twice, about three cycles an element against
+// a third of one, and it spares a barrier.
 #include "kernels/gemm/packed.h"
 
 #include <algorithm>
 #include <cstddef>
+#include <limits>
 #include <type_traits>
 
 #include <mezzo/runtime.h>
@@ -16,9 +18,11 @@
 namespace mezzo::kernels {
 namespace {
 
-constexpr std::int64_t kSlice = 2048;           // of k: longer sums are cut, so that a block of A has rows enough
-constexpr std::int64_t kShort = 16;             // units of k
-constexpr std::int64_t kSharedBytes = 8 << 20;  // packed B: a part of the last cache
+constexpr std::int64_t kSlice = 2048;          // of k: longer sums are cut, so that a block of A has rows enough
+constexpr std::int64_t kShort = 16;            // units of k
+constexpr std::int64_t kPanelBytes = 4 << 20;  // of packed B, each thread's: a part of the last cache
+// Products and sums in the time of packing an element: what a thread would pack alone is weighed against what it multiplies.
+constexpr std::int64_t kPackingWork = 16;
 
 std::int64_t ceil_div(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
 
@@ -32,19 +36,23 @@ Operand advanced(Operand o, std::int64_t i, std::int64_t p) {
   return o;
 }
 
-/// Threads as a grid over panels of rows and of columns: the least work for the busiest, then the least packing of A.
+/// Threads as a grid over panels of rows and of columns: the least work for the busiest, each of which packs its own panels. Short sums are bound by
+/// going through C: whole rows of it, if there are enough.
 struct Grid {
   int rows = 1, cols = 1;
+  Range row_panels(int part, std::int64_t of) const { return part_range(of, rows, part / cols); }
+  Range col_panels(int part, std::int64_t of) const { return part_range(of, cols, part % cols); }
 };
-Grid grid(int threads, std::int64_t row_panels, std::int64_t col_panels) {
+Grid grid(int threads, const Tiles& tiles, std::int64_t units, std::int64_t row_panels, std::int64_t col_panels) {
+  if (units <= kShort && row_panels >= threads) return {threads, 1};
   Grid best;
-  std::int64_t least = row_panels * col_panels;
+  std::int64_t least = std::numeric_limits<std::int64_t>::max();
   for (int cols = 1; cols <= threads; ++cols) {
     const int rows = threads / cols;
-    const std::int64_t work = ceil_div(row_panels, rows) * ceil_div(col_panels, cols);
-    if (work < least) best = {rows, cols}, least = work;
+    const std::int64_t m = ceil_div(row_panels, rows) * tiles.rows, n = ceil_div(col_panels, cols) * tiles.cols;
+    if (const std::int64_t work = m * n + kPackingWork * (m + n); work < least) best = {rows, cols}, least = work;
   }
-  return best;
+  return {static_cast<int>(std::min<std::int64_t>(best.rows, row_panels)), static_cast<int>(std::min<std::int64_t>(best.cols, col_panels))};
 }
 
 void in_parts(int parts, FunctionRef<void(int)> body) {
@@ -76,6 +84,7 @@ struct Slice {
   std::int64_t m, n, k, units;
   const std::byte* b_panels;
   std::int64_t block_panels;  // panels of A that are packed together
+  std::byte* a_panels;        // workspace for them
   Dtype c_dtype;
   Finish finish;
   bool along_rows = false;  // tiles in the order in which C lies in memory: for short sums, which are bound by reading and writing it
@@ -84,24 +93,22 @@ struct Slice {
   std::int64_t a_panel_bytes() const { return units * tiles.rows * 4; }
   std::int64_t b_panel_bytes() const { return units * tiles.cols * 4; }
 
-  /// The tiles of panels `rows` x `cols`, with workspace for block_panels panels of A.
-  void compute(Range rows, Range cols, std::byte* a_panels) const {
-    const std::int64_t row_panels = ceil_div(m, tiles.rows);
-    for (std::int64_t first = rows.begin; first < rows.end; first += block_panels) {
-      const std::int64_t last = std::min(first + block_panels, rows.end);
+  void compute() const {
+    const std::int64_t row_panels = ceil_div(m, tiles.rows), col_panels = ceil_div(n, tiles.cols);
+    for (std::int64_t first = 0; first < row_panels; first += block_panels) {
+      const std::int64_t last = std::min(first + block_panels, row_panels);
       tiles.pack_a(a, m, k, first, last, a_panels);
       if (along_rows) {
         for (std::int64_t r = first; r < last; ++r) {
-          Ahead next(at(finish.c, (r + 1) * tiles.rows * finish.ldc + cols.begin * tiles.cols, c_dtype), finish.ldc * c_bytes(),
-                     (cols.end - cols.begin) * tiles.cols * c_bytes());
-          for (std::int64_t q = cols.begin; q < cols.end; ++q) {
+          Ahead next(at(finish.c, (r + 1) * tiles.rows * finish.ldc, c_dtype), finish.ldc * c_bytes(), col_panels * tiles.cols * c_bytes());
+          for (std::int64_t q = 0; q < col_panels; ++q) {
             if (r + 2 < row_panels) next.fetch(tiles.rows * tiles.cols * c_bytes());
             tile(r * tiles.rows, q * tiles.cols, a_panels + (r - first) * a_panel_bytes(), b_panels + q * b_panel_bytes());
           }
         }
         continue;
       }
-      for (std::int64_t q = cols.begin; q < cols.end; ++q) {
+      for (std::int64_t q = 0; q < col_panels; ++q) {
         for (std::int64_t r = first; r < last; ++r) {
           tile(r * tiles.rows, q * tiles.cols, a_panels + (r - first) * a_panel_bytes(), b_panels + q * b_panel_bytes());
         }
@@ -121,75 +128,46 @@ struct Slice {
   }
 };
 
-/// How one product is cut.
-struct Plan {
-  std::int64_t slice;                   // elements of k in a slice
-  std::int64_t a_panel, b_panel;        // bytes of a panel of a slice
-  std::int64_t row_panels, col_panels;  // of the product
-  std::int64_t block, chunk;            // panels of A that a thread packs together; panels of B that stand ready together
-  bool partial;                         // the sums of all slices but the last stay f32, apart from C
+std::int64_t aligned(std::int64_t bytes) { return ceil_div(bytes, kAlignment) * kAlignment; }
 
-  Plan(const Tiles& tiles, const Gemm& g, int threads) {
+/// How the product of some rows and columns is cut, and where its workspace lies in one piece of memory.
+struct Plan {
+  std::int64_t slice;         // elements of k in a slice
+  std::int64_t block, chunk;  // panels of A that are packed together; panels of B that stand ready together
+  bool partial;               // the sums of all slices but the last stay f32, apart from C
+  std::int64_t at_a, at_sums, at_bias, bytes;
+
+  Plan(const Tiles& tiles, const Gemm& g, std::int64_t row_panels, std::int64_t col_panels) {
     const std::int64_t slices = std::max<std::int64_t>(ceil_div(g.k, kSlice), 1), units = ceil_div(ceil_div(g.k, slices), tiles.unit);
     slice = std::max<std::int64_t>(units * tiles.unit, 1);
-    a_panel = units * tiles.rows * 4;
-    b_panel = units * tiles.cols * 4;
-    row_panels = ceil_div(g.m, tiles.rows);
-    col_panels = ceil_div(g.n, tiles.cols);
+    const std::int64_t a_panel = units * tiles.rows * 4, b_panel = units * tiles.cols * 4;
     block = std::min(row_panels, std::max<std::int64_t>(cpu_info().l2 * 3 / 8 / std::max<std::int64_t>(a_panel, 1), 1));
-    chunk = std::min(col_panels, std::max<std::int64_t>(kSharedBytes / std::max<std::int64_t>(b_panel, 1), threads));
+    chunk = std::min(col_panels, std::max<std::int64_t>(kPanelBytes / std::max<std::int64_t>(b_panel, 1), 1));
     partial = slices > 1 && g.c != f32;
+    at_a = aligned(chunk * b_panel);
+    at_sums = at_a + aligned(block * a_panel);
+    at_bias = at_sums + aligned(partial ? row_panels * tiles.rows * chunk * tiles.cols * 4 : 0);
+    bytes = at_bias + aligned(widens_bias(g) ? col_panels * tiles.cols * 4 + 256 : 0);
   }
+  static bool widens_bias(const Gemm& g) { return g.bias && g.bias_dtype != f32; }
 };
 
-/// Several arrays in one piece of workspace; a small one lies on the stack.
-class Workspace {
- public:
-  std::size_t reserve(std::int64_t bytes) {
-    const std::size_t offset = total_;
-    total_ += (static_cast<std::size_t>(bytes) + kAlignment - 1) / kAlignment * kAlignment;
-    return offset;
-  }
-  std::byte* allocate(Queue& queue) {
-    if (total_ <= sizeof(near_)) return near_;
-    far_ = queue.scratch(total_);
-    return far_.as<std::byte>();
-  }
-
- private:
-  std::size_t total_ = 0;
-  Block far_;
-  alignas(kAlignment) std::byte near_[16 << 10];
-};
-
-}  // namespace
-
-void packed_gemm(Queue& queue, const Tiles& tiles, int threads, const Gemm& g, const void* a, const void* b, void* c) {
-  const Operand rows{a, g.a, g.lda, !g.trans_a}, cols{b, g.b, g.ldb, g.trans_b};
-  const Plan plan(tiles, g, threads);
-  const bool widen_bias = g.bias && g.bias_dtype != f32;
-
-  Workspace workspace;
-  const std::size_t at_b = workspace.reserve(plan.chunk * plan.b_panel), at_a = workspace.reserve(threads * plan.block * plan.a_panel);
-  const std::size_t at_sums = workspace.reserve(plan.partial ? g.m * plan.chunk * tiles.cols * 4 : 0);
-  const std::size_t at_bias = workspace.reserve(widen_bias ? plan.col_panels * tiles.cols * 4 + 256 : 0);
-  std::byte* const memory = workspace.allocate(queue);
-  if (DryRun::active()) return;
-  std::byte *const b_panels = memory + at_b, *const a_panels = memory + at_a;
-  float* const sums = reinterpret_cast<float*>(memory + at_sums);
+/// The product g of one thread, which may be a rectangle of a larger one.
+void serial(const Tiles& tiles, const Plan& plan, const Gemm& g, const Operand& rows, const Operand& cols, void* c, std::byte* memory) {
+  float* const sums = reinterpret_cast<float*>(memory + plan.at_sums);
   const float* bias = static_cast<const float*>(g.bias);
-  if (widen_bias) {  // a panel one step long is a row
+  if (Plan::widens_bias(g)) {  // a panel one step long is a row
     const Tiles& f32 = f32_tiles();
-    f32.pack_b({g.bias, g.bias_dtype, g.n, false}, g.n, 1, 0, ceil_div(g.n, f32.cols), memory + at_bias);
-    bias = reinterpret_cast<const float*>(memory + at_bias);
+    f32.pack_b({g.bias, g.bias_dtype, g.n, false}, g.n, 1, 0, ceil_div(g.n, f32.cols), memory + plan.at_bias);
+    bias = reinterpret_cast<const float*>(memory + plan.at_bias);
   }
-
-  for (std::int64_t first_panel = 0; first_panel < plan.col_panels; first_panel += plan.chunk) {
-    const std::int64_t j = first_panel * tiles.cols, n = std::min(g.n - j, plan.chunk * tiles.cols), col_panels = ceil_div(n, tiles.cols);
+  const std::int64_t chunk = plan.chunk * tiles.cols;
+  for (std::int64_t j = 0; j < g.n; j += chunk) {
+    const std::int64_t n = std::min(g.n - j, chunk);
     for (std::int64_t p = 0; p == 0 || p < g.k; p += plan.slice) {
       const std::int64_t k = std::min(plan.slice, g.k - p);
       const bool first = p == 0, last = p + k == g.k;
-      Slice s{tiles, advanced(rows, 0, p), g.m, n, k, ceil_div(k, tiles.unit), b_panels, plan.block, g.c, {}};
+      Slice s{tiles, advanced(rows, 0, p), g.m, n, k, ceil_div(k, tiles.unit), memory, plan.block, memory + plan.at_a, g.c, {}};
       s.along_rows = s.units <= kShort && n * s.units * 4 <= cpu_info().l2 / 2;
       s.finish.alpha = static_cast<float>(g.alpha);
       if (plan.partial && !last) {
@@ -207,17 +185,38 @@ void packed_gemm(Queue& queue, const Tiles& tiles, int threads, const Gemm& g, c
         if (bias) s.finish.bias = bias + j;
         if (g.residual) s.finish.residual = at(g.residual, j, g.c);
       }
-      in_parts(threads, [&](int part) {
-        const Range panels = part_range(col_panels, threads, part);
-        tiles.pack_b(advanced(cols, j, p), n, k, panels.begin, panels.end, b_panels + panels.begin * s.b_panel_bytes());
-      });
-      const Grid parts = grid(threads, plan.row_panels, col_panels);
-      in_parts(parts.rows * parts.cols, [&](int part) {
-        s.compute(part_range(plan.row_panels, parts.rows, part / parts.cols), part_range(col_panels, parts.cols, part % parts.cols),
-                  a_panels + part * plan.block * plan.a_panel);
-      });
+      tiles.pack_b(advanced(cols, j, p), n, k, 0, ceil_div(n, tiles.cols), memory);
+      s.compute();
     }
   }
+}
+
+}  // namespace
+
+void packed_gemm(Queue& queue, const Tiles& tiles, int threads, const Gemm& g, const void* a, const void* b, void* c) {
+  const Operand rows{a, g.a, g.lda, !g.trans_a}, cols{b, g.b, g.ldb, g.trans_b};
+  const std::int64_t row_panels = ceil_div(g.m, tiles.rows), col_panels = ceil_div(g.n, tiles.cols);
+  const Grid parts = grid(threads, tiles, ceil_div(g.k, tiles.unit), row_panels, col_panels);
+  const int count = parts.rows * parts.cols;
+  const Plan plan(tiles, g, ceil_div(row_panels, parts.rows), ceil_div(col_panels, parts.cols));
+  alignas(kAlignment) std::byte near[16 << 10];  // a small workspace lies on the stack
+  Block far;
+  std::byte* memory = near;
+  if (plan.bytes * count > static_cast<std::int64_t>(sizeof(near))) {
+    far = queue.scratch(static_cast<std::size_t>(plan.bytes * count));
+    memory = far.as<std::byte>();
+  }
+  if (DryRun::active()) return;
+  in_parts(count, [&](int part) {
+    const Range r = parts.row_panels(part, row_panels), q = parts.col_panels(part, col_panels);
+    const std::int64_t i = r.begin * tiles.rows, j = q.begin * tiles.cols;
+    Gemm mine = g;
+    mine.m = std::min(g.m, r.end * tiles.rows) - i;
+    mine.n = std::min(g.n, q.end * tiles.cols) - j;
+    if (g.bias) mine.bias = at(g.bias, j, g.bias_dtype);
+    if (g.residual) mine.residual = at(g.residual, i * g.ldc + j, g.c);
+    serial(tiles, plan, mine, advanced(rows, i, 0), advanced(cols, j, 0), at(c, i * g.ldc + j, g.c), memory + part * plan.bytes);
+  });
 }
 
 }  // namespace mezzo::kernels

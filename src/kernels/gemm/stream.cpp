@@ -242,16 +242,6 @@ std::int64_t pieces_of(std::int64_t rows, std::int64_t columns, std::int64_t k, 
   return large && rows * columns <= 1 << 16 ? std::clamp<std::int64_t>(k / 128, 1, 8) : 1;
 }
 
-/// Groups [groups.begin, groups.end) of `group` units of a product, as a product of its own.
-Stream piece_of(const Stream& s, const Range& groups, std::int64_t group, std::int64_t rows_of_unit) {
-  Stream piece = s;
-  const std::int64_t unit = groups.begin * group, row = unit * rows_of_unit;
-  piece.left += unit * s.panel;
-  piece.matrix = at(s.matrix, row * s.ld, size_of(s.dtype));
-  piece.k = std::min(s.k, groups.end * group * rows_of_unit) - row;
-  return piece;
-}
-
 }  // namespace
 
 bool is_streamed(const Gemm& g, Short side) {
@@ -273,35 +263,41 @@ void stream_gemm(Queue& queue, const Tiles& tiles, const Gemm& g, Short side, co
   const std::int64_t pieces = pieces_of(rows, columns, g.k, size_of(g.a));
   const int parts = static_cast<int>(pieces > 1 ? pieces : std::clamp<std::int64_t>(columns / kAlign, 1, num_threads()));
 
-  // Sums of neighbouring rows at an odd number of lines from each other: in other sets of the cache.
+  // Each part has its own panels, zeros and sums: what another core has in its cache is slow to write. Of the sums, neighbouring rows are at an odd
+  // number of lines from each other: in other sets of the cache.
+  const std::int64_t groups = depth / group, most_groups = pieces > 1 ? (groups + pieces - 1) / pieces : groups;
   const std::int64_t ld_sums = (pieces > 1 ? (columns + kAlign - 1) / kAlign * kAlign : block) + kAlign / 4;
-  const auto floats = [](std::int64_t n) { return static_cast<std::size_t>((n + kAlign - 1) / kAlign * kAlign) * sizeof(float); };
-  const std::size_t left_bytes = floats(panels * depth * tiles.rows), zero_bytes = floats(block), sums_bytes = floats((rows + kAlign) * ld_sums);
-  const Block memory = queue.scratch(left_bytes + zero_bytes + sums_bytes * static_cast<std::size_t>(parts));
+  const auto floats = [](std::int64_t n) { return (n + kAlign - 1) / kAlign * kAlign; };
+  const std::int64_t at_left = floats((rows + kAlign) * ld_sums), at_zeros = at_left + floats(panels * most_groups * group * tiles.rows);
+  const std::int64_t all = at_zeros + floats(block);
+  const Block memory = queue.scratch(static_cast<std::size_t>(all * parts) * sizeof(float));
   if (DryRun::active()) return;
-  float* const left = memory.as<float>();
-  float* const zeros = left + left_bytes / sizeof(float);
-  std::fill_n(zeros, block, 0.0f);
-  for (std::int64_t q = 0; q < panels; ++q) {
-    float* const panel = left + q * depth * tiles.rows;
-    tiles.pack_a(small, rows, g.k, q, q + 1, panel);
-    std::fill(panel + units * tiles.rows, panel + depth * tiles.rows, 0.0f);
-  }
 
   const void* const matrix = by_rows ? b : a;
   const std::int64_t ld = by_rows ? g.ldb : g.lda;
   const bool fetch = g.k * columns * static_cast<std::int64_t>(size_of(g.a)) > cpu_info().l2;
-  const Stream stream{left, rows, tiles.rows, depth, matrix, g.a, ld, g.k, zeros, fetch};
   const Target target{c, g.ldc, g.c, static_cast<float>(g.beta), !by_rows};
   const auto add = HWY_DYNAMIC_DISPATCH(PickAdd)(g.a, pairs);
   const auto store = HWY_DYNAMIC_DISPATCH(PickStore)(g.c);
-  const auto sums_of = [&](int part) { return zeros + (zero_bytes + sums_bytes * static_cast<std::size_t>(part)) / sizeof(float); };
+  const auto sums_of = [&](int part) { return memory.as<float>() + all * part; };
   parallel_parts(parts, [&](int part) {
-    float* const sums = sums_of(part);
+    float *const sums = sums_of(part), *const left = sums + at_left, *const zeros = sums + at_zeros;
+    // Along k: all of it, or a piece.
+    const Range mine_of_k = pieces > 1 ? part_range(groups, parts, part) : Range{0, groups};
+    const std::int64_t first = mine_of_k.begin * group * tiles.unit, k = std::min(g.k, mine_of_k.end * group * tiles.unit) - first;
+    const std::int64_t length = (mine_of_k.end - mine_of_k.begin) * group, used = (k + tiles.unit - 1) / tiles.unit;
+    Operand piece = small;
+    piece.x = at(small.x, small.k_contiguous ? first : first * small.ld, size_of(small.dtype));
+    for (std::int64_t q = 0; q < panels; ++q) {
+      float* const panel = left + q * length * tiles.rows;
+      tiles.pack_a(piece, rows, k, q, q + 1, panel);
+      std::fill(panel + used * tiles.rows, panel + length * tiles.rows, 0.0f);
+    }
+    std::fill_n(zeros, block, 0.0f);
     std::fill_n(sums, rows * ld_sums, 0.0f);
+    const Stream stream{left, rows, tiles.rows, length, at(matrix, first * ld, size_of(g.a)), g.a, ld, k, zeros, fetch};
     if (pieces > 1) {
-      const Stream piece = piece_of(stream, part_range(depth / group, parts, part), group, tiles.unit);
-      for (std::int64_t j = 0; j < columns; j += block) add(piece, j, std::min(j + block, columns), sums + j, ld_sums);
+      for (std::int64_t j = 0; j < columns; j += block) add(stream, j, std::min(j + block, columns), sums + j, ld_sums);
       return;
     }
     const Range mine = part_range(columns, parts, part, kAlign);
