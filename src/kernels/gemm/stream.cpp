@@ -9,6 +9,7 @@
 #include <hwy/foreach_target.h>
 
 #include <algorithm>
+#include <array>
 #include <cstddef>
 #include <cstdint>
 #include <utility>
@@ -62,14 +63,14 @@ constexpr std::size_t kUnits = 4;
 /// One row of the matrix a unit, widened to f32.
 struct Widened {
   static constexpr std::size_t kUnits = HWY_NAMESPACE::kUnits, kRows = kUnits;
-  template <class W, class... N> static HWY_INLINE void LoadUnit(const W* const* row, std::size_t u, std::int64_t j, V (&out)[2], N... n) {
+  template <class W, class... N> static HWY_INLINE void LoadUnit(const W* const* row, std::size_t u, std::int64_t j, V& lower, V& upper, N... n) {
     if constexpr (sizeof...(N) == 0) {
-      out[0] = LoadF32(D(), row[u] + j);
-      out[1] = LoadF32(D(), row[u] + j + kLanes);
+      lower = LoadF32(D(), row[u] + j);
+      upper = LoadF32(D(), row[u] + j + kLanes);
     } else {
       const std::int64_t left[] = {n...};
-      out[0] = LoadF32(D(), row[u] + j, static_cast<std::size_t>(std::min(left[0], kLanes)));
-      out[1] = LoadF32(D(), row[u] + j + kLanes, static_cast<std::size_t>(std::max<std::int64_t>(left[0] - kLanes, 0)));
+      lower = LoadF32(D(), row[u] + j, static_cast<std::size_t>(std::min(left[0], kLanes)));
+      upper = LoadF32(D(), row[u] + j + kLanes, static_cast<std::size_t>(std::max<std::int64_t>(left[0] - kLanes, 0)));
     }
   }
   static HWY_INLINE void Order(float*) {}
@@ -81,15 +82,15 @@ struct Widened {
 #define MEZZO_STREAM_ATTR __attribute__((target(HWY_TARGET_STR ",avx512bf16")))
 struct Pairs {
   static constexpr std::size_t kUnits = 4, kRows = 8;
-  template <class... N> static HWY_INLINE void LoadUnit(const bf16_t* const* row, std::size_t u, std::int64_t j, V (&out)[2], N... n) {
+  template <class... N> static HWY_INLINE void LoadUnit(const bf16_t* const* row, std::size_t u, std::int64_t j, V& lower, V& upper, N... n) {
     const hn::ScalableTag<std::uint16_t> d16;
     const auto load = [&](const bf16_t* p) HWY_ATTR {
       if constexpr (sizeof...(N) == 0) return hn::LoadU(d16, &p->bits);
       else return hn::MaskedLoad(hn::FirstN(d16, static_cast<std::size_t>((n + ...))), d16, &p->bits);
     };
     const auto a = load(row[2 * u] + j), b = load(row[2 * u + 1] + j);
-    out[0] = hn::BitCast(D(), hn::InterleaveLower(d16, a, b));
-    out[1] = hn::BitCast(D(), hn::InterleaveUpper(d16, a, b));
+    lower = hn::BitCast(D(), hn::InterleaveLower(d16, a, b));
+    upper = hn::BitCast(D(), hn::InterleaveUpper(d16, a, b));
   }
   /// What was interleaved within blocks of 128 bits (cheaper than across them) put in order: kStep sums of a row.
   static HWY_INLINE void Order(float* sums) {
@@ -123,11 +124,18 @@ template <class Arithmetic, class W, std::size_t... U, class... N>
 MEZZO_STREAM_ATTR HWY_INLINE void AddStep(const Stream& s, const W* const* row, std::int64_t unit, std::int64_t j, float* sums, std::int64_t ld_sums,
                                           std::index_sequence<U...> all, N... n) {
   V units[sizeof...(U)][2];
-  (Arithmetic::LoadUnit(row, U, j, units[U], n...), ...);
+  (Arithmetic::LoadUnit(row, U, j, units[U][0], units[U][1], n...), ...);
   const float* left = s.left + unit * s.panel;
   for (std::int64_t first = 0; first < s.rows; first += s.panel, left += s.depth * s.panel) {
     const std::int64_t rows = std::min(s.panel, s.rows - first);
     for (std::int64_t i = 0; i < rows; ++i, sums += ld_sums) AddRow<Arithmetic>(left + i, s.panel, units, sums, all);
+  }
+}
+
+/// What an Arithmetic left out of order, put in order.
+template <class Arithmetic> void Order(std::int64_t rows, std::int64_t width, float* sums, std::int64_t ld_sums) {
+  for (std::int64_t i = 0; i < rows; ++i) {
+    for (std::int64_t j = 0; j < width; j += kStep) Arithmetic::Order(sums + i * ld_sums + j);
   }
 }
 
@@ -160,10 +168,59 @@ MEZZO_STREAM_ATTR void AddColumns(const Stream& s, std::int64_t begin, std::int6
     }
     if (j < width) AddStep<Arithmetic>(s, row, unit, j, sums + j, ld_sums, kAll, width - j);
   }
-  for (std::int64_t i = 0; i < s.rows; ++i) {
-    for (std::int64_t j = 0; j < width; j += kStep) Arithmetic::Order(sums + i * ld_sums + j);
-  }
+  Order<Arithmetic>(s.rows, width, sums, ld_sums);
 }
+
+// ---- a matrix in the second cache: sums stay in registers while a strip of columns is read from top to bottom ----------------------------------
+
+// Rows of the left at most; a strip of two steps for up to half as many.
+constexpr std::size_t kResidentRows = HWY_TARGET <= HWY_AVX3 ? 12 : 6;
+
+template <class Arithmetic, std::size_t... E>
+MEZZO_STREAM_ATTR HWY_INLINE void AddUnits(V (&sums)[sizeof...(E)], V x, const V (&units)[sizeof...(E)], std::index_sequence<E...>) {
+  ((sums[E] = Arithmetic::Add(sums[E], x, units[E])), ...);
+}
+
+/// sums (kM, ld_sums) = the product for kSteps * kStep columns from j on; `n...`: as in AddStep.
+template <class Arithmetic, class W, std::size_t... I, std::size_t... S, class... N>
+MEZZO_STREAM_ATTR HWY_INLINE void Strip(const Stream& s, const W* matrix, std::int64_t j, float* sums, std::int64_t ld_sums,
+                                        std::index_sequence<I...>, std::index_sequence<S...>, N... n) {
+  constexpr std::size_t kVecs = 2 * sizeof...(S);
+  constexpr std::int64_t kRows = Arithmetic::kRows / Arithmetic::kUnits;  // of the matrix in a unit
+  constexpr auto kAll = std::make_index_sequence<kVecs>();
+  V all[sizeof...(I)][kVecs];
+  [&all]<std::size_t... E>(std::index_sequence<E...>) HWY_ATTR { ((all[E / kVecs][E % kVecs] = hn::Zero(D())), ...); }
+  (std::make_index_sequence<sizeof...(I) * kVecs>());
+  const float* left = s.left;
+  for (std::int64_t p = 0; p < s.k; p += kRows, left += s.panel) {
+    const W* row[kRows];
+    for (std::int64_t r = 0; r < kRows; ++r) row[r] = p + r < s.k ? matrix + (p + r) * s.ld : static_cast<const W*>(s.zeros);
+    V units[kVecs];
+    (Arithmetic::LoadUnit(row, 0, j + static_cast<std::int64_t>(S) * kStep, units[2 * S], units[2 * S + 1], n...), ...);
+    (AddUnits<Arithmetic>(all[I], hn::Set(D(), left[I]), units, kAll), ...);
+  }
+  const auto store = [&]<std::size_t... E>(std::size_t i, const V(&row)[kVecs], std::index_sequence<E...>) HWY_ATTR {
+    (hn::Store(row[E], D(), sums + static_cast<std::int64_t>(i) * ld_sums + j + static_cast<std::int64_t>(E) * kLanes), ...);
+  };
+  (store(I, all[I], kAll), ...);
+}
+
+/// The same as AddColumns for sums that are still zero and kM rows, in one panel.
+template <class Arithmetic, class W, std::size_t kM>
+MEZZO_STREAM_ATTR void ResidentColumns(const Stream& s, std::int64_t begin, std::int64_t end, float* sums, std::int64_t ld_sums) {
+  constexpr std::size_t kSteps = 2 * kM <= kResidentRows ? 2 : 1;
+  constexpr std::int64_t kWide = static_cast<std::int64_t>(kSteps) * kStep;
+  constexpr auto kRows = std::make_index_sequence<kM>();
+  const std::int64_t width = end - begin;
+  const W* const matrix = static_cast<const W*>(s.matrix) + begin;
+  std::int64_t j = 0;
+  for (; j + kWide <= width; j += kWide) Strip<Arithmetic>(s, matrix, j, sums, ld_sums, kRows, std::make_index_sequence<kSteps>());
+  for (; j + kStep <= width; j += kStep) Strip<Arithmetic>(s, matrix, j, sums, ld_sums, kRows, std::make_index_sequence<1>());
+  if (j < width) Strip<Arithmetic>(s, matrix, j, sums, ld_sums, kRows, std::make_index_sequence<1>(), width - j);
+  Order<Arithmetic>(static_cast<std::int64_t>(kM), width, sums, ld_sums);
+}
+
+// ---- store -----------------------------------------------------------------------------------------------
 
 template <class T> void StoreRow(const float* sums, std::int64_t n, float beta, T* c) {
   const D d;
@@ -204,11 +261,20 @@ void AddSums(std::int64_t rows, std::int64_t ld, std::int64_t begin, std::int64_
 }
 
 using RunAdd = void (*)(const Stream&, std::int64_t, std::int64_t, float*, std::int64_t);
-RunAdd PickAdd(Dtype t, [[maybe_unused]] bool pairs) {
+template <class Arithmetic, class W> RunAdd PickRows(std::int64_t resident_rows) {
+  static constexpr auto kTable = []<std::size_t... M>(std::index_sequence<M...>) {
+    return std::array<RunAdd, sizeof...(M) + 1>{AddColumns<Arithmetic, W>, ResidentColumns<Arithmetic, W, M + 1>...};
+  }
+  (std::make_index_sequence<kResidentRows>());
+  return kTable[static_cast<std::size_t>(resident_rows)];
+}
+/// For any number of rows, or where `resident` for that many.
+RunAdd PickAdd(Dtype t, [[maybe_unused]] bool pairs, std::int64_t rows, bool resident) {
+  const std::int64_t few = resident && rows <= static_cast<std::int64_t>(kResidentRows) ? rows : 0;
 #if HWY_TARGET == HWY_AVX3
-  if (pairs) return AddColumns<Pairs, bf16_t>;
+  if (pairs) return PickRows<Pairs, bf16_t>(few);
 #endif
-  return t == f32 ? AddColumns<Widened, float> : t == bf16 ? AddColumns<Widened, bf16_t> : AddColumns<Widened, f16_t>;
+  return t == f32 ? PickRows<Widened, float>(few) : t == bf16 ? PickRows<Widened, bf16_t>(few) : PickRows<Widened, f16_t>(few);
 }
 
 using RunStore = void (*)(const Target&, const float*, std::int64_t, std::int64_t, std::int64_t, std::int64_t);
@@ -277,7 +343,8 @@ void stream_gemm(Queue& queue, const Tiles& tiles, const Gemm& g, Short side, co
   const std::int64_t ld = by_rows ? g.ldb : g.lda;
   const bool fetch = g.k * columns * static_cast<std::int64_t>(size_of(g.a)) > cpu_info().l2;
   const Target target{c, g.ldc, g.c, static_cast<float>(g.beta), !by_rows};
-  const auto add = HWY_DYNAMIC_DISPATCH(PickAdd)(g.a, pairs);
+  const std::int64_t mine_of_matrix = g.k * columns * static_cast<std::int64_t>(size_of(g.a)) / std::min<std::int64_t>(parts, num_threads());
+  const auto add = HWY_DYNAMIC_DISPATCH(PickAdd)(g.a, pairs, rows, panels == 1 && mine_of_matrix <= cpu_info().l2);
   const auto store = HWY_DYNAMIC_DISPATCH(PickStore)(g.c);
   const auto sums_of = [&](int part) { return memory.as<float>() + all * part; };
   parallel_parts(parts, [&](int part) {
