@@ -64,6 +64,7 @@ TEST_CASE("a command line that is wrong: exit code 2, and no directory is made")
   const Case c;
   check_refused({"trian"}, 2, "did you mean `train`");
   check_refused({"finetune"}, 2, "--model");
+  check_refused({"finetune", "--model", "absent", "--data", c.text, "--out", c.out, "--loss-scale", "large"}, 2, "dynamic, none or a number");
   check_refused({"nonsense"}, 2, "unknown command");
   check_refused(c.train({"--stpes", "9"}), 2, "did you mean `--steps`");
   check_refused(c.train({"extra"}), 2, "`extra`");

@@ -95,6 +95,9 @@ TEST_CASE("train, evaluate, generate") {
   const auto generated = document(run(join(ask, {"--json"})));
   CHECK(generated["tokens"] == 20);
   CHECK(text.out == generated["prompt"].get<std::string>() + generated["text"].get<std::string>() + "\n");
+  const Result longer = run({"generate", "--model", dir / "run", "--prompt", std::string(40, 'a'), "--max-tokens", "1"});
+  CHECK(longer.code == 0);
+  CHECK(longer.err == "mezzo generate: the prompt has 40 tokens, the model's context 16: it sees the last of them only\n");
 }
 
 TEST_CASE("export: a run as GGUF and as safetensors, read back by every command") {

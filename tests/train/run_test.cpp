@@ -385,6 +385,9 @@ TEST_CASE("passes over the text instead of steps; a run that no longer gets bett
   worse.eval_steps = 0;
   worse.out = dir / "never";
   CHECK(contains(refused(worse), "--early-stop"));
+  worse.eval_steps = 2;
+  worse.val_fraction = 0;
+  CHECK(contains(refused(worse), "--early-stop with --val-fraction 0"));
 }
 
 }  // namespace mezzo::test
