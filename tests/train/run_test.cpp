@@ -100,7 +100,7 @@ TEST_CASE("a model read back gives the loss that the run ended with, in every re
   }
   CHECK(contains(error_of([&] { train::load_run_model(dir / "nowhere"); }), "nothing of that name is there"));
   fs::create_directory(dir / "empty");
-  CHECK(contains(error_of([&] { train::load_run_model(dir / "empty"); }), "no model/ and no checkpoint"));
+  CHECK(contains(error_of([&] { train::load_run_model(dir / "empty"); }), "no model/ and no checkpoint in it. Hint: Hugging Face's layout has"));
 }
 
 TEST_CASE("evaluation is the mean over windows of -log p(next token)") {
