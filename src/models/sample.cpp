@@ -97,7 +97,8 @@ std::vector<std::int32_t> sample(LanguageModel& model, std::vector<std::int32_t>
     const Tensor ids = from_span(std::span<const std::int32_t>(tokens.data() + first, static_cast<std::size_t>(n - first)), {1, n - first});
     auto logits = model.last_logits(ids, {.cache = &cache}).to_vector();
     if (!std::all_of(logits.begin(), logits.end(), [](float x) { return std::isfinite(x); }))
-      fail("sample", "the model's logits are not finite", "its training diverged; sample an earlier checkpoint");
+      fail("sample", "the model's logits are not finite",
+           "its training diverged (an earlier checkpoint may do), or its numbers are beyond f16 (precision fp32 tells)");
     if (o.repetition_penalty != 1) penalise(logits, tokens, o.repetition_penalty);
     const std::int32_t next = draw(logits, o, random);
     tokens.push_back(next);

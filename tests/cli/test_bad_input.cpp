@@ -189,6 +189,15 @@ TEST_CASE("models and texts that eval and generate cannot use") {
   check_refused({"generate", "--model", c.out, "--prompt", "x", "--top-p", "0"}, 2, "--top-p 0");
   check_refused({"generate", "--model", c.out, "--prompt", "x", "--repetition-penalty", "-1"}, 2, "--repetition-penalty -1");
   check_refused({"eval", "--model", c.out, "--data", c.text, "--seq", "8", "--stride", "9"}, 2, "--stride 9");
+  const std::string broken = c.dir / "broken";
+  const auto model = models::make_model(models::model_from_spec("llama:layers=1,heads=2,width=32,vocab=256,context=16"));
+  {
+    const autograd::NoGrad off;
+    fill_(model->parameters().back(), 1e38);
+  }
+  models::save_pretrained(*model, broken);
+  fs::copy_file(fs::path(c.out) / "model/tokenizer_config.json", fs::path(broken) / "tokenizer_config.json");
+  check_refused({"eval", "--model", broken, "--data", c.text, "--precision", "fp16"}, 1, "the loss is");
   write(c.out + "/model/model.safetensors", "not a model");
   check_refused({"generate", "--model", c.out, "--prompt", "x"}, 1, "model.safetensors");
 }
