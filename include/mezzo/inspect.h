@@ -115,6 +115,7 @@ struct Overflow {
   std::vector<std::string> before = {};  ///< the ops that ran before it, the last one last: "module op"
 };
 /// Runs `step` (forward and backward, not the update) and looks at everything: the first op whose inputs were finite and whose result is not.
+/// Backward adds to the gradients that are there: let `step` begin with zero_grad(), or an Inf that one already holds is taken for the step's.
 MEZZO_API std::optional<Overflow> find_overflow(const std::function<void()>& step);
 
 }  // namespace mezzo::inspect

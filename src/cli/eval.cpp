@@ -42,6 +42,7 @@ class Eval final : public Task {
     o.flag("--bos", bos_, "The beginning-of-text token before each window");
     o.flag("--chat", chat_, "The loss of what `mezzo finetune` would learn of the examples in --data: the assistant's turns, completions");
     o.value("--chat-template", "FILE", template_, "With --chat: a Jinja template instead of the model's own");
+    o.flag("--skip-bad-lines", skip_bad_lines_, "With --chat: passes over lines that cannot be used, and counts them");
   }
 
   int run(Options& options, Console& console) override {
@@ -54,7 +55,8 @@ class Eval final : public Task {
       if (seq_ && stride_ > *seq_) fail("eval", fmt::format("--stride {} given, at most --seq {} wanted", stride_, *seq_));
       for (const char* other : {"--stride", "--bos"})
         if (chat_ && options.given(other)) fail("eval", fmt::format("{} with --chat given: examples are no windows of a text", other));
-      if (!chat_ && options.given("--chat-template")) fail("eval", "--chat-template given without --chat, with which it goes");
+      for (const char* other : {"--chat-template", "--skip-bad-lines"})
+        if (!chat_ && options.given(other)) fail("eval", fmt::format("{} given without --chat, with which it goes", other));
       return train::recipe(precision_);
     });
     const train::RunModel m = train::load_run_model(model_, for_inference(recipe));
@@ -88,6 +90,8 @@ class Eval final : public Task {
     };
     const train::EvalResult r = f(on_batch);
     progress.clear();
+    if (!interrupted() && !std::isfinite(r.loss))
+      fail("eval", fmt::format("the loss is {}", r.loss), "a diverged model, or numbers that f16 does not reach: --precision fp32 tells");
     return r;
   }
 
@@ -100,14 +104,21 @@ class Eval final : public Task {
       if (!chat) chat = text::load_chat_template(template_.empty() ? m.chat : template_, *m.tokenizer);
       return chat ? &*chat : nullptr;
     };
-    const text::ExampleSet set = text::read_examples(data_, *m.tokenizer, source, {.window = window});
+    const text::ExampleSet set = text::read_examples(data_, *m.tokenizer, source, {.window = window, .skip_bad_lines = skip_bad_lines_});
     const text::ExampleBatchesOptions layout{
         .batch = batch_, .window = window, .pack = false, .shuffle = false, .padding = m.tokenizer->end_of_text().value_or(0)};
     const auto r =
         watched("batch", [&](const auto& on_batch) { return train::evaluate(*m.model, set, {.layout = layout, .recipe = recipe}, on_batch); });
     if (interrupted()) return interrupted_code();
-    console.result(
-        {{"loss", r.loss}, {"perplexity", std::exp(r.loss)}, {"tokens", r.tokens}, {"lines", set.counts.lines}, {"overlong", set.counts.overlong}});
+    console.result({{"loss", r.loss},
+                    {"perplexity", std::exp(r.loss)},
+                    {"tokens", r.tokens},
+                    {"lines", set.counts.lines},
+                    {"bad_lines", set.counts.bad_lines},
+                    {"overlong", set.counts.overlong}});
+    if (set.counts.bad_lines > 0)
+      console.note(
+          fmt::format("mezzo eval: {} of {} lines passed over; the first: {}", set.counts.bad_lines, set.counts.lines, set.counts.first_bad));
     if (!console.json())
       console.say(fmt::format("loss {:.4f}, perplexity {:.2f}, over the {} tokens that carry loss in {} lines ({})", r.loss, std::exp(r.loss),
                               format_count(r.tokens), format_count(set.counts.lines), recipe.name));
@@ -118,7 +129,7 @@ class Eval final : public Task {
   std::optional<std::int64_t> seq_;
   std::int64_t batch_ = 8, stride_ = 0;
   std::string precision_ = "auto";
-  bool bos_ = false, chat_ = false;
+  bool bos_ = false, chat_ = false, skip_bad_lines_ = false;
 };
 
 }  // namespace

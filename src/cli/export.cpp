@@ -129,6 +129,7 @@ class Export final : public Task {
   }
 
   void write(const train::RunModel& source, const io::Encoding& type) const {
+    io::clean_stale(fs::absolute(out_).parent_path());  // of exports that were interrupted
     if (format_ == "gguf") {
       if (adapter_) return models::save_adapter_gguf(*source.model, out_);
       return models::save_gguf(*source.model, out_,

@@ -66,6 +66,9 @@ class Generate final : public Task {
       ids = train::prompt_ids(*m.tokenizer, prompt_);
       console.stream(prompt_);
     }
+    if (const auto context = m.model->context(); std::ssize(ids) > context)
+      console.note(
+          fmt::format("mezzo generate: the prompt has {} tokens, the model's context {}: it sees the last of them only", ids.size(), context));
     const train::Generated made = train::generate(*m.model, *m.tokenizer, ids, s_, recipe, [&](std::string_view piece) {
       console.stream(piece);
       return !interrupted() && console.open();

@@ -1,4 +1,5 @@
 // config.cpp - the options of a model from Hugging Face's config.json.
+#include <algorithm>
 #include <cmath>
 #include <limits>
 #include <string>
@@ -80,25 +81,48 @@ GptOptions gpt_from_config(const Members& m) {
   o.layers = m.count<int>("n_layer");
   o.heads = m.count<int>("n_head");
   o.dropout = m.number("resid_pdrop", o.dropout);
+  const auto only = [&](bool holds, const char* key, const char* wanted) {
+    if (!holds) m.wrong(key, *m.find(key), wanted);
+  };
+  const auto activation = m.text("activation_function", "gelu_new");
+  only(activation == "gelu_new" || activation == "gelu_pytorch_tanh", "activation_function", "gelu_new");
+  only(m.number("layer_norm_epsilon", 1e-5) == 1e-5, "layer_norm_epsilon", "1e-05");
+  only(m.flag("scale_attn_weights", true), "scale_attn_weights", "true");
+  only(!m.flag("scale_attn_by_inverse_layer_idx", false), "scale_attn_by_inverse_layer_idx", "false");
+  only(m.flag("tie_word_embeddings", true), "tie_word_embeddings", "true");
   return o;
 }
 
-RopeScaling scaling_of(const Members& config) {
-  RopeScaling r;
-  const io::Json* value = config.find("rope_scaling");
-  if (!value) return r;
-  if (!value->is_object()) config.wrong("rope_scaling", *value, "an object");
-  const Members m(*value, config.source(), "rope_scaling.");
-  const std::string type = m.text("rope_type", m.text("type", ""));
-  if (type == "default") return r;
+/// rope_theta and rope_scaling, or rope_parameters, which is both in one (transformers 5).
+void read_rotary(const Members& config, LlamaOptions& o) {
+  const char* key = config.find("rope_parameters") ? "rope_parameters" : "rope_scaling";
+  o.rope_base = config.number("rope_theta", 10000);
+  const auto turned = [](const Members& m) {
+    if (m.number("partial_rotary_factor", 1) != 1) m.wrong("partial_rotary_factor", *m.find("partial_rotary_factor"), "1");
+  };
+  turned(config);
+  const io::Json* value = config.find(key);
+  if (!value) return;
+  if (!value->is_object()) config.wrong(key, *value, "an object");
+  const Members m(*value, config.source(), std::string(key) + ".");
+  turned(m);
+  o.rope_base = m.number("rope_theta", o.rope_base);
+  RopeScaling& r = o.rope_scaling;
+  const std::string type = m.text("rope_type", m.text("type", m.find("rope_theta") ? "default" : ""));
+  if (type == "default") return;
   if (type == "linear") r.kind = RopeScaling::Kind::linear;
   else if (type == "llama3") r.kind = RopeScaling::Kind::llama3;
-  else fail(kOp, fmt::format("{}: rope_scaling is of type `{}`, linear or llama3 wanted", m.source(), io::shown(type)));
+  else fail(kOp, fmt::format("{}: {} is of type `{}`, linear or llama3 wanted", m.source(), key, io::shown(type)));
   r.factor = m.number("factor", 1);
   r.low_freq_factor = m.number("low_freq_factor", r.low_freq_factor);
   r.high_freq_factor = m.number("high_freq_factor", r.high_freq_factor);
   r.original_context = m.number("original_max_position_embeddings", r.original_context);
-  return r;
+}
+
+/// The last tokens that a token sees; the context without a window.
+std::int64_t window_of(const Members& m, std::string_view type, std::int64_t context) {
+  if (type == "llama" || (type != "mistral" && !m.flag("use_sliding_window", false))) return context;
+  return m.count<std::int64_t>("sliding_window", context);
 }
 
 LlamaOptions llama_from_config(const Members& m, std::string_view type) {
@@ -112,8 +136,8 @@ LlamaOptions llama_from_config(const Members& m, std::string_view type) {
   o.kv_heads = m.count<int>("num_key_value_heads", o.heads);
   o.head_dim = m.count<std::int64_t>("head_dim", 0);
   o.norm_eps = m.number("rms_norm_eps", 1e-6);
-  o.rope_base = m.number("rope_theta", 10000);
-  o.rope_scaling = scaling_of(m);
+  read_rotary(m, o);
+  o.context = std::min(o.context, window_of(m, type, o.context));  // within it a sliding window changes nothing; beyond it there is none here
   o.tied = m.flag("tie_word_embeddings", false);
   o.qkv_bias = type == "qwen2";
   o.qk_norm = type == "qwen3";

@@ -35,6 +35,7 @@ void add_lora(LanguageModel& model, const LoraOptions& o) {
   for (auto& w : model.parameters()) w.requires_grad_(false);
   for (auto& [name, p] : layers)
     if (std::find(o.targets.begin(), o.targets.end(), name) != o.targets.end()) p->add_lora(o);
+  for (auto& [path, w] : model.named_parameters()) w.set_name(path);  // layers that take a module in late do not know their own path
 }
 
 std::vector<std::pair<std::string, Tensor>> trainable_parameters(const nn::Module& model) {

@@ -67,6 +67,7 @@ void penalise(std::vector<float>& logits, const std::vector<std::int32_t>& token
 void check(const std::vector<std::int32_t>& prompt, const SampleOptions& o) {
   if (prompt.empty()) fail("sample", "an empty prompt given, one token or more wanted");
   if (!(o.temperature >= 0)) fail("sample", fmt::format("temperature {} given, 0 or more wanted", o.temperature));
+  if (o.max_tokens < 0) fail("sample", fmt::format("max_tokens {} given, 0 or more wanted", o.max_tokens));
   if (o.top_k < 0) fail("sample", fmt::format("top_k {} given, 0 or more wanted", o.top_k));
   if (!(o.top_p > 0 && o.top_p <= 1)) fail("sample", fmt::format("top_p {} given, a share above 0 and up to 1 wanted", o.top_p));
   if (!(o.repetition_penalty > 0)) fail("sample", fmt::format("repetition_penalty {} given, a number above 0 wanted", o.repetition_penalty));
@@ -96,7 +97,8 @@ std::vector<std::int32_t> sample(LanguageModel& model, std::vector<std::int32_t>
     const Tensor ids = from_span(std::span<const std::int32_t>(tokens.data() + first, static_cast<std::size_t>(n - first)), {1, n - first});
     auto logits = model.last_logits(ids, {.cache = &cache}).to_vector();
     if (!std::all_of(logits.begin(), logits.end(), [](float x) { return std::isfinite(x); }))
-      fail("sample", "the model's logits are not finite", "its training diverged; sample an earlier checkpoint");
+      fail("sample", "the model's logits are not finite",
+           "its training diverged (an earlier checkpoint may do), or its numbers are beyond f16 (precision fp32 tells)");
     if (o.repetition_penalty != 1) penalise(logits, tokens, o.repetition_penalty);
     const std::int32_t next = draw(logits, o, random);
     tokens.push_back(next);

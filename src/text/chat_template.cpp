@@ -28,11 +28,27 @@ io::Json checked_messages(const io::Json& messages) {
     const std::size_t turn = out.size() + 1;
     if (!message.is_object()) fail(kOp, fmt::format("turn {} is {}, an object with role and content was expected", turn, message.type_name()));
     if (const auto role = message.find("role"); role == message.end() || !role->is_string()) fail(kOp, fmt::format("turn {} has no role", turn));
+    if (const auto content = message.find("content"); content != message.end() && (content->is_number() || content->is_boolean()))
+      fail(kOp, fmt::format("turn {}: `content` is {}, a string was expected", turn, content->type_name()));
     io::Json& kept = out.emplace_back(io::Json::object());
     for (const auto& [key, value] : message.items())
       if (!value.is_null()) kept[key] = value;
   }
   return out;
+}
+
+/// In a handler: why a template cannot write these messages. The first that has no text is named, unless the template says why itself.
+[[noreturn]] void fail_rendering(const io::Json& messages, const Error& e) {
+  const bool own_words = std::string_view(e.what()).find("the template refuses this") != std::string_view::npos;
+  for (std::size_t i = 0; !own_words && i < messages.size(); ++i) {
+    const auto content = messages[i].find("content");
+    if (content != messages[i].end() && content->is_string()) continue;
+    const std::string_view given = content == messages[i].end() ? "missing" : content->type_name();
+    std::string_view why = e.what();
+    if (why.ends_with('.')) why.remove_suffix(1);
+    fail(kOp, fmt::format("turn {}: `content` is {}, a string was expected by this template: {}", i + 1, given, why));
+  }
+  throw;
 }
 
 bool is_assistant(const io::Json& message) { return message.at("role") == "assistant"; }
@@ -69,7 +85,9 @@ JinjaTemplate::Result ChatTemplate::rendered(const io::Json& messages, const Ren
                         {"add_generation_prompt", options.add_generation_prompt}};
   if (options_.bos_token) variables["bos_token"] = *options_.bos_token;
   if (options_.eos_token) variables["eos_token"] = *options_.eos_token;
-  return jinja_.render(variables, {.now = options_.now});
+  try {
+    return jinja_.render(variables, {.now = options_.now});
+  } catch (const Error& e) { fail_rendering(messages, e); }
 }
 
 std::string ChatTemplate::render(const io::Json& messages, const RenderOptions& options) const {

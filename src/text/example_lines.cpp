@@ -55,7 +55,7 @@ Example parsed(std::string_view line, const Tokenizer& tokenizer, const ChatTemp
   if (!json.is_object()) fail_line(fmt::format("{}: {}", json.type_name(), kKinds));
   const bool messages = json.contains("messages"), conversations = json.contains("conversations");
   if (messages || conversations) {
-    if (!chat) fail_line("a conversation, and the model has no chat template");
+    if (!chat) fail_line("a conversation, and the model has no chat template. Hint: --chat-template FILE gives it one");
     const auto tools = json.find("tools");
     return encode_chat(*chat, tokenizer, messages ? json["messages"] : messages_of(json["conversations"]),
                        {.tools = tools != json.end() && !tools->is_null() ? &*tools : nullptr, .train_on = train_on});

@@ -176,7 +176,10 @@ void check(const TrainOptions& o) {
   if (o.fallbacks.empty()) fail(kOp, "no --fallbacks given, at least one wanted", "--on-divergence rollback changes no settings");
   for (const auto& f : o.fallbacks) fallback_from_text(f);
   policy_of(o);
+  resolve({.precision = o.precision, .loss_scale = o.loss_scale});  // whether there are such
   if (o.early_stop > 0 && o.eval_steps == 0) fail(kOp, "--early-stop with --eval-steps 0 given: there is nothing to stop by");
+  if (o.early_stop > 0 && o.val_fraction == 0 && !(o.tune && !o.tune->eval_data.empty()))
+    fail(kOp, "--early-stop with --val-fraction 0 given: nothing is held out that could say when to stop");
   require(o.memory >= 0 && o.memory <= 1 << 20, "memory", o.memory, "GiB: 0 (what the machine has) to 1048576");
   require(o.threads >= 0 && o.threads <= 4096, "threads", o.threads, "0 (as many as there are cores) to 4096");
   if (o.tune) check(*o.tune);

@@ -105,7 +105,10 @@ RunModel load_run_model(const fs::path& path, const models::LoadOptions& options
   if (holds_weights(path)) return {models::load_pretrained(path, options), model_tokenizer(path), path, path, path};
   if (const fs::path inside = path / "model"; holds_weights(inside) || models::is_adapter(inside)) return load_run_model(inside, options);
   const auto steps = checkpoint_steps(path);
-  if (steps.empty()) fail("model", fmt::format("{}: no model/ and no checkpoint in it", path.native()), "has the run reached its first checkpoint?");
+  if (steps.empty())
+    fail("model", fmt::format("{}: no model.safetensors, no model/ and no checkpoint in it", path.native()),
+         present(path / "metrics.jsonl") ? "has the run reached its first checkpoint?"
+                                         : "Hugging Face's layout has model.safetensors and config.json; weights in .bin files are not read");
   return from_checkpoint(checkpoint_path(path, steps.back()), options);
 }
 

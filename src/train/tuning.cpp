@@ -11,6 +11,7 @@
 #include "core/fail.h"
 #include "io/checksum.h"
 #include "io/file.h"
+#include "models/export.h"
 #include "models/maker.h"
 #include "train/checkpoint.h"
 #include "train/run_model.h"
@@ -71,7 +72,12 @@ fs::path base_path(const fs::path& given) {
   if (!present(given))
     fail(kOp, fmt::format("--model {} given, and nothing of that name is there", given.native()),
          "a GGUF file or a directory in Hugging Face's layout is wanted; `mezzo train` makes models from a spec");
-  return !holds_weights(given) && holds_weights(given / "model") ? given / "model" : given;
+  if (!fs::is_directory(given) || holds_weights(given)) return given;
+  if (holds_weights(given / "model")) return given / "model";
+  if (models::is_adapter(given) || models::is_adapter(given / "model"))
+    fail(kOp, fmt::format("--model {} given, a model with adapters; one without wanted", given.native()),
+         "`mezzo export --merge --format safetensors` makes one of it");
+  fail(kOp, fmt::format("--model {} given, and no model.safetensors is in it", given.native()), "`mezzo export` makes one of a checkpoint");
 }
 
 models::ModelOptions base_shape(const TrainOptions& o) {

@@ -64,6 +64,7 @@ TEST_CASE("a command line that is wrong: exit code 2, and no directory is made")
   const Case c;
   check_refused({"trian"}, 2, "did you mean `train`");
   check_refused({"finetune"}, 2, "--model");
+  check_refused({"finetune", "--model", "absent", "--data", c.text, "--out", c.out, "--loss-scale", "large"}, 2, "dynamic, none or a number");
   check_refused({"nonsense"}, 2, "unknown command");
   check_refused(c.train({"--stpes", "9"}), 2, "did you mean `--steps`");
   check_refused(c.train({"extra"}), 2, "`extra`");
@@ -188,6 +189,15 @@ TEST_CASE("models and texts that eval and generate cannot use") {
   check_refused({"generate", "--model", c.out, "--prompt", "x", "--top-p", "0"}, 2, "--top-p 0");
   check_refused({"generate", "--model", c.out, "--prompt", "x", "--repetition-penalty", "-1"}, 2, "--repetition-penalty -1");
   check_refused({"eval", "--model", c.out, "--data", c.text, "--seq", "8", "--stride", "9"}, 2, "--stride 9");
+  const std::string broken = c.dir / "broken";
+  const auto model = models::make_model(models::model_from_spec("llama:layers=1,heads=2,width=32,vocab=256,context=16"));
+  {
+    const autograd::NoGrad off;
+    fill_(model->parameters().back(), 1e38);
+  }
+  models::save_pretrained(*model, broken);
+  fs::copy_file(fs::path(c.out) / "model/tokenizer_config.json", fs::path(broken) / "tokenizer_config.json");
+  check_refused({"eval", "--model", broken, "--data", c.text, "--precision", "fp16"}, 1, "the loss is");
   write(c.out + "/model/model.safetensors", "not a model");
   check_refused({"generate", "--model", c.out, "--prompt", "x"}, 1, "model.safetensors");
 }

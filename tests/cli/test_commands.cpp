@@ -95,6 +95,9 @@ TEST_CASE("train, evaluate, generate") {
   const auto generated = document(run(join(ask, {"--json"})));
   CHECK(generated["tokens"] == 20);
   CHECK(text.out == generated["prompt"].get<std::string>() + generated["text"].get<std::string>() + "\n");
+  const Result longer = run({"generate", "--model", dir / "run", "--prompt", std::string(40, 'a'), "--max-tokens", "1"});
+  CHECK(longer.code == 0);
+  CHECK(longer.err == "mezzo generate: the prompt has 40 tokens, the model's context 16: it sees the last of them only\n");
 }
 
 TEST_CASE("export: a run as GGUF and as safetensors, read back by every command") {
@@ -102,8 +105,10 @@ TEST_CASE("export: a run as GGUF and as safetensors, read back by every command"
   write(dir / "text.txt", some_text(4000));
   document(run(join({"train", "--json", "--data", dir / "text.txt", "--out", dir / "run", "--steps", "4", "--eval-steps", "0"}, kTiny)));
   for (const std::string format : {"gguf", "safetensors"}) {
-    const std::string out = dir / ("out." + format);
+    const std::string out = dir / ("out." + format), left = dir / ".tmp-1-0-out";  // by an export that was interrupted
+    write(left, "half");
     const auto report = document(run({"export", "--json", "--model", dir / "run", "--format", format, "--type", "f32", "--out", out}));
+    CHECK_FALSE(fs::exists(left));
     CHECK(report["parity"]["logit_difference_max"] == 0.0);  // f32 is the model itself
     CHECK(report["parity"]["same_likeliest_token"] == 1.0);
     CHECK(report["parity"]["perplexity_source"] == report["parity"]["perplexity_exported"]);

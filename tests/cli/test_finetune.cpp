@@ -111,6 +111,7 @@ TEST_CASE("finetune: a run that cannot be is refused in one line") {
   check_refused(c.finetune_with("--chat-template", c.dir / "absent.jinja"), 1, "absent.jinja");
   check_refused({"eval", "--model", c.base, "--data", c.chat, "--chat-template", c.chat}, 2, "--chat-template given without --chat");
   check_refused({"eval", "--model", c.base, "--data", c.chat, "--chat", "--stride", "4"}, 2, "--stride with --chat given");
+  check_refused({"eval", "--model", c.base, "--data", c.chat, "--skip-bad-lines"}, 2, "--skip-bad-lines given without --chat");
   check_refused({"generate", "--model", c.base, "--prompt", "a", "--chat-template", c.chat}, 2, "--chat-template given without --chat");
   check_refused(c.finetune_with("--quantize-base", "q4_1"), 2, "--quantize-base q4_1");
   check_refused(c.finetune_with("--lora-rank", "0"), 2, "--lora-rank 0");
@@ -203,6 +204,14 @@ TEST_CASE("eval --chat: the held-out loss of a run, and that of another template
   CHECK(r["loss"].get<double>() == doctest::Approx(tuned["val_loss"].get<double>()).epsilon(1e-6));
   CHECK(r["lines"] == 7);
   CHECK(r["tokens"] == 7 * std::string("It is 7.</s>").size() + 2);  // bytes; two answers have two digits
+  write(c.dir / "mixed.jsonl", Case::conversations(7) + "{\"messages\": 5}\n");
+  Arguments mixed = ask;
+  mixed[5] = c.dir / "mixed.jsonl";
+  check_refused(mixed, 1, "mixed.jsonl:8");
+  mixed.emplace_back("--skip-bad-lines");
+  const auto passed = document(run(mixed));
+  CHECK(passed["loss"] == r["loss"]);
+  CHECK(passed["bad_lines"] == 1);
   write(c.dir / "other.jinja", "{% for m in messages %}({{ m.content }}){% endfor %}{% if add_generation_prompt %}({% endif %}");
   const auto other = document(run(join(ask, {"--chat-template", c.dir / "other.jinja"})));
   CHECK(other["tokens"] == 7 * std::string("It is 7.)").size() + 2);

@@ -247,6 +247,17 @@ TEST_CASE("LoRA on a base in blocks and in 16 bits learns like LoRA on the unpac
   CHECK(train({.dtype = bf16}, bf16) == doctest::Approx(plain).epsilon(0.02));
 }
 
+TEST_CASE("adapters, and what they lie beside, are called by their whole path") {
+  const auto model = small();
+  models::add_lora(*model, {.rank = 4, .alpha = 8});
+  int factors = 0;
+  for (const auto& [path, w] : model->named_parameters()) {
+    CHECK(w.name() == path);
+    factors += path.ends_with("q_proj.lora_A.weight") ? 1 : 0;
+  }
+  CHECK(factors > 0);
+}
+
 TEST_CASE("adapters are refused where they make no sense") {
   const auto model = small();
   const auto says = [](const std::string& text, const char* what) { return text.find(what) != std::string::npos; };

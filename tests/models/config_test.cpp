@@ -71,3 +71,59 @@ TEST_CASE("config.json: other settings of a wrong type or an unknown value are r
   CHECK(contains(refusal("rope_scaling", {{"rope_type", "linear"}, {"factor", "two"}}), "rope_scaling.factor is"));
   CHECK_THROWS_WITH_AS(options_from_config(io::Json::array(), "config.json"), doctest::Contains("array given, an object wanted"), Error);
 }
+
+TEST_CASE("config.json: rope_parameters, as transformers 5 writes it, is rope_theta and rope_scaling in one") {
+  const auto with = [](const char* key, io::Json value) {
+    io::Json config = llama();
+    config[key] = std::move(value);
+    return std::get<LlamaOptions>(options_from_config(config, "config.json"));
+  };
+  CHECK(with("rope_theta", 5e5).rope_base == 5e5);
+  CHECK(with("rope_parameters", {{"rope_theta", 5e5}}).rope_base == 5e5);
+  const auto plain = with("rope_parameters", {{"rope_theta", 1e5}, {"rope_type", "default"}});
+  CHECK(plain.rope_base == 1e5);
+  CHECK(plain.rope_scaling.kind == RopeScaling::Kind::none);
+  const auto scaled = with("rope_parameters", {{"rope_theta", 5e5}, {"rope_type", "llama3"}, {"factor", 32}});
+  CHECK(scaled.rope_base == 5e5);
+  CHECK(scaled.rope_scaling.kind == RopeScaling::Kind::llama3);
+  CHECK(scaled.rope_scaling.factor == 32);
+  CHECK(contains(refusal("rope_parameters", {{"rope_theta", 1e4}, {"rope_type", "yarn"}}), "rope_parameters is of type `yarn`"));
+  CHECK(contains(refusal("rope_parameters", {{"full_attention", {{"rope_theta", 1e4}}}}), "rope_parameters is of type ``"));
+  CHECK(contains(refusal("partial_rotary_factor", 0.5), "partial_rotary_factor is 0.5, 1 wanted"));
+  CHECK(contains(refusal("rope_parameters", {{"rope_theta", 1e4}, {"partial_rotary_factor", 0.5}}), "rope_parameters.partial_rotary_factor is 0.5"));
+}
+
+TEST_CASE("config.json: a sliding window below the context shortens it") {
+  const auto context = [](const char* type, io::Json changes) {
+    io::Json config = llama();
+    config["model_type"] = type;
+    config.update(changes);
+    return std::get<LlamaOptions>(options_from_config(config, "config.json")).context;
+  };
+  CHECK(context("mistral", {{"sliding_window", 32u}}) == 32);
+  CHECK(context("mistral", {{"sliding_window", 4096u}}) == 128);
+  CHECK(context("mistral", {{"sliding_window", nullptr}}) == 128);
+  CHECK(context("qwen2", {{"sliding_window", 32u}, {"use_sliding_window", true}}) == 32);
+  CHECK(context("qwen2", {{"sliding_window", 32u}, {"use_sliding_window", false}}) == 128);
+  CHECK(context("llama", {{"sliding_window", 32u}}) == 128);  // which transformers does not read
+}
+
+TEST_CASE("config.json: GPT-2 in a form that is not computed here is refused by name") {
+  const auto refused = [](const char* key, io::Json value) {
+    io::Json config =
+        io::parse_json(R"({"model_type": "gpt2", "vocab_size": 64, "n_positions": 32, "n_embd": 16, "n_layer": 1, "n_head": 2})", "text");
+    if (key) config[key] = std::move(value);
+    try {
+      options_from_config(config, "config.json");
+      return std::string();
+    } catch (const Error& e) { return std::string(e.what()); }
+  };
+  CHECK(refused(nullptr, nullptr).empty());
+  CHECK(refused("activation_function", "gelu_new").empty());
+  CHECK(refused("layer_norm_epsilon", 1e-5).empty());
+  CHECK(contains(refused("activation_function", "relu"), "activation_function is \"relu\", gelu_new wanted"));
+  CHECK(contains(refused("layer_norm_epsilon", 1e-6), "layer_norm_epsilon is"));
+  CHECK(contains(refused("scale_attn_weights", false), "scale_attn_weights is false, true wanted"));
+  CHECK(contains(refused("scale_attn_by_inverse_layer_idx", true), "scale_attn_by_inverse_layer_idx is true"));
+  CHECK(contains(refused("tie_word_embeddings", false), "tie_word_embeddings is false"));
+}

@@ -102,8 +102,8 @@ TEST_CASE("sampling: what top_k, top_p, the penalty and stop tokens leave") {
   CHECK(stopped == std::vector<std::int32_t>{1, 2, 3, likeliest});
   CHECK(seen.empty());
   for (const models::SampleOptions& bad :
-       {models::SampleOptions{.temperature = -1}, models::SampleOptions{.top_k = -1}, models::SampleOptions{.top_p = 0},
-        models::SampleOptions{.top_p = 1.1}, models::SampleOptions{.repetition_penalty = 0}})
+       {models::SampleOptions{.max_tokens = -1}, models::SampleOptions{.temperature = -1}, models::SampleOptions{.top_k = -1},
+        models::SampleOptions{.top_p = 0}, models::SampleOptions{.top_p = 1.1}, models::SampleOptions{.repetition_penalty = 0}})
     CHECK_THROWS_AS(models::sample(*model, prompt, bad), Error);
 }
 

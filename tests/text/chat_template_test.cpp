@@ -94,6 +94,13 @@ TEST_CASE("chat template: what cannot be told apart is an error that names the t
   CHECK(error(kPlain, "x") == "[chat template] messages are string, an array of objects was expected.");
   CHECK(error(kPlain, {1}) == "[chat template] turn 1 is number, an object with role and content was expected.");
   CHECK(error(kPlain, {{{"content", "x"}}}) == "[chat template] turn 1 has no role.");
+  const char* kSum = "{% for m in messages %}{{ m.role + m.content }}{% endfor %}";
+  CHECK(error(kSum, {{{"role", "user"}}}) ==
+        "[chat template] turn 1: `content` is missing, a string was expected by this template: [chat template] chat template:1: `content` is "
+        "undefined.");
+  CHECK(contains(error(kSum, io::Json::array({kChat[1], {{"role", "user"}, {"content", io::Json::array({"a"})}}})),
+                 "turn 2: `content` is array, a string was expected by this template: "));
+  CHECK(error(kSum, {{{"role", "user"}, {"content", 5}}}) == "[chat template] turn 1: `content` is number, a string was expected.");
   const char* kAlternates =
       "{% for m in messages %}{% if (m.role == 'user') != (loop.index0 % 2 == 0) %}{{ raise_exception('take turns') }}{% endif %}{% endfor %}";
   CHECK(error(kAlternates, io::Json::array({kChat[0], kChat[0]})) == "[chat template] chat template:1: the template refuses this: take turns.");

@@ -179,6 +179,9 @@ TEST_CASE("examples: a line that cannot be used is named, with what was expected
   says(R"({"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": ""}]})",
        "chat.jsonl:2: turn 2, of the assistant, is empty. Hint: ");
   says(R"({"messages": [{"content": "a"}]})", "turn 1 has no role");
+  says(R"({"messages": [{"role": "user", "content": 5}, {"role": "assistant", "content": "a"}]})",
+       "turn 1: `content` is number, a string was expected");
+  says(R"({"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": true}]})", "turn 2: `content` is boolean, a string was");
   says(R"({"messages": {"role": "user"}})", "messages are object, an array of objects was expected");
   says(R"({"conversations": [{"from": "robot", "value": "a"}]})", "turn 1 is from \"robot\", human, gpt, system or tool was expected");
   says(R"({"conversations": [{"from": "gpt"}]})", "`value` is missing, a string was expected");

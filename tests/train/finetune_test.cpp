@@ -474,6 +474,12 @@ TEST_CASE("what cannot be fine-tuned is refused in a line, and nothing is writte
   };
   CHECK(contains(with([&](auto& x) { x.model = (dir / "absent.gguf").native(); }), "nothing of that name"));
   CHECK(contains(with([&](auto& x) { x.model = (dir / "chat.jsonl").native(); }), "chat.jsonl"));
+  fs::create_directories(dir / "hollow");
+  CHECK(contains(with([&](auto& x) { x.model = (dir / "hollow").native(); }), "no model.safetensors is in it"));
+  fs::create_directories(dir / "tuned/model");
+  spit(dir / "tuned/model/adapter_config.json", "{}");
+  for (const char* at : {"tuned", "tuned/model"})
+    CHECK(contains(with([&](auto& x) { x.model = (dir / at).native(); }), "a model with adapters; one without wanted. Hint: `mezzo export --merge"));
   CHECK(contains(with([&](auto& x) { x.seq = 65; }), "--seq 65 given, at most the model's context of 64"));
   CHECK(contains(with([&](auto& x) { x.tune->lora.targets = {"q_prj"}; }), "did you mean `q_proj`"));
   CHECK(contains(with([&](auto& x) { x.tune->lora.rank = 0; }), "--lora-rank 0"));

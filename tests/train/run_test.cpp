@@ -100,7 +100,7 @@ TEST_CASE("a model read back gives the loss that the run ended with, in every re
   }
   CHECK(contains(error_of([&] { train::load_run_model(dir / "nowhere"); }), "nothing of that name is there"));
   fs::create_directory(dir / "empty");
-  CHECK(contains(error_of([&] { train::load_run_model(dir / "empty"); }), "no model/ and no checkpoint"));
+  CHECK(contains(error_of([&] { train::load_run_model(dir / "empty"); }), "no model/ and no checkpoint in it. Hint: Hugging Face's layout has"));
 }
 
 TEST_CASE("evaluation is the mean over windows of -log p(next token)") {
@@ -386,6 +386,9 @@ TEST_CASE("passes over the text instead of steps; a run that no longer gets bett
   worse.eval_steps = 0;
   worse.out = dir / "never";
   CHECK(contains(refused(worse), "--early-stop"));
+  worse.eval_steps = 2;
+  worse.val_fraction = 0;
+  CHECK(contains(refused(worse), "--early-stop with --val-fraction 0"));
 }
 
 }  // namespace mezzo::test
