@@ -1,4 +1,7 @@
 // binary.cpp - element-wise functions of two tensors or a tensor and a number. Operands promote to the widest; compute f32, one rounding on store.
+#include <cmath>
+
+#include "core/log.h"
 #include "ops/common.h"
 
 namespace mezzo {
@@ -49,6 +52,14 @@ Tensor compare(Compare kernel, const Tensor& a, double b) {
   require_defined("compare", a, "the input");
   const bool fraction = !is_floating(a.dtype()) && b != static_cast<double>(static_cast<std::int64_t>(b));
   return compare(kernel, a, full({}, b, {.dtype = fraction ? Dtype::f32 : a.dtype()}));
+}
+
+/// The eps of a division that f16 cannot hold: x + eps is then x, and 0 stays 0.
+void warn_of_lost_eps(Dtype dtype, double s) {
+  constexpr double kRoundsToZero = 0x1p-25;  // half of f16's least subnormal number, a tie that goes to the even zero
+  if (dtype != Dtype::f16 || s == 0 || std::abs(s) > kRoundsToZero) return;
+  log_once(LogLevel::warning, "eps that is zero in f16",
+           fmt::format("add: {} is zero in f16, so x + {} is x; where it guards a division, compute that in f32", s, s));
 }
 
 bool needs(const Tensor& t) { return context().grad && t.requires_grad(); }
@@ -104,6 +115,7 @@ Tensor pow(const Tensor& x, const Tensor& y) {
 Tensor add(const Tensor& x, double s) {
   Tensor y;
   const Operand a = compute(OpId::add, Binary::add, x, s, false, y);
+  warn_of_lost_eps(y.dtype(), s);
   return record(OpId::add, y, {a}, {}, [](Backward& g) { g.set(0, g.dy()); });
 }
 Tensor sub(const Tensor& x, double s) {

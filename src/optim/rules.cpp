@@ -3,6 +3,7 @@
 #include <cmath>
 
 #include "core/fail.h"
+#include "core/log.h"
 #include "kernels/kernels.h"
 
 #include <mezzo/optim.h>
@@ -35,6 +36,13 @@ std::vector<ParamGroup> resolved(std::vector<ParamGroup> groups, double lr, doub
   return groups;
 }
 
+/// `eps` as the arithmetic will see it, f32 whatever the weights are stored in (f64 for f64).
+void check_eps(const char* op, double eps) {
+  require(op, at_least_0(eps), "eps", eps, "a finite number of 0 or more");
+  if (eps > 0 && static_cast<float>(eps) == 0)
+    log_once(LogLevel::warning, "eps that is zero in f32", fmt::format("{}: eps = {} is zero in f32, in which weights are updated", op, eps));
+}
+
 AdamOptions as_adam(const AdamWOptions& o) {
   return {.lr = o.lr,
           .betas = o.betas,
@@ -58,7 +66,7 @@ const SgdOptions& checked(const SgdOptions& o) {
 const AdamOptions& checked(const char* op, const AdamOptions& o) {
   require(op, at_least_0(o.lr), "lr", o.lr, "a finite number of 0 or more");
   for (const double beta : o.betas) require(op, beta >= 0 && beta < 1, "a beta", beta, "a number in [0, 1)");
-  require(op, at_least_0(o.eps), "eps", o.eps, "a finite number of 0 or more");
+  check_eps(op, o.eps);
   require(op, at_least_0(o.weight_decay), "weight_decay", o.weight_decay, "a finite number of 0 or more");
   return o;
 }
@@ -66,7 +74,7 @@ const AdamOptions& checked(const char* op, const AdamOptions& o) {
 const AdagradOptions& checked(const AdagradOptions& o) {
   require("Adagrad", at_least_0(o.lr), "lr", o.lr, "a finite number of 0 or more");
   require("Adagrad", at_least_0(o.lr_decay), "lr_decay", o.lr_decay, "a finite number of 0 or more");
-  require("Adagrad", at_least_0(o.eps), "eps", o.eps, "a finite number of 0 or more");
+  check_eps("Adagrad", o.eps);
   require("Adagrad", at_least_0(o.weight_decay), "weight_decay", o.weight_decay, "a finite number of 0 or more");
   require("Adagrad", at_least_0(o.initial_accumulator_value), "initial_accumulator_value", o.initial_accumulator_value,
           "a finite number of 0 or more");

@@ -2,6 +2,8 @@
 #include <doctest/doctest.h>
 
 #include <cmath>
+#include <string>
+#include <vector>
 
 #include <mezzo/mezzo.h>
 
@@ -67,4 +69,23 @@ TEST_CASE("einsum: spaces are allowed, permutations alone are views") {
   const Tensor seen = einsum("ij->ji", {c});
   fill_(c, 2);
   CHECK(sum(seen).item() == 24);
+}
+
+TEST_CASE("an eps that the arithmetic takes for zero is warned of, once") {
+  std::vector<std::string> warnings;
+  const LogSink before = set_log_sink([&](LogLevel, std::string_view text) { warnings.emplace_back(text); });
+  const Tensor x = zeros({2}, {.dtype = f16}), w = zeros({2});
+  add(x, 1e-7);  // f16's least number is 6e-8
+  add(x.to(f32), 1e-8);
+  amp::autocast(bf16, [&] { return add(x.to(bf16), 1e-8); });
+  optim::AdamW({w}, {.eps = 1e-40});
+  CHECK(warnings.empty());
+  for (int i = 0; i < 2; ++i) {
+    add(x, 1e-8);
+    optim::AdamW({w}, {.eps = 1e-50});
+  }
+  set_log_sink(before);
+  REQUIRE(warnings.size() == 2);
+  CHECK(warnings[0].starts_with("add: 1e-08 is zero in f16"));
+  CHECK(warnings[1] == "AdamW: eps = 1e-50 is zero in f32, in which weights are updated");
 }
