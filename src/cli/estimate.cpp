@@ -18,7 +18,7 @@ constexpr std::int64_t kTriedBytes = 64 << 20;                // a step of so li
 constexpr double kTriedMs = 50, kTrialBudget = 0.25;          // ... if it takes so little time; seconds of running
 
 /// Seconds of one product; a very large one is timed by a part of it.
-double seconds_of(const kernels::WorkLog::Product& p) {
+double seconds_of(ProductClock& clock, const kernels::WorkLog::Product& p) {
   ProductShape s{p.m, p.n, p.k, p.a, p.c, p.trans_a, p.trans_b};
   const double most = 2 * static_cast<double>(std::max(cpu_info().l3, kLeastCache));  // bytes of operands that no cache holds
   const auto too_large = [&] {
@@ -31,7 +31,7 @@ double seconds_of(const kernels::WorkLog::Product& p) {
     longest = (longest / 2 + 63) / 64 * 64;
   }
   const auto flops = [](const auto& x) { return static_cast<double>(x.m) * static_cast<double>(x.n) * static_cast<double>(x.k); };
-  return flops(p) / flops(s) * product_seconds(s, kProductBudget);
+  return flops(p) / flops(s) * clock.time(s, kProductBudget).median;
 }
 
 }  // namespace
@@ -39,10 +39,11 @@ double seconds_of(const kernels::WorkLog::Product& p) {
 StepTime estimate_step(const train::MemoryPlan& plan, const models::ModelOptions& model, const train::TrainOptions& options,
                        const train::PrecisionPlan& precision) {
   StepTime t;
+  ProductClock clock(plan.peak > std::max(cpu_info().l3, kLeastCache) ? ProductClock::Operands::far : ProductClock::Operands::cached);
   double flops = 0;
   for (const auto& p : plan.products) {
     const auto count = static_cast<double>(p.count);
-    t.products += 1e3 * count * seconds_of(p);
+    t.products += 1e3 * count * seconds_of(clock, p);
     flops += count * 2 * static_cast<double>(p.m) * static_cast<double>(p.n) * static_cast<double>(p.k);
   }
   if (flops > 0) t.attention = plan.attention_flops / (kAttentionShare * flops / t.products);
