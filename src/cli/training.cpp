@@ -69,6 +69,11 @@ void conclude(const train::Trainer& trainer, const train::TrainSummary& s, std::
   document["out"] = out.native();
   document["report"] = (out / "report.html").native();
   console.result(document);
+  if (s.skipped == s.step && s.step > 0)
+    console.note(
+        fmt::format("warning: none of the {} steps was applied, the model is as it was: gradients overflow at loss scale {:g}; "
+                    "--loss-scale dynamic finds one that holds",
+                    s.step, s.scale));
   if (console.json()) return;
   console.say(summary_table({{.name = trainer.plan().recipe.name, .about = {}, .steps = {}, .summary = s, .failure = {}}}).text());
   if (s.status == train::RunStatus::interrupted) {

@@ -244,6 +244,13 @@ TEST_CASE("a disk that is full ends the run with one line; what was written stay
   CHECK(fs::exists(c.dir.path() / "run/config.json"));
 }
 
+TEST_CASE("a run of which no step was applied says so") {
+  const Case c;
+  const Result r = run(join(c.train_with("--precision", "fp16"), {"--loss-scale", "1e30"}));
+  CHECK(r.code == 0);
+  CHECK(r.err.find("none of the 4 steps was applied") != std::string::npos);
+}
+
 TEST_CASE("a loss that is not a number stops an fp32 run, with the step and the tensor") {
   const Case c;
   const Result r = run(join(c.train_with("--lr", "1e30"), {"--precision", "fp32", "--warmup", "0", "--clip-norm", "0"}));
