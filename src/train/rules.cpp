@@ -53,6 +53,11 @@ void check_optimizer(const TrainOptions& o) {
     fail(kOp, fmt::format("--state-dtype {} given to sgd without --momentum, which keeps none", o.state_dtype));
 }
 
+std::string doubt_of_optimizer(const TrainOptions& o) {
+  if (rule_of(o) != Rule::adafactor || !o.tune || o.tune->full) return {};
+  return "adafactor's steps go by the size of a matrix, and adapters begin at zero, so they hardly move; adamw, adam and lion train them";
+}
+
 std::array<double, 2> betas_of(const TrainOptions& o) {
   return o.betas.value_or(rule_of(o) == Rule::lion ? std::array{0.9, 0.99} : std::array{0.9, 0.95});
 }

@@ -20,6 +20,7 @@
 #include "train/metrics.h"
 #include "train/options.h"
 #include "train/run_directory.h"
+#include "train/rules.h"
 #include "train/run_model.h"
 #include "train/same_run.h"
 #include "train/vocabulary.h"
@@ -78,6 +79,7 @@ struct Trainer::Impl {
     const std::int64_t from = options.resume && present(options.out / "config.json") ? resumed_step() : 0;
     decide();
     warnings = plan.warnings;
+    if (auto doubt = doubt_of_optimizer(options); !doubt.empty()) warnings.push_back(std::move(doubt));
     if (auto warning = refuse_too_large(memory, now, shape); !warning.empty()) warnings.push_back(std::move(warning));
     input = read_data(options, shape);
     if (options.tune) base = fmt::format("{:016x}", base_fingerprint(options.model));

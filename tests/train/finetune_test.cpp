@@ -499,4 +499,17 @@ TEST_CASE("what cannot be fine-tuned is refused in a line, and nothing is writte
   CHECK(trainer.workload().describe()["bad_lines"] == 1);
 }
 
+TEST_CASE("an optimizer that hardly moves adapters is warned of") {
+  const TempDir dir;
+  auto o = small_tuning(dir, "run");
+  CHECK(train::Trainer(o).warnings().empty());
+  o.optimizer = "adafactor";
+  const auto warnings = train::Trainer(o).warnings();
+  REQUIRE(warnings.size() == 1);
+  CHECK(contains(warnings[0], "adapters begin at zero"));
+  o.tune->full = true;
+  o.tune->lora = {};
+  CHECK(train::Trainer(o).warnings().empty());
+}
+
 }  // namespace mezzo::test
