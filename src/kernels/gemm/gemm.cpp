@@ -89,13 +89,18 @@ bool thin_in_columns(const Gemm& g) {
   return g.a == bf16 && native_gemm(bf16) ? g.k >= 512 && g.n <= 24 && g.n % 16 != 0 : g.k >= 192 && g.n % 16 != 0;
 }
 
+/// Where oneDNN's bf16 product loses to the packed one, each repeated with its operands where the last run left them in the caches.
+bool loses_in_bf16(const Gemm& g) {
+  if (g.c == f32) return odd_narrow(g) || (g.trans_a && g.k >= 16 && g.k <= 32 && g.m >= 96 && g.n >= 512);  // by up to three times on some widths
+  if (g.k <= 40 && g.m >= 48 && g.n >= 2048) return true;      // C is most of the work, and leaves the cache
+  return g.m > 16 && g.m <= 64 && (g.n <= 512 || g.k <= 512);  // by a fifth
+}
+
 bool by_onednn(Queue& queue, const Gemm& g, const void* a, const void* b, void* c) {
   if (g.k == 0 || flops(g) < kSmallFlops) return false;
   if (g.trans_a && g.k <= kShallow && g.n >= kWide && g.m * g.n >= kUncached) return false;
   if (g.a == f32) return !packs_well(g) && onednn_sgemm(g, a, b, c);
-  if (g.a != bf16) return false;
-  if (odd_narrow(g)) return false;
-  if (g.k <= 40 && g.m >= 48 && g.n >= 2048 && g.c == bf16) return false;  // C is most of the work, and leaves the cache
+  if (g.a != bf16 || loses_in_bf16(g)) return false;
   if (g.c == f32) return onednn_gemm_bf16(g, a, b, c);
   return !g.trans_a && onednn_matmul(queue, g, a, b, c);  // which first copies a transposed A, more slowly than the packed product
 }
