@@ -88,6 +88,10 @@ int run(const Command& command, const std::vector<std::string>& arguments) {
     say(options.help());
     return kSuccess;
   }
+  checking_usage([] {  // what the environment says
+    active_isa();
+    num_threads();
+  });
   constexpr std::int64_t kMostThreads = 4096;
   if (threads < 0 || threads > kMostThreads) throw UsageError(fmt::format("[options] --threads {} given, 0 to {} wanted", threads, kMostThreads));
   if (threads != 0) set_num_threads(static_cast<int>(threads));

@@ -157,6 +157,13 @@ template <class F> auto reading(const fs::path& file, F&& f) {
   } catch (const Json::exception& e) { fail(kOp, fmt::format("{}: {}", file.native(), io::plain_message(e.what()))); }
 }
 
+/// What an Error says, for the middle of another's: without "[op] " before it and the full stop behind it.
+std::string within(std::string_view what) {
+  if (const auto end = what.find("] "); what.starts_with('[') && end != what.npos) what.remove_prefix(end + 2);
+  if (what.ends_with('.')) what.remove_suffix(1);
+  return std::string(what);
+}
+
 /// What is wrong with a checkpoint; empty: nothing.
 std::string damage(const fs::path& checkpoint) {
   try {
@@ -172,7 +179,7 @@ std::string damage(const fs::path& checkpoint) {
     return {};
   } catch (const Json::exception& e) {
     return fmt::format("{}: {}", (checkpoint / kManifest).native(), io::plain_message(e.what()));
-  } catch (const Error& e) { return e.what(); }
+  } catch (const Error& e) { return within(e.what()); }
 }
 
 void discard(const fs::path& checkpoint) {

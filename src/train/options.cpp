@@ -176,7 +176,10 @@ void check(const TrainOptions& o) {
   if (o.fallbacks.empty()) fail(kOp, "no --fallbacks given, at least one wanted", "--on-divergence rollback changes no settings");
   for (const auto& f : o.fallbacks) fallback_from_text(f);
   policy_of(o);
-  resolve({.precision = o.precision, .loss_scale = o.loss_scale});  // whether there are such
+  const PrecisionPlan plan = resolve({.precision = o.precision, .loss_scale = o.loss_scale});  // its scaler is the same for every model
+  if (o.fuse_optimizer && plan.scaler)
+    refuse_fusing(fmt::format("--precision {}, which scales the loss,", plan.recipe.name),
+                  "an overflow that is found last must prevent the whole step", "bf16 needs no loss scale");
   if (o.early_stop > 0 && o.eval_steps == 0) fail(kOp, "--early-stop with --eval-steps 0 given: there is nothing to stop by");
   if (o.early_stop > 0 && o.val_fraction == 0 && !(o.tune && !o.tune->eval_data.empty()))
     fail(kOp, "--early-stop with --val-fraction 0 given: nothing is held out that could say when to stop");
@@ -200,11 +203,7 @@ PrecisionPlan precision_of(const TrainOptions& o, const models::ModelOptions& m)
                 .width = static_cast<double>(models::width(m)),
                 .rows = static_cast<double>(o.batch * o.seq)};
   if (o.tune && !o.tune->full) p.frozen = frozen_text(o, resolve(p).recipe);
-  PrecisionPlan plan = resolve(p);
-  if (o.fuse_optimizer && plan.scaler)
-    refuse_fusing(fmt::format("--precision {}, which scales the loss,", plan.recipe.name),
-                  "an overflow that is found last must prevent the whole step", "bf16 needs no loss scale");
-  return plan;
+  return resolve(p);
 }
 
 std::optional<amp::Policy> policy_of(const TrainOptions& o) {

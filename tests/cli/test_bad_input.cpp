@@ -2,6 +2,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <cstdlib>
 
 #include <doctest/doctest.h>
 #include <fmt/core.h>
@@ -62,6 +63,13 @@ std::string listing(const fs::path& dir) {
 
 TEST_CASE("a command line that is wrong: exit code 2, and no directory is made") {
   const Case c;
+  for (const char* variable : {"MEZZO_NUM_THREADS", "MEZZO_ISA"}) {
+    ::setenv(variable, "abc", 1);
+    for (const auto& arguments : {c.train(), c.train({"--threads", "1"}), Arguments{"doctor"}})
+      check_refused(arguments, 2, fmt::format("{}=abc is not", variable));
+    CHECK(run({"train", "--help"}).code == 0);
+    ::unsetenv(variable);
+  }
   check_refused({"trian"}, 2, "did you mean `train`");
   check_refused({"finetune"}, 2, "--model");
   check_refused({"finetune", "--model", "absent", "--data", c.text, "--out", c.out, "--loss-scale", "large"}, 2, "dynamic, none or a number");

@@ -106,6 +106,7 @@ TEST_CASE("finetune: a run that cannot be is refused in one line") {
   check_refused({"finetune", "--model", c.base, "--data", c.chat, "--out", c.out, "--full", "--quantize-base", "q8_0"}, 2,
                 "--full with --quantize-base");
   check_refused(c.finetune({"--epochs", "2"}), 2, "--steps and --epochs");
+  check_refused(c.finetune({"--fuse-optimizer", "--clip-norm", "0", "--precision", "fp16"}), 2, "--precision fp16, which scales the loss,");
   check_refused(c.finetune_with("--overlong", "splitt"), 2, "did you mean `split`");
   check_refused(c.finetune_with("--train-on", "user"), 2, "--train-on user");
   check_refused(c.finetune_with("--chat-template", c.dir / "absent.jinja"), 1, "absent.jinja");

@@ -266,6 +266,11 @@ TEST_CASE("a checkpoint that was shortened or altered is noticed, and an older o
     fs::rename(newest / "optimizer.safetensors", dir / "away");
     CHECK(contains(error_of([&] { run(o); }), "optimizer.safetensors"));
     fs::rename(dir / "away", newest / "optimizer.safetensors");
+    fs::rename(newest / "manifest.json", dir / "away");
+    const std::string error = error_of([&] { run(o); });
+    CHECK(error.starts_with("[checkpoint] " + newest.native()));
+    CHECK(contains(error, "manifest.json: No such file or directory. Hint: "));
+    fs::rename(dir / "away", newest / "manifest.json");
   }
 
   o.resume_step = 5;
