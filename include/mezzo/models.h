@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <utility>
 #include <variant>
@@ -84,20 +85,23 @@ struct GptOptions {
 class MEZZO_API Gpt : public LanguageModel {
  public:
   explicit Gpt(GptOptions);  ///< Error: heads do not divide width, a size below 1
+  Gpt(GptOptions, const Maker&);
   ~Gpt() override;
-  const GptOptions& options() const { return options_; }
+  const GptOptions& options() const { return options_; }  ///< as they were given, whatever LoadOptions::dropout says
   KvCache make_cache(std::int64_t batch, std::int64_t capacity) const override;
   std::int64_t vocab() const override { return options_.vocab; }
   std::int64_t context() const override { return options_.context; }
 
  protected:
   Tensor hidden(const Tensor& ids, const Sequence&) override;
-  Tensor head() const override { return wte_->weight; }
+  Tensor head() const override;
+  Tensor project(const Tensor& h) const override;
 
  private:
   struct Block;
   GptOptions options_;
-  std::shared_ptr<nn::Embedding> wte_, wpe_;
+  std::shared_ptr<Table> wte_;
+  std::shared_ptr<nn::Embedding> wpe_;
   std::shared_ptr<nn::Dropout> drop_;
   std::vector<std::shared_ptr<Block>> blocks_;
   std::shared_ptr<nn::LayerNorm> ln_f_;
@@ -182,11 +186,13 @@ struct LoraOptions {
   double alpha = 16;
   double dropout = 0;   ///< of the adapter's input
   bool rslora = false;  ///< alpha / sqrt(rank) instead (Kalajdzievski, arXiv 2312.03732)
-  /// Names of the layers that get one, as the last part of their path.
-  std::vector<std::string> targets = {"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"};
+  /// Names of the layers that get one, as the last parts of their paths ("q_proj", "c_attn", "mlp.c_proj"); "all-linear": every linear layer of the
+  /// blocks, as QLoRA advises (arXiv 2305.14314).
+  std::vector<std::string> targets = {"all-linear"};
 };
-/// Freezes the model and attaches adapters to the layers that `targets` names. Error: no layer of that name, rank below 1, a model without such
-/// layers (Gpt), adapters already there.
+/// Freezes the model and attaches adapters to the layers that `targets` names: of a Llama q_proj, k_proj, v_proj, o_proj, gate_proj, up_proj,
+/// down_proj, of a Gpt c_attn, c_proj (attention's and the MLP's), c_fc. Error: no layer of that name, rank below 1, a model of another kind,
+/// adapters already there.
 MEZZO_API void add_lora(LanguageModel&, const LoraOptions& = {});
 /// The parameters that require grad, with their paths.
 MEZZO_API std::vector<std::pair<std::string, Tensor>> trainable_parameters(const nn::Module&);
@@ -217,6 +223,8 @@ struct LoadOptions {
   /// "q8_0", "q4_0" or "nf4" (QLoRA's 4-bit NormalFloat, arXiv 2305.14314, in blocks of 64), with keep_blocks: the layers' matrices that the file
   /// holds element by element are rounded into such blocks, in memory.
   std::string quantize = {};
+  /// A GPT-2's in training, instead of its file's, which save_pretrained() writes on all the same. Error if above 0 for a Llama, which has none.
+  std::optional<double> dropout = {};
 };
 /// The model of a GGUF file (Llama, Qwen2, Qwen3, GPT-2) or of a directory in Hugging Face's layout (safetensors, single or in parts).
 /// Error names what is missing, unknown or does not fit.

@@ -12,8 +12,8 @@ namespace {
 // Options that are for one kind of run alone.
 constexpr std::array<std::string_view, 3> kForText{"--vocab", "--global-batch", "--eval-tokens"};
 constexpr std::array<std::string_view, 5> kForAdapters{"--lora-rank", "--lora-alpha", "--lora-dropout", "--rslora", "--lora-targets"};
-constexpr std::array<std::string_view, 8> kForTuning{"--full",     "--quantize-base", "--eval-data",     "--no-packing",
-                                                     "--overlong", "--train-on",      "--chat-template", "--skip-bad-lines"};
+constexpr std::array<std::string_view, 9> kForTuning{"--full",     "--dropout",  "--quantize-base", "--eval-data",     "--no-packing",
+                                                     "--overlong", "--train-on", "--chat-template", "--skip-bad-lines"};
 
 constexpr const char* kSpecs = "gpt:layers=,heads=,width=[,vocab=][,context=][,dropout=], llama:... (and kv_heads=, ffn=), gpt2-124m or smollm2-135m";
 
@@ -28,8 +28,12 @@ void declare_adapters(Options& o, TrainingArguments& a) {
   o.value("--lora-alpha", "X", t.lora.alpha, "They count alpha / rank");
   o.value("--lora-dropout", "P", t.lora.dropout, "Of their inputs");
   o.flag("--rslora", t.lora.rslora, "They count alpha / sqrt(rank) instead");
-  o.value("--lora-targets", "A,B", t.lora.targets, "Layers that get one");
+  o.value(
+      "--lora-targets", "A,B", t.lora.targets,
+      "Layers that get one, by their names: q_proj, v_proj ... of a Llama, c_attn, c_fc, c_proj (attn.c_proj, mlp.c_proj) of a GPT-2; all-linear: "
+      "all of either");
   o.flag("--full", t.full, "All weights instead, without adapters");
+  o.value("--dropout", "P", t.dropout, "Of the model itself, GPT-2's, whatever its file says; above 0 with --no-packing only");
   o.value("--quantize-base", "F", t.quantize_base,
           "q8_0, q4_0, nf4: layers' matrices that the file has element by element are rounded into such blocks");
 }

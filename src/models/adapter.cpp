@@ -38,7 +38,8 @@ std::map<std::string, Projection*> adapted_or_fail(const LanguageModel& model) {
   return all;
 }
 
-std::string last_part(const std::string& path) { return path.substr(path.rfind('.') + 1); }
+/// What PEFT's names begin with.
+std::string prefix_of(const ModelOptions& options) { return std::string(kPrefix) + std::string(name_prefix(options)); }
 
 /// Adapters as a file has them, by the paths of their layers.
 struct Factors {
@@ -47,7 +48,7 @@ struct Factors {
 };
 
 /// What PEFT writes and this version would follow wrongly.
-void check_settings(const io::Json& config, const fs::path& file) {
+void check_settings(const io::Json& config, const fs::path& file, bool gpt) {
   const auto usual = [&](const char* key, const std::vector<io::Json>& values) {
     const auto it = config.find(key);
     if (it == config.end() || it->is_null() || (it->is_structured() && it->empty())) return;
@@ -56,14 +57,15 @@ void check_settings(const io::Json& config, const fs::path& file) {
   };
   usual("peft_type", {"LORA"});
   usual("bias", {"none"});
-  for (const char* key : {"use_dora", "fan_in_fan_out", "lora_bias"}) usual(key, {false});
+  for (const char* key : {"use_dora", "lora_bias"}) usual(key, {false});
+  if (!gpt) usual("fan_in_fan_out", {false});  // of GPT-2's Conv1D it says how the weight lies, A and B lie the same
   for (const char* key : {"modules_to_save", "rank_pattern", "alpha_pattern", "target_parameters"}) usual(key, {});
 }
 
-Factors read_directory(const fs::path& dir) {
+Factors read_directory(const fs::path& dir, const ModelOptions& model) {
   const fs::path file = dir / kConfig, weights = dir / kWeights;
   const io::Json config = io::read_json(file);
-  check_settings(config, file);
+  check_settings(config, file, std::holds_alternative<GptOptions>(model));
   const auto number = [&](const char* key) {
     const auto it = config.find(key);
     if (it == config.end() || !it->is_number()) fail(kOp, fmt::format("{}: `{}` is missing or not a number", file.native(), key));
@@ -74,11 +76,13 @@ Factors read_directory(const fs::path& dir) {
   f.options.alpha = number("lora_alpha");
   f.options.dropout = config.contains("lora_dropout") ? number("lora_dropout") : 0;
   f.options.rslora = config.value("use_rslora", false);
+  const std::string prefix = prefix_of(model);
   for (auto& [name, t] : load(weights)) {
     const bool a = name.ends_with(".lora_A.weight"), b = name.ends_with(".lora_B.weight");
     if (!name.starts_with(kPrefix) || !(a || b))
       fail(kOp, fmt::format("{}: the tensor `{}` is no part of a linear layer's adapter", weights.native(), name));
-    auto& pair = f.by_layer[name.substr(kPrefix.size(), name.size() - kPrefix.size() - std::string_view(".lora_A.weight").size())];
+    const std::string layer = name.substr(0, name.size() - std::string_view(".lora_A.weight").size());
+    auto& pair = f.by_layer[layer.substr(layer.starts_with(prefix) ? prefix.size() : kPrefix.size())];
     (a ? pair.first : pair.second) = t;
   }
   return f;
@@ -119,12 +123,14 @@ std::optional<LoraOptions> lora_options(const LanguageModel& model) {
 void save_adapter(const LanguageModel& model, const fs::path& dir, const fs::path& base) {
   const auto all = adapted_or_fail(model);
   const LoraOptions& o = all.begin()->second->lora();
-  std::set<std::string> targets;
+  const ModelOptions options = options_of(model);
+  const std::string prefix = prefix_of(options);
+  std::set<std::string> layers;
   StateDict out;
   for (const auto& [path, p] : all) {
-    targets.insert(last_part(path));
-    out.emplace_back(fmt::format("{}{}.lora_A.weight", kPrefix, path), p->lora_a());
-    out.emplace_back(fmt::format("{}{}.lora_B.weight", kPrefix, path), p->lora_b());
+    layers.insert(path);
+    out.emplace_back(fmt::format("{}{}.lora_A.weight", prefix, path), p->lora_a());
+    out.emplace_back(fmt::format("{}{}.lora_B.weight", prefix, path), p->lora_b());
   }
   fs::create_directories(dir);
   save(out, dir / kWeights);
@@ -136,9 +142,9 @@ void save_adapter(const LanguageModel& model, const fs::path& dir, const fs::pat
                                  {"lora_alpha", o.alpha},
                                  {"lora_dropout", o.dropout},
                                  {"use_rslora", o.rslora},
-                                 {"target_modules", targets},
+                                 {"target_modules", targets_of(model, layers)},
                                  {"bias", "none"},
-                                 {"fan_in_fan_out", false},
+                                 {"fan_in_fan_out", std::holds_alternative<GptOptions>(options)},
                                  {"inference_mode", true}});
 }
 
@@ -162,11 +168,11 @@ fs::path adapter_base(const fs::path& dir) {
 
 void load_adapter(LanguageModel& model, const fs::path& path) {
   std::error_code ignored;
-  Factors f = fs::is_directory(path, ignored) ? read_directory(path) : read_gguf(path, model);
+  Factors f = fs::is_directory(path, ignored) ? read_directory(path, options_of(model)) : read_gguf(path, model);
   if (f.by_layer.empty()) fail(kOp, fmt::format("{}: it holds no adapter", path.native()));
-  std::set<std::string> targets;
-  for (const auto& [layer, pair] : f.by_layer) targets.insert(last_part(layer));
-  f.options.targets.assign(targets.begin(), targets.end());
+  std::set<std::string> layers;
+  for (const auto& [layer, pair] : f.by_layer) layers.insert(layer);
+  f.options.targets = targets_of(model, layers);
   add_lora(model, f.options);
   const GradMode off(false);
   for (auto& [layer, p] : adapted(model)) {

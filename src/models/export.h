@@ -4,6 +4,7 @@
 #include <filesystem>
 #include <functional>
 #include <optional>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -28,6 +29,9 @@ std::vector<MergedWeight> merged_weights(const LanguageModel&);
 
 /// The options that add_lora() was called with; none: no adapters.
 std::optional<LoraOptions> lora_options(const LanguageModel&);
+/// The shortest names that select these layers, given by their paths, among the model's: their last parts, or the last two where layers of the same
+/// last part are not among them ("mlp.c_proj").
+std::vector<std::string> targets_of(const LanguageModel&, const std::set<std::string>& layers);
 /// A directory in PEFT's layout (adapter_model.safetensors, adapter_config.json), which names `base`, the model that the adapters belong to.
 /// Error for a model without adapters.
 void save_adapter(const LanguageModel&, const std::filesystem::path& dir, const std::filesystem::path& base);

@@ -103,6 +103,9 @@ ModelOptions options_from_gguf(const io::GgufFile& f) {
   const auto* table = f.tensor("token_embd.weight");
   if (!table || table->shape.size() != 2) fail(kOp, fmt::format("{}: it has no matrix token_embd.weight", f.path().native()));
   if (arch == "gpt2") {
+    constexpr float kEps = 1e-5f;
+    if (const double eps = f.number_or(key("attention.layer_norm_epsilon"), kEps); static_cast<float>(eps) != kEps)
+      fail(kOp, fmt::format("{}: attention.layer_norm_epsilon is {}, 1e-05 wanted", f.path().native(), static_cast<float>(eps)));
     GptOptions o;
     o.vocab = table->shape[0];
     o.context = f.integer(key("context_length"));

@@ -3,44 +3,60 @@
 
 #include <mezzo/models.h>
 
+#include <mezzo/random.h>
+
 #include "autograd/context.h"
 #include "core/fail.h"
 #include "models/gpt_block.h"
 #include "models/positions.h"
-#include "nn/init.h"
-#include "tensor/layout.h"
+#include "models/table.h"
 
 namespace mezzo::models {
 namespace {
 
-/// GPT-2's initialisation: normal weights, zero biases.
-std::shared_ptr<nn::Linear> gpt_linear(std::int64_t in, std::int64_t out, double std) {
-  auto m = std::make_shared<nn::Linear>(nn::LinearOptions{.in = in, .out = out});
+constexpr double kStd = 0.02;
+
+/// Weights that are drawn stand behind as many numbers as nn::Linear and nn::Embedding draw for themselves: a seed's first weights are then the same
+/// in every version.
+void pass_over(const Maker& make, std::int64_t numbers) {
+  if (make.is_random()) default_generator().reserve(static_cast<std::uint64_t>((numbers + 3) / 4));
+}
+
+std::shared_ptr<nn::LayerNorm> layer_norm(const Maker& make, const std::string& path, std::int64_t dim) {
+  auto m = std::make_shared<nn::LayerNorm>(nn::LayerNormOptions{.dim = dim});
   const GradMode off(false);
-  copy_(m->weight, nn::normal({out, in}, std));
-  fill_(m->bias, 0);
+  copy_(m->weight, make.vector(path + ".weight", dim, 1));
+  copy_(m->bias, make.vector(path + ".bias", dim, 0));
   return m;
+}
+
+/// GPT-2's initialisation: normal weights, zero biases.
+std::shared_ptr<Projection> gpt_linear(const Maker& make, const std::string& path, std::int64_t in, std::int64_t out, double std) {
+  pass_over(make, out * in);
+  pass_over(make, out);
+  return std::make_shared<Projection>(make, path, in, out, true, std);
 }
 
 }  // namespace
 
-Gpt::Block::Block(const GptOptions& o) : heads(o.heads), dropout_p(o.dropout) {
-  const auto c = o.width;
-  const double std = 0.02, residual = std / std::sqrt(2.0 * o.layers);
-  ln_1 = register_module("ln_1", std::make_shared<nn::LayerNorm>(nn::LayerNormOptions{.dim = c}));
-  attn = register_module("attn", std::make_shared<Part>(gpt_linear(c, 3 * c, std), "c_attn", gpt_linear(c, c, residual)));
-  ln_2 = register_module("ln_2", std::make_shared<nn::LayerNorm>(nn::LayerNormOptions{.dim = c}));
-  mlp = register_module("mlp", std::make_shared<Part>(gpt_linear(c, 4 * c, std), "c_fc", gpt_linear(4 * c, c, residual)));
+Gpt::Block::Block(const GptOptions& o, const Maker& make, const std::string& path) : heads(o.heads), dropout_p(o.dropout) {
+  ln_1 = register_module("ln_1", layer_norm(make, path + ".ln_1", o.width));
+  attn = register_module("attn", std::make_shared<Part>(o, make, path + ".attn", "c_attn", 3 * o.width, o.width));
+  ln_2 = register_module("ln_2", layer_norm(make, path + ".ln_2", o.width));
+  mlp = register_module("mlp", std::make_shared<Part>(o, make, path + ".mlp", "c_fc", 4 * o.width, 4 * o.width));
 }
 
-Gpt::Block::Part::Part(std::shared_ptr<nn::Linear> in, const char* in_name, std::shared_ptr<nn::Linear> out)
-    : in(register_module(in_name, std::move(in))), out(register_module("c_proj", std::move(out))) {}
+Gpt::Block::Part::Part(const GptOptions& o, const Maker& make, const std::string& path, const char* in_name, std::int64_t inner, std::int64_t back) {
+  auto second = gpt_linear(make, path + ".c_proj", back, o.width, kStd / std::sqrt(2.0 * o.layers));  // drawn first
+  in = register_module(in_name, gpt_linear(make, path + '.' + in_name, o.width, inner, kStd));
+  out = register_module("c_proj", std::move(second));
+}
 
 /// x (B, T, C). The residual is added in the projection's epilogue where no dropout stands between.
 Tensor Gpt::Block::run(const Tensor& x, int layer, const Sequence& sequence) {
   const bool drops = dropout_p > 0 && is_training();
-  const auto add_residual = [&](const Tensor& r, const Tensor& y, const nn::Linear& m) {
-    return drops ? add(r, dropout(linear(y, m.weight, m.bias), dropout_p, true)) : linear_add(r, y, m.weight, m.bias);
+  const auto add_residual = [&](const Tensor& r, const Tensor& y, Projection& m) {
+    return drops ? add(r, dropout(m.forward(y), dropout_p, true)) : m.run(y, r);
   };
   const Tensor a = attend(attn->in->forward(ln_1->forward(x)), layer, sequence, drops ? dropout_p : 0);
   const Tensor h = add_residual(x, a, *attn->out);
@@ -57,7 +73,9 @@ Tensor Gpt::Block::attend(const Tensor& qkv, int layer, const Sequence& sequence
   return scaled_dot_product_attention(part(0), k, v, {.is_causal = true}).transpose(1, 2).reshape({b, t, c});
 }
 
-Gpt::Gpt(GptOptions o) : options_(o) {
+Gpt::Gpt(GptOptions o) : Gpt(o, Maker()) {}
+Gpt::Gpt(GptOptions o, const Maker& make) : options_(o) {
+  o.dropout = make.dropout().value_or(o.dropout);
   const auto require = [](bool good, const std::string& text) {
     if (!good) fail("Gpt", text);
   };
@@ -66,25 +84,25 @@ Gpt::Gpt(GptOptions o) : options_(o) {
                       o.width));
   require(o.width % o.heads == 0, fmt::format("{} heads do not divide width {}", o.heads, o.width));
   require(o.dropout >= 0 && o.dropout < 1, fmt::format("dropout {} given, 0 <= p < 1 wanted", o.dropout));
-  wte_ = register_module("wte", std::make_shared<nn::Embedding>(nn::EmbeddingOptions{.num = o.vocab, .dim = o.width}));
-  wpe_ = register_module("wpe", std::make_shared<nn::Embedding>(nn::EmbeddingOptions{.num = o.context, .dim = o.width}));
-  {
-    const GradMode off(false);
-    copy_(wte_->weight, nn::normal({o.vocab, o.width}, 0.02));
-    copy_(wpe_->weight, nn::normal({o.context, o.width}, 0.01));
-  }
-  mark_shared(wte_->weight);  // embedding and head
+  pass_over(make, o.vocab * o.width);
+  pass_over(make, o.context * o.width);
+  wte_ = register_module("wte", std::make_shared<Table>(make, "wte", o.vocab, o.width, kStd));
+  wpe_ = register_module("wpe", std::make_shared<nn::Embedding>(make.matrix("wpe.weight", o.context, o.width, 0.01)));
+  if (wte_->weight.defined()) mark_shared(wte_->weight);  // embedding and head
   drop_ = register_module("drop", std::make_shared<nn::Dropout>(nn::DropoutOptions{.p = o.dropout}));
-  for (int i = 0; i < o.layers; ++i) blocks_.push_back(std::make_shared<Block>(o));
+  for (int i = 0; i < o.layers; ++i) blocks_.push_back(std::make_shared<Block>(o, make, fmt::format("h.{}", i)));
   register_module("h", std::make_shared<nn::Sequential>(std::vector<std::shared_ptr<nn::Module>>(blocks_.begin(), blocks_.end())));
-  ln_f_ = register_module("ln_f", std::make_shared<nn::LayerNorm>(nn::LayerNormOptions{.dim = o.width}));
+  ln_f_ = register_module("ln_f", layer_norm(make, "ln_f", o.width));
   positions_ = arange(o.context, {.dtype = Dtype::i64});
 }
 
 Gpt::~Gpt() = default;
 
+Tensor Gpt::head() const { return wte_->dense(); }
+Tensor Gpt::project(const Tensor& h) const { return wte_->project(h); }
+
 KvCache Gpt::make_cache(std::int64_t batch, std::int64_t capacity) const {
-  return {options_.layers, batch, options_.heads, capacity, options_.width / options_.heads, computing_dtype(wte_->weight.dtype())};
+  return {options_.layers, batch, options_.heads, capacity, options_.width / options_.heads, computing_dtype(wte_->dtype())};
 }
 
 Tensor Gpt::hidden(const Tensor& ids, const Sequence& s) {

@@ -15,7 +15,7 @@
 namespace mezzo::models {
 
 Maker::Maker(const ModelFile& file, const LoadOptions& o)
-    : file_(&file), dtype_(o.dtype), keep_blocks_(o.keep_blocks), keep_table_(o.keep_blocks && o.keep_table) {
+    : file_(&file), dtype_(o.dtype), keep_blocks_(o.keep_blocks), keep_table_(o.keep_blocks && o.keep_table), dropout_(o.dropout) {
   if (o.quantize.empty()) return;
   const auto named = std::find(kQuantizeNames.begin(), kQuantizeNames.end(), o.quantize);
   if (named == kQuantizeNames.end())

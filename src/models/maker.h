@@ -26,6 +26,9 @@ class Maker {
   /// The same for an embedding or a head: the file's, where they are to stay in blocks too.
   std::shared_ptr<const BlockMatrix> table(const std::string& path, std::int64_t rows, std::int64_t cols) const;
   Dtype dtype() const { return dtype_; }
+  bool is_random() const { return !file_; }
+  /// A GPT's, instead of its options'.
+  std::optional<double> dropout() const { return dropout_; }
   /// Paths whose weights blocks() or table() gave.
   const std::vector<std::string>& in_blocks() const { return in_blocks_; }
   /// How many of them were not in the file's.
@@ -37,6 +40,7 @@ class Maker {
   const ModelFile* file_ = nullptr;
   Dtype dtype_ = Dtype::f32;
   bool keep_blocks_ = false, keep_table_ = false;
+  std::optional<double> dropout_ = {};
   std::optional<kernels::Format> format_ = {};  // of new blocks
   mutable std::vector<std::string> in_blocks_;
   mutable int quantized_ = 0;

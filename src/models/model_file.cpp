@@ -28,6 +28,8 @@ std::int64_t paired_row(std::int64_t r, std::int64_t dim) {
 
 }  // namespace
 
+std::string_view name_prefix(const ModelOptions& options) { return std::holds_alternative<GptOptions>(options) ? "transformer." : ""; }
+
 bool is_conv1d(std::string_view name) {
   return ends_with(name, "c_attn.weight") || ends_with(name, "c_proj.weight") || ends_with(name, "c_fc.weight");
 }
@@ -89,11 +91,12 @@ void ModelFile::open_directory() {
     fail(kOp, fmt::format("{}: neither model.safetensors nor model.safetensors.index.json is there", path_.native()));
   }
   const bool gpt = std::holds_alternative<GptOptions>(options_);
+  const std::string_view prefix = name_prefix(options_);
   const bool tied = gpt || std::get<LlamaOptions>(options_).tied;
   for (const auto& part : parts_) {
     for (const auto& e : part->entries()) {
       std::string parameter = e.name;
-      if (gpt && parameter.rfind("transformer.", 0) == 0) parameter = parameter.substr(12);
+      if (parameter.starts_with(prefix)) parameter.erase(0, prefix.size());
       if (tied && parameter == "lm_head.weight") continue;                                                     // the tied head a second time
       if (gpt && (ends_with(parameter, ".attn.bias") || ends_with(parameter, ".attn.masked_bias"))) continue;  // old files' causal masks
       if (ends_with(parameter, ".rotary_emb.inv_freq")) continue;                                              // old files' rotary tables

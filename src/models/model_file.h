@@ -57,6 +57,8 @@ class ModelFile {
   std::vector<std::shared_ptr<io::SafetensorsFile>> parts_;
 };
 
+/// What Hugging Face's names of a GPT-2's weights begin with, and ours do not; empty for others.
+std::string_view name_prefix(const ModelOptions&);
 /// Whether Hugging Face's GPT-2 keeps this weight as (in, out), its Conv1D.
 bool is_conv1d(std::string_view parameter);
 /// The options that a config.json describes. Error names the file, and a family or setting that is not known.

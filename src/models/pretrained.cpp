@@ -25,11 +25,12 @@ void save_weights(const LanguageModel& model, const std::filesystem::path& dir, 
   const GradMode off(false);
   const ModelOptions options = options_of(model);
   const bool gpt = std::holds_alternative<GptOptions>(options);
+  const std::string prefix(name_prefix(options));
   std::map<std::string, const MergedWeight*> by_name;
   std::vector<io::TensorEntry> entries;
   const std::vector<MergedWeight> weights = merged_weights(model);
   for (const MergedWeight& w : weights) {
-    const std::string name = (gpt ? "transformer." : "") + w.parameter;
+    const std::string name = prefix + w.parameter;
     std::vector<std::int64_t> shape(w.shape.begin(), w.shape.end());
     if (gpt && is_conv1d(w.parameter)) std::swap(shape[0], shape[1]);
     entries.push_back({name, dtype.value_or(w.dtype), shape, {}});
@@ -64,13 +65,11 @@ std::shared_ptr<LanguageModel> load_pretrained(const std::filesystem::path& path
   const Maker make(file, o);
   std::shared_ptr<LanguageModel> model;
   if (const auto* llama = std::get_if<LlamaOptions>(&file.options())) {
+    if (o.dropout.value_or(0) > 0)
+      fail(kOp, fmt::format("{}: dropout {} given, and a Llama has none", path.native(), *o.dropout), "adapters can have one of their own");
     model = std::make_shared<Llama>(*llama, make);
   } else {
-    model = std::make_shared<Gpt>(std::get<GptOptions>(file.options()));
-    StateDict state;
-    for (const auto& [parameter, w] : model->named_parameters()) state.emplace_back(parameter, file.tensor(parameter, w.shape(), Dtype::f32));
-    model->load_state_dict(state);
-    model->to(o.dtype);
+    model = std::make_shared<Gpt>(std::get<GptOptions>(file.options()), make);
   }
   file.check_all_in(*model, make.in_blocks());
   if (!o.quantize.empty() && make.quantized() == 0)

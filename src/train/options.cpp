@@ -35,6 +35,7 @@ template <OptionsOf<TuneOptions> Options, class F> void each_option(Options& o, 
   f("lora_dropout", o.lora.dropout, same);
   f("rslora", o.lora.rslora, same);
   f("lora_targets", o.lora.targets, same);
+  f("dropout", o.dropout, same);
   f("quantize_base", o.quantize_base, same);
   f("eval_data", o.eval_data, free);  // the examples themselves are compared, by their fingerprint
   f("packing", o.packing, same);

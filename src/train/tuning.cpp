@@ -51,6 +51,10 @@ text::Overlong overlong_from_name(std::string_view s) { return from_name<text::O
 text::TrainOn train_on_from_name(std::string_view s) { return from_name<text::TrainOn>("--train-on", s, kTrainOn); }
 
 void check(const TuneOptions& o) {
+  if (!(o.dropout >= 0 && o.dropout < 1)) fail(kOp, fmt::format("--dropout {} given, a number of at least 0 and below 1 wanted", o.dropout));
+  if (o.dropout > 0 && o.packing)
+    fail(kOp, fmt::format("--dropout {} given, and attention weights of packed examples cannot be dropped out", o.dropout),
+         "--no-packing, or --lora-dropout, which is the adapters' own");
   if (!o.quantize_base.empty()) {
     from_name<int>("--quantize-base", o.quantize_base, models::kQuantizeNames);
     if (o.full) fail(kOp, "--full with --quantize-base given: weights that are trained cannot stay in blocks", "adapters can: --lora-rank");
@@ -81,12 +85,12 @@ fs::path base_path(const fs::path& given) {
 }
 
 models::ModelOptions base_shape(const TrainOptions& o) {
-  const models::ModelOptions shape = models::ModelFile(base_path(o.model)).options();
+  models::ModelOptions shape = models::ModelFile(base_path(o.model)).options();
   if (models::context(shape) < o.seq)
     fail(kOp, fmt::format("--seq {} given, at most the model's context of {} tokens wanted", o.seq, models::context(shape)));
-  if (const auto* gpt = std::get_if<models::GptOptions>(&shape); gpt && gpt->dropout > 0 && o.tune->packing)
-    fail(kOp, fmt::format("{}: it drops out attention weights (dropout {}), which packed examples cannot have", o.model, gpt->dropout),
-         "--no-packing, or a dropout of 0 in its config.json");
+  if (auto* gpt = std::get_if<models::GptOptions>(&shape)) gpt->dropout = o.tune->dropout;
+  else if (o.tune->dropout > 0)
+    fail(kOp, fmt::format("--dropout {} given, and {} is a Llama, which has none", o.tune->dropout, o.model), "--lora-dropout is the adapters' own");
   return shape;
 }
 
@@ -114,8 +118,8 @@ std::uint64_t base_fingerprint(const fs::path& base) {
 std::shared_ptr<models::LanguageModel> load_base(const TrainOptions& o, const Recipe& recipe) {
   const TuneOptions& t = *o.tune;
   const fs::path base = base_path(o.model);
-  if (t.full) return models::load_pretrained(base);
-  auto model = models::load_pretrained(base, {.dtype = recipe.low, .keep_blocks = true, .quantize = t.quantize_base});
+  if (t.full) return models::load_pretrained(base, {.dropout = t.dropout});
+  auto model = models::load_pretrained(base, {.dtype = recipe.low, .keep_blocks = true, .quantize = t.quantize_base, .dropout = t.dropout});
   models::add_lora(*model, t.lora);
   return model;
 }

@@ -19,6 +19,7 @@ namespace mezzo::train {
 struct TuneOptions {
   bool full = false;                                  ///< all weights; else adapters beside frozen ones
   models::LoraOptions lora = {};                      ///< the adapters
+  double dropout = 0;                                 ///< of the model itself, where it has one (GPT-2), whatever its file says
   std::string quantize_base = {};                     ///< q8_0, q4_0, nf4: frozen matrices that the file has element by element go into such blocks
   std::filesystem::path eval_data = {};               ///< held-out examples; empty: val_fraction of `data`
   bool packing = true;                                ///< examples side by side, without attention across; else padded to the longest

@@ -98,6 +98,47 @@ TEST_CASE("finetune: adapters, evaluated and generated from; stopped and resumed
     CHECK_MESSAGE(fs::exists(other + "/model/" + file), file);
 }
 
+TEST_CASE("finetune: a GPT-2 as it is published, with dropout in its file: adapters, exported alone and merged, and all weights") {
+  const Case c;
+  const std::string gpt = c.dir / "gpt/model";
+  REQUIRE(run({"train", "--data", c.dir / "text.txt", "--out", c.dir / "gpt", "--model", "gpt:layers=2,heads=2,width=32,context=128,dropout=0.1",
+               "--batch", "2", "--seq", "32", "--steps", "3"})
+              .code == 0);
+  fs::copy_file(c.base + "/chat_template.jinja", gpt + "/chat_template.jinja");
+  const auto tuned = [&](const std::string& model, const std::string& out, const Arguments& more) {
+    return join({"finetune", "--json", "--model", model, "--data", c.chat, "--out", c.dir / out, "--seq", "96", "--batch", "2", "--steps", "4",
+                 "--precision", "fp32"},
+                more);
+  };
+  CHECK(document(run(tuned(gpt, "whole", {"--full"})))["step"] == 4);
+  CHECK(document(run(tuned(gpt, "dropped", {"--full", "--dropout", "0.1", "--no-packing"})))["step"] == 4);
+  check_refused(tuned(gpt, "x", {"--dropout", "0.1"}), 2, "--dropout 0.1 given, and attention weights of packed examples");
+  check_refused(tuned(gpt, "x", {"--dropout", "1"}), 2, "--dropout 1 given");
+  check_refused(tuned(c.base, "x", {"--dropout", "0.1", "--no-packing"}), 1, "which has none");
+  check_refused(tuned(gpt, "x", {"--lora-targets", "q_proj"}), 1, "there are c_attn, c_proj, c_fc, all-linear");
+  check_refused({"plan", "--model", "gpt:layers=1,heads=2,width=16", "--dropout", "0.1"}, 2, "--dropout given");
+  CHECK(!fs::exists(c.dir / "x"));
+
+  const std::string gguf = c.dir / "gpt.gguf";
+  REQUIRE(run({"export", "--model", gpt, "--format", "gguf", "--type", "q8_0", "--out", gguf}).code == 0);
+  for (const std::string& base : {gpt, gguf}) {
+    CAPTURE(base);
+    const std::string name = base == gpt ? "hf" : "blocks", out = c.dir / name;
+    document(run(tuned(base, name, {"--lora-rank", "2", "--lora-targets", "c_attn,mlp.c_proj"})));
+    const io::Json config = io::read_json(out + "/model/adapter_config.json");
+    CHECK(config["fan_in_fan_out"] == true);
+    CHECK(config["target_modules"] == io::Json({"c_attn", "mlp.c_proj"}));
+    for (const char* format : {"gguf", "safetensors"})
+      for (const char* what : {"--adapter", "--merge"}) {
+        CAPTURE(std::string(format) + what);
+        const auto parity =
+            document(run({"export", "--json", "--model", out, what, "--format", format, "--out", out + format + what, "--type", "f32"}))["parity"];
+        CHECK(parity["logit_difference_relative"].get<double>() < 1e-5);
+        CHECK(parity["perplexity_exported"].get<double>() == doctest::Approx(parity["perplexity_source"].get<double>()).epsilon(1e-4));
+      }
+  }
+}
+
 TEST_CASE("finetune: a run that cannot be is refused in one line") {
   const Case c;
   check_refused({"finetune", "--data", c.chat, "--out", c.out}, 2, "--model");

@@ -138,9 +138,85 @@ TEST_CASE("adapters: PEFT's names, and the same model when they are read") {
   }
 }
 
+TEST_CASE("adapters of a GPT-2: PEFT's names for its Conv1D layers, llama.cpp's in GGUF, and the same model when they are read") {
+  const TempDir dir;
+  const auto model = small(kFamilies[3]);
+  adapt(*model, {.rank = 4, .alpha = 8, .targets = {"c_attn", "mlp.c_proj"}});
+  const auto wanted = logits(*model);
+  models::save_adapter(*model, dir / "a", "base");
+  models::save_adapter_gguf(*model, dir / "a.gguf");
+  const StateDict saved = load(dir / "a/adapter_model.safetensors");
+  const auto shape = [&](const std::string& name) {
+    for (const auto& [key, t] : saved)
+      if (key == "base_model.model.transformer.h." + name + ".weight") return t.shape();
+    return Shape();
+  };
+  CHECK(saved.size() == 2 * 2 * 2);
+  CHECK(shape("0.attn.c_attn.lora_A") == Shape{4, 64});  // (r, in) and (out, r), though the weight beside them is (in, out)
+  CHECK(shape("0.attn.c_attn.lora_B") == Shape{192, 4});
+  CHECK(shape("1.mlp.c_proj.lora_A") == Shape{4, 256});
+  CHECK(shape("1.mlp.c_proj.lora_B") == Shape{64, 4});
+  const fs::path config = dir / "a/adapter_config.json";
+  CHECK(io::read_json(config)["fan_in_fan_out"] == true);
+  CHECK(io::read_json(config)["target_modules"] == io::Json({"c_attn", "mlp.c_proj"}));
+  const io::GgufFile gguf(dir / "a.gguf");
+  CHECK(gguf.string("general.architecture") == "gpt2");
+  REQUIRE(gguf.tensor("blk.1.attn_qkv.weight.lora_a") != nullptr);
+  REQUIRE(gguf.tensor("blk.1.ffn_down.weight.lora_b") != nullptr);
+  CHECK(gguf.tensor("blk.1.attn_qkv.weight.lora_a")->shape == std::vector<std::int64_t>{4, 64});
+  CHECK(gguf.tensor("blk.1.ffn_down.weight.lora_b")->shape == std::vector<std::int64_t>{64, 4});
+
+  const auto back = [&](const char* path, const char* spec = kFamilies[3]) {
+    const auto again = small(spec);
+    models::load_adapter(*again, dir / path);
+    CHECK(models::lora_options(*again)->targets == std::vector<std::string>{"c_attn", "mlp.c_proj"});
+    return logits(*again);
+  };
+  CHECK(back("a") == wanted);
+  CHECK(relative_difference(back("a.gguf"), wanted) < 1e-6);  // its scale is another number
+  // As PEFT names them beside a model without a head, and with the flag that it corrects by itself.
+  StateDict headless = saved;
+  for (auto& [name, t] : headless) name.erase(name.find("transformer."), std::string_view("transformer.").size());
+  save(headless, dir / "a/adapter_model.safetensors");
+  io::Json changed = io::read_json(config);
+  changed["fan_in_fan_out"] = false;
+  io::write_json(config, changed);
+  CHECK(back("a") == wanted);
+  CHECK(contains(error_of([&] { back("a", "gpt:layers=1,heads=4,width=64,vocab=40,context=32"); }), "no layer `h.1.attn.c_attn`"));
+  CHECK(contains(error_of([&] { back("a", kFamilies[0]); }), "no layer is called `c_attn`"));
+}
+
+TEST_CASE("a GPT-2's dropout can be another than its file's, which is written on; its norms have the eps that files name") {
+  const TempDir dir;
+  const auto model = small("gpt:layers=2,heads=4,width=64,vocab=40,context=32,dropout=0.1");
+  models::save_pretrained(*model, dir / "hf");
+  model->eval();
+  const auto wanted = logits(*model);
+  const auto training = [&](std::optional<double> dropout) { return models::load_pretrained(dir / "hf", {.dropout = dropout}); };
+  CHECK(logits(*training({})) != wanted);
+  CHECK(logits(*training(0.2)) != wanted);
+  const auto without = training(0);
+  CHECK(logits(*without) == wanted);
+  models::save_pretrained(*without, dir / "again");
+  CHECK(slurp(dir / "again/config.json") == slurp(dir / "hf/config.json"));
+  CHECK(contains(error_of([&] { training(1); }), "dropout 1 given"));
+  models::save_pretrained(*small(), dir / "llama");
+  CHECK_NOTHROW(models::load_pretrained(dir / "llama", {.dropout = 0}));
+  CHECK(contains(error_of([&] { models::load_pretrained(dir / "llama", {.dropout = 0.1}); }), "dropout 0.1 given, and a Llama has none"));
+
+  models::save_gguf(*model, dir / "m.gguf", {.type = f32});
+  const io::GgufFile file(dir / "m.gguf");
+  io::GgufMetadata metadata;
+  for (const auto& f : file.fields())
+    if (f.key != "general.alignment") metadata.put(f);
+  metadata.put("gpt2.attention.layer_norm_epsilon", 1e-6f);
+  io::write_gguf(dir / "other.gguf", metadata, file.tensors());
+  CHECK(contains(error_of([&] { models::load_pretrained(dir / "other.gguf"); }), "attention.layer_norm_epsilon is 1e-06, 1e-05 wanted"));
+}
+
 TEST_CASE("adapters merged: the whole model, in f32 within the rounding of a sum") {
   const TempDir dir;
-  for (const char* spec : {kFamilies[0], kFamilies[1]}) {
+  for (const char* spec : {kFamilies[0], kFamilies[1], kFamilies[3]}) {
     const auto model = small(spec);
     adapt(*model);
     const auto wanted = logits(*model);
@@ -156,12 +232,14 @@ TEST_CASE("adapters merged: the whole model, in f32 within the rounding of a sum
 
 TEST_CASE("adapters on blocks: merged out of them") {
   const TempDir dir;
-  models::save_gguf(*small(), dir / "base.gguf", {.type = kernels::Format::q8_0});
-  const auto model = models::load_pretrained(dir / "base.gguf", {.keep_blocks = true});
-  manual_seed(4);
-  adapt(*model);
-  models::save_merged(*model, dir / "merged", {.dtype = f32});
-  CHECK(relative_difference(logits(*models::load_pretrained(dir / "merged")), logits(*model)) < 1e-5);
+  for (const char* spec : {kFamilies[0], kFamilies[3]}) {
+    models::save_gguf(*small(spec), dir / "base.gguf", {.type = kernels::Format::q8_0});
+    const auto model = models::load_pretrained(dir / "base.gguf", {.keep_blocks = true});
+    manual_seed(4);
+    adapt(*model);
+    models::save_merged(*model, dir / "merged", {.dtype = f32});
+    CHECK(relative_difference(logits(*models::load_pretrained(dir / "merged")), logits(*model)) < 1e-5);
+  }
 }
 
 TEST_CASE("adapters that do not fit are refused by name") {
@@ -180,6 +258,7 @@ TEST_CASE("adapters that do not fit are refused by name") {
   };
   CHECK(error(io::Json::object()) == "no error");
   CHECK(contains(error({{"use_dora", true}}), "use_dora is true"));
+  CHECK(contains(error({{"fan_in_fan_out", true}}), "fan_in_fan_out is true"));
   CHECK(contains(error({{"rank_pattern", {{"q_proj", 8}}}}), "rank_pattern"));
   CHECK(contains(error({{"r", 8}}), "(4, 96), (8, 96) wanted"));
   CHECK(contains(error(io::Json::object(), "llama:layers=1,heads=4,kv_heads=2,width=64,ffn=96,vocab=40,context=32"), "no layer `model.layers.1"));

@@ -1,6 +1,11 @@
 // spec_test.cpp - models as text.
 #include <doctest/doctest.h>
 
+#include <algorithm>
+#include <tuple>
+
+#include <fmt/core.h>
+
 #include <mezzo/mezzo.h>
 
 using namespace mezzo;
@@ -24,6 +29,34 @@ TEST_CASE("parameters are counted without being made") {
   models::parameter_count(models::model_from_spec("llama:layers=80,heads=64,kv_heads=8,width=8192,ffn=28672,vocab=128256,tied=0"));
   CHECK(default_generator() == before);
   CHECK(memory_report().reserved == reserved);
+}
+
+TEST_CASE("a GPT's first weights are normal numbers, drawn behind those that its layers draw for themselves") {
+  manual_seed(7);
+  const models::Gpt gpt({.vocab = 50, .context = 24, .layers = 2, .heads = 3, .width = 30});  // biases are no whole blocks of random numbers
+  const auto after = default_generator();
+  StateDict wanted;
+  manual_seed(7);
+  const autograd::NoGrad off;
+  const nn::Embedding wte({.num = 50, .dim = 30}), wpe({.num = 24, .dim = 30});
+  wanted.emplace_back("wte.weight", randn({50, 30}) * 0.02);
+  wanted.emplace_back("wpe.weight", randn({24, 30}) * 0.01);
+  for (int layer = 0; layer < 2; ++layer)
+    for (const auto& [name, in, out, std] : {std::tuple("attn.c_proj", 30, 30, 0.01), std::tuple("attn.c_attn", 30, 90, 0.02),
+                                             std::tuple("mlp.c_proj", 120, 30, 0.01), std::tuple("mlp.c_fc", 30, 120, 0.02)}) {
+      const nn::Linear linear({.in = in, .out = out});
+      wanted.emplace_back(fmt::format("h.{}.{}.weight", layer, name), randn({out, in}) * std);
+    }
+  CHECK(default_generator() == after);
+  std::size_t matrices = 0;
+  for (const auto& [path, w] : gpt.named_parameters()) {
+    CAPTURE(path);
+    const auto it = std::find_if(wanted.begin(), wanted.end(), [&](const auto& e) { return e.first == path; });
+    if (it != wanted.end()) CHECK(w.to_vector() == it->second.to_vector());
+    else CHECK(amax(abs(w - (path.ends_with("bias") ? 0.0 : 1.0))).item() == 0);
+    matrices += it != wanted.end();
+  }
+  CHECK(matrices == wanted.size());
 }
 
 TEST_CASE("what is wrong with a spec is named") {
