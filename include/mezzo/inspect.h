@@ -79,7 +79,7 @@ class MEZZO_API Inspector {
   ~Inspector();
   Inspector(Inspector&&) noexcept;
   /// While it lives, every op that this thread records is looked at, and every gradient that flows back through one.
-  class MEZZO_API [[nodiscard]] Watch {
+  class MEZZO_API Watch {
    public:
     explicit Watch(Inspector&);
     ~Watch();
@@ -90,7 +90,7 @@ class MEZZO_API Inspector {
     struct Impl;
     std::unique_ptr<Impl> impl_;
   };
-  Watch watch() { return Watch(*this); }
+  [[nodiscard]] Watch watch() { return Watch(*this); }
   /// Weights, and gradients where there are some.
   void parameters(const nn::Module&);
   /// Remembers what the optimizer is about to change, and compares.

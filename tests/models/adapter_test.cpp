@@ -192,9 +192,10 @@ TEST_CASE("LoRA: nothing changes at first; then the model is that of w + alpha /
     CAPTURE(std::string(c.spec));
     const auto model = small(c.spec);
     const Tensor ids = some_ids(7), targets = some_ids(8);
-    const auto before = (*model)(ids).to_vector();
+    const Tensor before = (*model)(ids).detach();
     models::add_lora(*model, {.rank = 4, .alpha = 8});
-    CHECK((*model)(ids).to_vector() == before);
+    // Zeros are added; a product that adds something may be another kernel's, with its sums in another order.
+    CHECK(largest_difference((*model)(ids), before) <= 16 * 0x1p-24 * amax(abs(before)).item());
     const auto trainable = models::trainable_parameters(*model);
     CHECK(trainable.size() == c.layers * 2 * kLayers);
     CHECK(trainable[0].first == std::string(c.first) + ".lora_A.weight");

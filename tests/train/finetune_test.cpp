@@ -259,7 +259,9 @@ TEST_CASE("a model whose numbers f16 does not hold goes on in bf16, with a line 
 TEST_CASE("a run that no longer gets better ends, and leaves its best weights") {
   const TempDir dir;
   auto o = small_tuning(dir, "run");
-  o.lr = 0.3;  // too much
+  // What is held out has nothing of what is learnt: its loss rises from the first step on.
+  o.tune->eval_data = dir / "other.jsonl";
+  spit(o.tune->eval_data, "{\"prompt\": \"@@\", \"completion\": \"@@@@@@@@\"}\n");
   o.steps = 40;
   o.eval_steps = 2;
   o.early_stop = 3;
@@ -268,8 +270,8 @@ TEST_CASE("a run that no longer gets better ends, and leaves its best weights") 
   o.warmup = 0;
   const auto s = run(o);
   CHECK(s.status == train::RunStatus::finished);
-  CHECK(s.step < 40);
-  CHECK(s.step == s.best_step + 6);
+  CHECK(s.best_step == 2);
+  CHECK(s.step == 8);
   CHECK(*s.val_loss == s.best_loss);
   CHECK(train::checkpoint_steps(o.out) == std::vector<std::int64_t>{s.best_step, s.step});
   auto again = o;

@@ -145,7 +145,8 @@ TEST_CASE("it learns, alike in every recipe") {
     MESSAGE(fmt::format("{}: validation loss {:.3f}, {} skipped, {:.4f} zero gradients", recipe, *s.val_loss, s.skipped, s.zero_fraction));
     CHECK(*s.val_loss < 2.6);  // from ln 256 = 5.5; letters alone: 2.7
     if (recipe == "fp32") fp32 = *s.val_loss;
-    CHECK(std::abs(*s.val_loss - fp32) < 0.1);
+    // Without masters bf16 loses the updates that are below half a unit in its last place (docs/paper.md), and lags behind.
+    CHECK(std::abs(*s.val_loss - fp32) < (recipe == "bf16-pure" ? 0.2 : 0.05));
   }
 }
 
