@@ -195,7 +195,7 @@ Options::Asked Options::parse(const std::vector<std::string>& arguments) {
   } catch (const CLI::ParseError& e) { refuse(e.what()); }
 
   if (const auto extras = p.app.remaining(); !extras.empty()) {
-    const std::string extra = extras.front();
+    const std::string& extra = extras.front();
     if (!extra.starts_with('-')) refuse(fmt::format("`{}` given, but no argument without an option's name is wanted there", extra));
     const std::string name = extra.substr(0, extra.find('='));
     refuse(fmt::format("unknown option `{}`", name),

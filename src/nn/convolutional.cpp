@@ -25,7 +25,8 @@ Convolution::Convolution(const char* name, int spatial, bool transposed, const C
     shape.push_back(n);
   }
   // Kaiming uniform with a = sqrt(5) (He et al., arXiv 1502.01852), which comes to this.
-  const double bound = 1 / std::sqrt(static_cast<double>(shape.numel() / shape[0]));
+  const std::int64_t fan_in = shape.numel() / shape[0];
+  const double bound = 1 / std::sqrt(static_cast<double>(fan_in));
   weight = register_parameter("weight", uniform(shape, bound));
   if (!o.bias) return;
   bias = register_parameter("bias", uniform({o.out}, bound));

@@ -94,14 +94,14 @@ std::vector<Tensor> Module::parameters() const {
 std::vector<std::pair<std::string, Tensor>> Module::named_buffers() const {
   auto out = buffers_;
   for (const auto& [name, m] : modules_)
-    for (auto& [path, t] : m->named_buffers()) out.emplace_back(name + '.' + path, t);
+    for (auto& [path, t] : m->named_buffers()) out.emplace_back(fmt::format("{}.{}", name, path), t);
   return out;
 }
 
 std::vector<std::pair<std::string, Module*>> Module::named_modules() {
   std::vector<std::pair<std::string, Module*>> out{{"", this}};
   for (const auto& [name, m] : modules_)
-    for (const auto& [path, part] : m->named_modules()) out.emplace_back(path.empty() ? name : name + '.' + path, part);
+    for (const auto& [path, part] : m->named_modules()) out.emplace_back(path.empty() ? name : fmt::format("{}.{}", name, path), part);
   return out;
 }
 

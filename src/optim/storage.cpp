@@ -26,7 +26,7 @@ namespace {
 Shape with_last(Shape shape, std::int64_t size) {
   std::vector<std::int64_t> dims(shape.begin(), shape.end());
   dims.push_back(size);
-  return Shape(std::move(dims));
+  return {dims};
 }
 
 /// The handle gets the elements of `low` in place of its own, and a version beyond the old one: a graph that saved the weight is caught.
@@ -133,7 +133,7 @@ std::vector<Optimizer::State> Optimizer::states_of(const Slot& slot) const {
     std::vector<std::int64_t> rows(shape.begin(), shape.end()), columns = rows;
     rows.back() = 1;
     columns[columns.size() - 2] = 1;
-    return {{s.moments[0], Shape(std::move(rows)), wide}, {s.moments[1], Shape(std::move(columns)), wide}};
+    return {{s.moments[0], rows, wide}, {s.moments[1], columns, wide}};
   }
   const bool low_by_storage = is_16bit(slot.dtype) && (s.storage == Storage::stochastic || s.storage == Storage::kahan);
   Dtype dtype = wide == Dtype::f64 ? wide : s.state_dtype.value_or(low_by_storage ? Dtype::bf16 : Dtype::f32);

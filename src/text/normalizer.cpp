@@ -45,7 +45,7 @@ std::string Normalizer::operator()(std::string_view text) const {
   std::string out(text);
   for (const Normalization& step : steps_) {
     if (const auto* form = std::get_if<NormalForm>(&step)) out = normal_form(std::move(out), *form);
-    else if (const auto* prepend = std::get_if<Prepend>(&step)) out = out.empty() ? out : prepend->text + out;
+    else if (const auto* prepend = std::get_if<Prepend>(&step)) out.insert(0, out.empty() ? std::string_view() : prepend->text);
     else out = replaced(out, std::get<Replace>(step));
   }
   return out;

@@ -77,7 +77,7 @@ void copy_tokenizer(const fs::path& source, const fs::path& dir, std::int64_t co
 
 void put_tokenizer(const Tokenizer& tokenizer, const fs::path& dir, io::GgufMetadata& m) {
   const auto* bpe = dynamic_cast<const BpeTokenizer*>(&tokenizer);
-  const std::string source = dir.native();
+  const std::string& source = dir.native();
   const BpeParts parts = bpe ? bpe->parts() : tokenizer.kind() == "byte" ? byte_parts() : BpeParts();
   if (parts.tokens.empty() || !parts.byte_level || parts.prefix != PrefixSpace::never)
     fail("tokenizer",

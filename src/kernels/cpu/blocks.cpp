@@ -155,7 +155,8 @@ template <class To> HWY_INLINE void Q6_K(const std::uint8_t* b, To* y) {
     ByVectors(32, [&](int i) MEZZO_EACH {
       const auto a = BytesAt(low + i), c = BytesAt(low + 32 + i), h = BytesAt(high + i);
       const auto put = [&](int quarter, VU nibble, VU top) MEZZO_EACH {
-        const float scale = d * static_cast<float>(scales[quarter * 2 + i / 16]);
+        const std::int8_t step = scales[quarter * 2 + i / 16];
+        const float scale = d * static_cast<float>(step);
         StoreF32(Times(scale, Minus(hn::Or(nibble, hn::ShiftLeft<4>(hn::And(top, three))), 32)), df, out + quarter * 32 + i);
       };
       put(0, LowNibble(a), h);
