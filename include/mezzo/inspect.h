@@ -27,8 +27,8 @@ struct Ranges {
   std::int64_t finite() const { return count - inf - nan; }
   std::int64_t nonzero() const { return finite() - zero; }
   /// Nonzero values below 2^exponent.
-  std::int64_t below(int exponent) const;
-  Ranges& operator+=(const Ranges&);
+  MEZZO_API std::int64_t below(int exponent) const;
+  MEZZO_API Ranges& operator+=(const Ranges&);
 };
 /// Of a tensor of any floating dtype (f64 as f32 has it).
 MEZZO_API Ranges ranges(const Tensor&);
