@@ -49,7 +49,8 @@ TEST_CASE("a GPT's first weights are normal numbers, drawn behind those that its
     }
   CHECK(default_generator() == after);
   std::size_t matrices = 0;
-  for (const auto& [path, w] : gpt.named_parameters()) {
+  for (const auto& [key, w] : gpt.named_parameters()) {
+    const std::string& path = key;
     CAPTURE(path);
     const auto it = std::find_if(wanted.begin(), wanted.end(), [&](const auto& e) { return e.first == path; });
     if (it != wanted.end()) CHECK(w.to_vector() == it->second.to_vector());
