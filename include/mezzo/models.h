@@ -47,8 +47,8 @@ class MEZZO_API LanguageModel : public nn::Module {
   Tensor operator()(const Tensor& ids) { return forward(ids); }
   /// Mean cross-entropy over targets (B, T); -100 carries no loss. Never holds the logits.
   Tensor loss(const Tensor& ids, const Tensor& targets) { return loss(ids, targets, LossOptions{}); }
-  Tensor loss(const Tensor& ids, const Tensor& targets, LossOptions);
-  Tensor loss(const Tensor& ids, const Tensor& targets, const Sequence&, LossOptions = {});
+  Tensor loss(const Tensor& ids, const Tensor& targets, const LossOptions&);
+  Tensor loss(const Tensor& ids, const Tensor& targets, const Sequence&, const LossOptions& = {});
   /// Logits of the last position only: (B, 1, V).
   Tensor last_logits(const Tensor& ids, const Sequence& = {});
   /// Room for `capacity` more tokens of `batch` sequences, in the dtype that the model computes in now.

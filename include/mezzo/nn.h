@@ -41,6 +41,7 @@ class MEZZO_API Module {
   Module();
   Tensor register_parameter(std::string name, Tensor);  ///< requires grad from now on; Error on a bad or taken name
   Tensor register_buffer(std::string name, Tensor);
+  // NOLINTNEXTLINE(performance-unnecessary-value-param): moved, which clang-tidy does not see in a template
   template <class M> std::shared_ptr<M> register_module(std::string name, std::shared_ptr<M> m) {
     add_module(std::move(name), m);
     return m;

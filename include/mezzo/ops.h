@@ -247,22 +247,22 @@ struct LossOptions {
   bool log_target = false;     ///< kl_div: y holds log-probabilities too
 };
 /// -log softmax(logits)[target]: logits (N, V) or (B, T, V), target (N) or (B, T), i32 or i64.
-MEZZO_API Tensor cross_entropy(const Tensor& logits, const Tensor& target, LossOptions = {});
+MEZZO_API Tensor cross_entropy(const Tensor& logits, const Tensor& target, const LossOptions& = {});
 /// cross_entropy(linear(x, w), target) without ever holding the logits: 256 tokens at a time. x (..., C), w (V, C), target (...).
-MEZZO_API Tensor linear_cross_entropy(const Tensor& x, const Tensor& w, const Tensor& target, LossOptions = {});
-MEZZO_API Tensor nll_loss(const Tensor& log_probabilities, const Tensor& target, LossOptions = {});
+MEZZO_API Tensor linear_cross_entropy(const Tensor& x, const Tensor& w, const Tensor& target, const LossOptions& = {});
+MEZZO_API Tensor nll_loss(const Tensor& log_probabilities, const Tensor& target, const LossOptions& = {});
 // Of x and y of one shape, element by element. Errors: unequal shapes, integers.
-MEZZO_API Tensor mse_loss(const Tensor& x, const Tensor& y, LossOptions = {});
-MEZZO_API Tensor l1_loss(const Tensor& x, const Tensor& y, LossOptions = {});
+MEZZO_API Tensor mse_loss(const Tensor& x, const Tensor& y, const LossOptions& = {});
+MEZZO_API Tensor l1_loss(const Tensor& x, const Tensor& y, const LossOptions& = {});
 /// |d| < beta ? d^2 / (2 beta) : |d| - beta / 2, d = x - y (Girshick, arXiv 1504.08083).
-MEZZO_API Tensor smooth_l1_loss(const Tensor& x, const Tensor& y, LossOptions = {});
+MEZZO_API Tensor smooth_l1_loss(const Tensor& x, const Tensor& y, const LossOptions& = {});
 /// |d| < delta ? d^2 / 2 : delta (|d| - delta / 2) (Huber 1964).
-MEZZO_API Tensor huber_loss(const Tensor& x, const Tensor& y, LossOptions = {});
+MEZZO_API Tensor huber_loss(const Tensor& x, const Tensor& y, const LossOptions& = {});
 /// y (log y - x): x holds log-probabilities, y probabilities, or with .log_target log-probabilities. 0 where y is 0.
-MEZZO_API Tensor kl_div(const Tensor& x, const Tensor& y, LossOptions = {});
+MEZZO_API Tensor kl_div(const Tensor& x, const Tensor& y, const LossOptions& = {});
 /// Logarithms are held at -100.
-MEZZO_API Tensor binary_cross_entropy(const Tensor& probability, const Tensor& y, LossOptions = {});
-MEZZO_API Tensor binary_cross_entropy_with_logits(const Tensor& x, const Tensor& y, LossOptions = {});
+MEZZO_API Tensor binary_cross_entropy(const Tensor& probability, const Tensor& y, const LossOptions& = {});
+MEZZO_API Tensor binary_cross_entropy_with_logits(const Tensor& x, const Tensor& y, const LossOptions& = {});
 
 // ---- joining and indexing ------------------------------------------------------------------------
 

@@ -15,6 +15,8 @@ using mezzo::detail::TensorImpl;
 
 // ---- sums of gradients ---------------------------------------------------------------------------
 
+/// a + b. A sum that is moved in is nobody else's, and may take the result.
+// NOLINTNEXTLINE(performance-unnecessary-value-param): its count of owners says so
 Tensor add_gradients(Tensor a, const Tensor& b) {
   const Dtype dtype = promote(a.dtype(), b.dtype());
   const bool reuse = !context().grad && a.dtype() == dtype && a.is_contiguous() && exclusively_owned(a);

@@ -89,7 +89,7 @@ Tensor Tensor::to(Dtype dtype) const {
   require_defined("to", *this, "this");
   if (dtype == this->dtype()) return *this;
   const PartScope timed(Part::cast);
-  const Tensor y = make_tensor(impl_->shape, dtype);
+  Tensor y = make_tensor(impl_->shape, dtype);
   copy_elements(y, *this);
   if (!is_floating(dtype) || !is_floating(this->dtype())) return y;
   return record(OpId::to, y, {*this}, {}, [](autograd::Backward& g) { g.set(0, g.dy()); });

@@ -62,6 +62,7 @@ class Options {
   void group(std::string title);
   void flag(std::string names, bool& target, std::string help);
   /// `names`: "--clip-norm,--clip"; `what`: "N", "FILE|DIR". The target's value now is the default.
+  // NOLINTNEXTLINE(performance-unnecessary-value-param): moved, which clang-tidy does not see in a template
   template <class T> void value(std::string names, std::string what, T& target, std::string help) {
     const std::string name = names.substr(0, names.find(','));
     add(std::move(names), std::move(what), std::move(help), show_option(target),
@@ -69,6 +70,7 @@ class Options {
   }
 
   /// An argument without a name before it; `what` is what --help, given() and require() call it.
+  // NOLINTNEXTLINE(performance-unnecessary-value-param)
   template <class T> void positional(std::string what, T& target, std::string help) {
     add(what, "", std::move(help), "", [what, &target](const std::string& text) { read_option(what, text, target); });
   }

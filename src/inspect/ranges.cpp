@@ -18,7 +18,7 @@ Tensor readable(const Tensor& t) {
   if (!is_floating(t.dtype())) fail("inspect", fmt::format("a tensor of {} given, a floating dtype wanted", name(t.dtype())));
   const Dtype dtype = t.dtype() == Dtype::f64 ? Dtype::f32 : t.dtype();
   if (t.is_contiguous() && t.dtype() == dtype) return t;
-  const Tensor c = make_tensor(t.shape(), dtype);
+  Tensor c = make_tensor(t.shape(), dtype);
   copy_elements(c, t);
   return c;
 }
@@ -132,7 +132,7 @@ Conversion conversion(const Tensor& t, std::string_view format) {
 Tensor round_to(const Tensor& t, std::string_view format) {
   const auto& f = format_named(format);
   require_defined("inspect", t, "the tensor");
-  const Tensor y = make_tensor(t.shape(), Dtype::f32);
+  Tensor y = make_tensor(t.shape(), Dtype::f32);
   convert(f, t, static_cast<float*>(mutable_data(y)));
   return y;
 }

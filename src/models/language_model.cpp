@@ -83,8 +83,8 @@ Tensor LanguageModel::last_logits(const Tensor& ids, const Sequence& s) {
   return project(h.narrow(1, h.size(1) - 1, 1));
 }
 
-Tensor LanguageModel::loss(const Tensor& ids, const Tensor& targets, LossOptions o) { return loss(ids, targets, {}, o); }
-Tensor LanguageModel::loss(const Tensor& ids, const Tensor& targets, const Sequence& s, LossOptions o) {
+Tensor LanguageModel::loss(const Tensor& ids, const Tensor& targets, const LossOptions& o) { return loss(ids, targets, {}, o); }
+Tensor LanguageModel::loss(const Tensor& ids, const Tensor& targets, const Sequence& s, const LossOptions& o) {
   return linear_cross_entropy(hidden(ids, s), head(), targets, o);
 }
 

@@ -77,9 +77,8 @@ RecurrentResult Recurrent::forward(const Tensor& x, const RecurrentState& before
     if (layer > 0) y = dropout(y, options_.dropout, is_training());
     std::vector<Tensor> outputs;
     for (int way = 0; way < ways; ++way) {
-      const auto place = static_cast<std::size_t>(layer * ways + way);
-      const Direction& d = directions_[place];
-      const auto i = static_cast<std::int64_t>(place);
+      const int i = layer * ways + way;
+      const Direction& d = directions_[static_cast<std::size_t>(i)];
       const RecurrentSteps out =
           recurrent(static_cast<kernels::Cell>(kind_), y, state(before.h, i), state(before.c, i), {d.w_ih, d.w_hh, d.b_ih, d.b_hh}, way == 1);
       outputs.push_back(out.y);

@@ -32,7 +32,7 @@ Operand compute(OpId op, Binary kernel, const Tensor& x, double s, bool scalar_f
   if (dtype == Dtype::boolean ||
       (!is_floating(dtype) && (kernel == Binary::div || kernel == Binary::pow || s != static_cast<double>(static_cast<std::int64_t>(s)))))
     dtype = Dtype::f32;  // an integer tensor with a fraction
-  const Operand a = dense(operand(x, dtype));
+  Operand a = dense(operand(x, dtype));
   y = make_tensor(x.shape(), dtype);
   kernels::binary_scalar(cpu_queue(), kernel, dtype, data(a.value), s, scalar_first, mutable_data(y), y.numel());
   return a;
@@ -43,7 +43,7 @@ Tensor compare(Compare kernel, const Tensor& a, const Tensor& b) {
   require_defined("compare", b, "the second input");
   const Dtype dtype = promote(a.dtype(), b.dtype());
   const Operand x = operand(a, dtype), z = operand(b, dtype);
-  const Tensor y = make_tensor(broadcast_shapes("compare", a.shape(), b.shape()), Dtype::boolean);
+  Tensor y = make_tensor(broadcast_shapes("compare", a.shape(), b.shape()), Dtype::boolean);
   kernels::compare(cpu_queue(), kernel, dtype, data(x.value), data(z.value), static_cast<std::uint8_t*>(mutable_data(y)),
                    strided({&y, &x.value, &z.value}));
   return y;
@@ -179,7 +179,7 @@ void require_condition(const char* op, const Tensor& c) {
     fail(op, fmt::format("a condition of {} given, boolean wanted", name(c.dtype())), "compare first: gt(x, 0), ne(x, 0), ...");
 }
 Tensor choose(const Tensor& c, const Tensor& a, const Tensor& b, const Shape& shape) {
-  const Tensor y = make_tensor(shape, a.dtype());
+  Tensor y = make_tensor(shape, a.dtype());
   kernels::select(cpu_queue(), y.dtype(), static_cast<const std::uint8_t*>(data(c)), data(a), data(b), mutable_data(y), strided({&y, &c, &a, &b}));
   return y;
 }
@@ -227,12 +227,12 @@ Tensor swiglu(const Tensor& gate, const Tensor& up) {
   const Dtype dtype = compute_dtype(OpId::swiglu, {&gate, &up});
   const Operand a = dense(operand(gate, dtype)), b = dense(operand(up, dtype));
   const auto make = [](const std::vector<Tensor>& v) {
-    const Tensor y = make_tensor(v[0].shape(), v[0].dtype());
+    Tensor y = make_tensor(v[0].shape(), v[0].dtype());
     const PartScope timed(Part::activation);
     kernels::swiglu(cpu_queue(), y.dtype(), data(v[0]), data(v[1]), mutable_data(y), y.numel());
     return y;
   };
-  const Tensor y = record(OpId::swiglu, make({a.value, b.value}), {a, b}, {a.value, b.value}, [](Backward& g) {
+  Tensor y = record(OpId::swiglu, make({a.value, b.value}), {a, b}, {a.value, b.value}, [](Backward& g) {
     const Tensor gate = g.saved(0), up = g.saved(1);
     if (g.create_graph()) return g.through({gate, up}, [](const std::vector<Tensor>& v) { return mul(silu(v[0]), v[1]); });
     const Tensor dy = dense(g.dy()), dgate = make_tensor(gate.shape(), gate.dtype()), dup = make_tensor(up.shape(), up.dtype());

@@ -56,7 +56,7 @@ Tensor input_gradient(const BlockMatrix& w, const Tensor& dy, const Shape& shape
   const PartScope timed(Part::gemm_input_grad);
   const Dtype dtype = dy.dtype();
   const bool whole = slice_rows(w, dtype) == w.rows;
-  const Tensor dx = make_tensor(shape, dtype);
+  Tensor dx = make_tensor(shape, dtype);
   const Block sums = whole ? Block() : cpu_queue().scratch(static_cast<std::size_t>(n * w.cols) * sizeof(float));
   void* to = whole ? mutable_data(dx) : sums.as<void>();
   each_slice(w, dtype, [&](const void* rows, std::int64_t r, std::int64_t m) {
@@ -78,7 +78,7 @@ Tensor input_gradient(const BlockMatrix& w, const Tensor& dy, const Shape& shape
 }  // namespace
 
 Tensor unpacked(const BlockMatrix& w, Dtype dtype) {
-  const Tensor y = make_tensor({w.rows, w.cols}, dtype);
+  Tensor y = make_tensor({w.rows, w.cols}, dtype);
   kernels::dequantize(cpu_queue(), w.format, dtype, w.blocks, mutable_data(y), w.rows, w.cols);
   return y;
 }
@@ -88,7 +88,7 @@ Tensor block_embedding(const Tensor& ids, const BlockMatrix& table, Dtype dtype)
   check_indices("embedding", ids, table.rows);
   Shape shape = ids.shape();
   shape.push_back(table.cols);
-  const Tensor index = ids.to(Dtype::i64).contiguous(), y = make_tensor(shape, compute_dtype(OpId::embedding, dtype));
+  Tensor index = ids.to(Dtype::i64).contiguous(), y = make_tensor(shape, compute_dtype(OpId::embedding, dtype));
   const auto* row = static_cast<const std::int64_t*>(data(index));
   auto* to = static_cast<std::byte*>(mutable_data(y));
   for (std::int64_t i = 0; i < index.numel(); ++i, to += table.cols * static_cast<std::int64_t>(size_of(y.dtype())))

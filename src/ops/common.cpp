@@ -5,7 +5,7 @@ namespace mezzo {
 
 Tensor dense(const Tensor& t) {
   if (t.is_contiguous()) return t;
-  const Tensor c = make_tensor(t.impl()->shape, t.dtype());
+  Tensor c = make_tensor(t.impl()->shape, t.dtype());
   copy_elements(c, t);
   return c;
 }

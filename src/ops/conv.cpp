@@ -45,7 +45,7 @@ Tensor channels_last(const Tensor& t) {
 /// t in `dtype` with contiguous elements: itself where it is that, else a copy.
 Tensor prepared(const Tensor& t, Dtype dtype) {
   if (t.dtype() == dtype && t.is_contiguous()) return t;
-  const Tensor c = make_tensor(t.shape(), dtype);
+  Tensor c = make_tensor(t.shape(), dtype);
   copy_elements(c, t);
   return c;
 }
@@ -65,7 +65,7 @@ class Prepared {
   Tensor activation(Form f, Dtype to, const Tensor& bias = {}) {
     const bool late_bias = bias.defined() && f == Form::x;
     sizes_.result = sizes_.dtype == Dtype::f64 || (to == sizes_.dtype && !late_bias) ? sizes_.dtype : Dtype::f32;
-    const Tensor y = make_tensor(call_.shape(f), to), seen = channels_last(y);
+    Tensor y = make_tensor(call_.shape(f), to), seen = channels_last(y);
     const Tensor out = to == sizes_.result && seen.is_contiguous() ? seen : make_tensor(seen.shape(), sizes_.result);
     const auto pointer = [](const Tensor& t) { return t.defined() ? data(t) : nullptr; };
     if (f == Form::y) kernels::conv(cpu_queue(), sizes_, data(get(Form::x)), data(get(Form::w)), pointer(bias), mutable_data(out));
@@ -211,7 +211,8 @@ Call resolve(OpId op, bool transposed, int spatial, const Tensor& x, const Tenso
   if (const auto wanted = transposed ? s.c : s.o; b.defined() && b.shape() != Shape{wanted})
     fail(n, fmt::format("b has shape {}, ({},) wanted", to_string(b.shape()), wanted));
   for (int d = 0; d < spatial; ++d) {
-    const auto i = static_cast<std::size_t>(3 - spatial + d);
+    const int last = 3 - spatial + d;  // sizes stand at the end
+    const auto i = static_cast<std::size_t>(last);
     const auto given = x.size(2 + d), span = s.dilation[i] * ((s.kernel[i] = w.size(2 + d)) - 1) + 1;
     if (transposed) {
       if (extra[i] >= std::max(s.stride[i], s.dilation[i]))

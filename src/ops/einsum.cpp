@@ -27,8 +27,8 @@ struct Named {
   std::int64_t size(Label l) const { return t.size(at(l)); }
 };
 
-[[noreturn]] void fail_spec(std::string_view spec, const std::string& what, std::string hint = {}) {
-  fail("einsum", fmt::format("\"{}\" given: {}", spec, what), std::move(hint));
+[[noreturn]] void fail_spec(std::string_view spec, const std::string& what, std::string_view hint = {}) {
+  fail("einsum", fmt::format("\"{}\" given: {}", spec, what), hint);
 }
 
 constexpr std::string_view kDots = "...";

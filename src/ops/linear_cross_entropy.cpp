@@ -23,7 +23,7 @@ struct Carrying {
 };
 Carrying rows_that_carry(const Tensor& ids, std::int64_t ignore_index, std::int64_t count) {
   const auto n = ids.numel();
-  const Carrying out{make_tensor({count}, Dtype::i64), make_tensor({n}, Dtype::i64)};
+  Carrying out{make_tensor({count}, Dtype::i64), make_tensor({n}, Dtype::i64)};
   auto *rows = static_cast<std::int64_t*>(mutable_data(out.rows)), *place = static_cast<std::int64_t*>(mutable_data(out.place));
   std::int64_t next = 0;
   const auto scan = [&](const auto* id) {
@@ -39,7 +39,7 @@ Carrying rows_that_carry(const Tensor& ids, std::int64_t ignore_index, std::int6
 }
 /// Rows `index` (M) of x (N, C).
 Tensor take_rows(const Tensor& x, const Tensor& index) {
-  const Tensor y = make_tensor({index.numel(), x.size(1)}, x.dtype());
+  Tensor y = make_tensor({index.numel(), x.size(1)}, x.dtype());
   kernels::gather_rows(cpu_queue(), x.dtype(), x.dtype(), Dtype::i64, data(x), data(index), mutable_data(y), index.numel(), x.size(1));
   return y;
 }
@@ -131,7 +131,7 @@ Pieces run(const Tensor& x, const Tensor& w, const Tensor& ids, const LossOption
 
 }  // namespace
 
-Tensor linear_cross_entropy(const Tensor& x, const Tensor& w, const Tensor& target, LossOptions o) {
+Tensor linear_cross_entropy(const Tensor& x, const Tensor& w, const Tensor& target, const LossOptions& o) {
   const char* op = "linear_cross_entropy";
   require_floating(op, x);
   require_floating(op, w, "w");
@@ -155,7 +155,7 @@ Tensor linear_cross_entropy(const Tensor& x, const Tensor& w, const Tensor& targ
   const bool all = carrying == n;
   const Carrying kept = all ? Carrying{} : rows_that_carry(flat_ids, o.ignore_index, carrying);
   const auto taken = [&] {  // targets as rows of one number
-    const Tensor wide = flat_ids.to(Dtype::i64), t = make_tensor({carrying}, Dtype::i64);
+    Tensor wide = flat_ids.to(Dtype::i64), t = make_tensor({carrying}, Dtype::i64);
     kernels::gather(cpu_queue(), Dtype::i64, Dtype::i64, data(wide), data(kept.rows), mutable_data(t), 1, n, carrying, 1);
     return t;
   };

@@ -45,7 +45,7 @@ Tensor finish(const Tensor& each, const Tensor& weights, const LossOptions& o, s
 }  // namespace
 
 // cross_entropy: logits T, log-sum-exp and loss f32. Saves logits and lse; the gradient is written in the logits' dtype.
-Tensor cross_entropy(const Tensor& logits, const Tensor& target, LossOptions o) {
+Tensor cross_entropy(const Tensor& logits, const Tensor& target, const LossOptions& o) {
   const char* op = "cross_entropy";
   require_floating(op, logits, "the logits");
   require_index(op, target, "the target");
@@ -80,7 +80,7 @@ Tensor cross_entropy(const Tensor& logits, const Tensor& target, LossOptions o) 
     if (g.create_graph()) {
       return g.through({x}, [=](const std::vector<Tensor>& v) {
         const Tensor log_p = log_softmax(is_16bit(v[0].dtype()) ? v[0].to(Dtype::f32) : v[0], -1);
-        const Tensor picked = nll_loss(log_p, ids, {.reduction = Reduction::none, .ignore_index = skip});
+        Tensor picked = nll_loss(log_p, ids, {.reduction = Reduction::none, .ignore_index = skip});
         if (smoothing == 0) return picked;
         const Tensor even = masked_fill(mean(log_p, {.dims = {-1}}), eq(ids, static_cast<double>(skip)), 0);
         return sub(mul(picked, 1 - smoothing), mul(even, smoothing));
@@ -96,7 +96,7 @@ Tensor cross_entropy(const Tensor& logits, const Tensor& target, LossOptions o) 
 }
 
 // nll_loss: picks -log p[target]; f32.
-Tensor nll_loss(const Tensor& log_p, const Tensor& target, LossOptions o) {
+Tensor nll_loss(const Tensor& log_p, const Tensor& target, const LossOptions& o) {
   require_floating("nll_loss", log_p);
   require_index("nll_loss", target, "the target");
   check_loss_options("nll_loss", o);
@@ -190,25 +190,27 @@ Tensor element_loss(OpId op, Loss loss, const Tensor& x, const Tensor& y, const 
 
 }  // namespace
 
-Tensor mse_loss(const Tensor& x, const Tensor& y, LossOptions o) { return element_loss(OpId::mse_loss, Loss::squared, x, y, o); }
-Tensor l1_loss(const Tensor& x, const Tensor& y, LossOptions o) { return element_loss(OpId::l1_loss, Loss::absolute, x, y, o); }
+Tensor mse_loss(const Tensor& x, const Tensor& y, const LossOptions& o) { return element_loss(OpId::mse_loss, Loss::squared, x, y, o); }
+Tensor l1_loss(const Tensor& x, const Tensor& y, const LossOptions& o) { return element_loss(OpId::l1_loss, Loss::absolute, x, y, o); }
 
-Tensor smooth_l1_loss(const Tensor& x, const Tensor& y, LossOptions o) {
+Tensor smooth_l1_loss(const Tensor& x, const Tensor& y, const LossOptions& o) {
   if (!(o.beta >= 0)) fail("smooth_l1_loss", fmt::format("beta = {} given, 0 or more wanted", o.beta));
   return element_loss(OpId::smooth_l1_loss, Loss::smooth_l1, x, y, o, o.beta);
 }
-Tensor huber_loss(const Tensor& x, const Tensor& y, LossOptions o) {
+Tensor huber_loss(const Tensor& x, const Tensor& y, const LossOptions& o) {
   if (!(o.delta > 0)) fail("huber_loss", fmt::format("delta = {} given, above 0 wanted", o.delta), "l1_loss is what smooth_l1_loss gives at beta 0");
   return element_loss(OpId::huber_loss, Loss::huber, x, y, o, o.delta);
 }
 // kl_div: a target of 0 costs 0 whatever x is, -inf included.
-Tensor kl_div(const Tensor& x, const Tensor& y, LossOptions o) { return element_loss(OpId::kl_div, o.log_target ? Loss::kl_log : Loss::kl, x, y, o); }
+Tensor kl_div(const Tensor& x, const Tensor& y, const LossOptions& o) {
+  return element_loss(OpId::kl_div, o.log_target ? Loss::kl_log : Loss::kl, x, y, o);
+}
 // binary_cross_entropy: logarithms are held at -100, so that a certain and right answer costs 0 and a wrong one is finite.
-Tensor binary_cross_entropy(const Tensor& probability, const Tensor& y, LossOptions o) {
+Tensor binary_cross_entropy(const Tensor& probability, const Tensor& y, const LossOptions& o) {
   return element_loss(OpId::binary_cross_entropy, Loss::binary, probability, y, o);
 }
 // with_logits: softplus(x) - x y, finite for every finite x.
-Tensor binary_cross_entropy_with_logits(const Tensor& x, const Tensor& y, LossOptions o) {
+Tensor binary_cross_entropy_with_logits(const Tensor& x, const Tensor& y, const LossOptions& o) {
   return element_loss(OpId::binary_cross_entropy_with_logits, Loss::binary_logits, x, y, o);
 }
 

@@ -70,7 +70,7 @@ std::array<Operand, 2> pair(OpId op, const Tensor& a, const Tensor& b, const Ten
     const Dtype widest = compute_dtype(op, {&a, &b, &addend});
     return {operand(a, widest), operand(b, widest)};
   }
-  const std::array<Operand, 2> p{operand(op, a), operand(op, b)};
+  std::array<Operand, 2> p{operand(op, a), operand(op, b)};
   if (p[0].value.dtype() != p[1].value.dtype())
     fail(name(op), fmt::format("dtypes {} and {} given, equal ones wanted", name(p[0].value.dtype()), name(p[1].value.dtype())),
          "convert one with to(), or run inside amp::autocast, which casts both (f64 excepted)");

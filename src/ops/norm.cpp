@@ -68,12 +68,12 @@ Tensor normalize(OpId op, const Tensor& x, const Tensor& w, const Tensor& b, dou
   const Tensor rstd = grad ? make_tensor({n}, wide) : Tensor(), mu = grad && !rms ? make_tensor({n}, wide) : Tensor();
   const Dtype weights = wo.value.defined() ? wo.value.dtype() : bo.value.defined() ? bo.value.dtype() : wide;
   const auto run = [=](const Tensor& x, const Tensor& w, const Tensor& b, const Tensor& mu, const Tensor& rstd) {
-    const Tensor y = make_tensor(x.shape(), dtype);
+    Tensor y = make_tensor(x.shape(), dtype);
     const PartScope timed(Part::norm);
     kernels::layer_norm(cpu_queue(), rms, dtype, weights, data(x), pointer(w), pointer(b), mutable_data(y), pointer(mu), pointer(rstd), n, c, eps);
     return y;
   };
-  const Tensor y = record(op, run(a.value, wo.value, bo.value, mu, rstd), {a, wo, bo}, {a.value, wo.value, bo.value, mu, rstd}, [=](Backward& g) {
+  Tensor y = record(op, run(a.value, wo.value, bo.value, mu, rstd), {a, wo, bo}, {a.value, wo.value, bo.value, mu, rstd}, [=](Backward& g) {
     const Tensor x = g.saved(0), w = g.saved(1), b = g.saved(2), mu = g.saved(3), rstd = g.saved(4);
     if (g.create_graph()) return g.through({x, w, b}, [=](const std::vector<Tensor>& v) { return plain(rms, v, eps); });
     const PartScope timed(Part::norm);
@@ -114,7 +114,7 @@ Tensor plain_channels(const kernels::ChannelNorm& s, const std::vector<Tensor>& 
 }
 
 Tensor rstd_of(const Tensor& var, double eps) {
-  const Tensor r = make_tensor(var.shape(), var.dtype());
+  Tensor r = make_tensor(var.shape(), var.dtype());
   kernels::binary_scalar(cpu_queue(), kernels::Binary::add, r.dtype(), data(var), eps, false, mutable_data(r), r.numel());
   kernels::unary(cpu_queue(), kernels::Unary::rsqrt, r.dtype(), data(r), mutable_data(r), r.numel());
   return r;
@@ -211,7 +211,7 @@ Tensor batch_norm(const Tensor& x, const Tensor& running_mean, const Tensor& run
   if (!o.training) {
     const Dtype wide = x.dtype() == Dtype::f64 ? Dtype::f64 : Dtype::f32;
     const auto own = [wide](const Tensor& t) {  // a copy: the next batch in training changes them
-      const Tensor c = make_tensor(t.shape(), wide);
+      Tensor c = make_tensor(t.shape(), wide);
       copy_elements(c, t);
       return c;
     };

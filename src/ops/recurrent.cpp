@@ -49,7 +49,7 @@ Tensor matrix(const Tensor& x) {  // (T B, columns) of a contiguous (T, B, colum
 }
 /// Each step's state before it, at the step's place: h and all of y but the last step's.
 Tensor states_before(const Tensor& y, const Tensor& h, const Order& order) {
-  const Tensor states = make_tensor(y.shape(), y.dtype());
+  Tensor states = make_tensor(y.shape(), y.dtype());
   const auto bytes = static_cast<std::size_t>(h.numel()) * size_of(h.dtype()), others = bytes * static_cast<std::size_t>(order.steps - 1);
   std::memcpy(mutable_row(states, order.time(0)), data(h), bytes);
   if (order.steps > 1) std::memcpy(mutable_row(states, order.reverse ? 0 : 1), row(y, order.reverse ? 1 : 0), others);
@@ -167,7 +167,7 @@ struct RecurrentBackward {
     const Tensor dstate = kind.gru ? make_tensor({n.t, n.b, n.g}, dtype) : dsums;
     const Tensor dy = g.dy(0).defined() ? dense(g.dy(0)) : Tensor();
     const auto started = [&](const Tensor& from) {
-      const Tensor d = make_tensor({n.b, n.h}, wide);
+      Tensor d = make_tensor({n.b, n.h}, wide);
       if (from.defined()) copy_elements(d, from);
       else kernels::fill(cpu_queue(), wide, 0, mutable_data(d), strided({&d}));
       return d;

@@ -38,7 +38,7 @@ Dims resolve(const char* op, const Tensor& x, const std::vector<int>& dims) {
 
 /// The kernel's (outer, n, inner) view: x itself when the reduced dimensions stand together, else a copy with them last.
 Tensor run(Reduce kernel, const Tensor& x, const Dims& d, Dtype to, double scale) {
-  const Tensor y = make_tensor(d.kept, to);
+  Tensor y = make_tensor(d.kept, to);
   Around a;
   Tensor v = x;
   int state = 0;  // before, inside, after the reduced run

@@ -12,7 +12,7 @@
 namespace mezzo::optim {
 
 Tensor copy_of(const Tensor& t, Dtype dtype) {
-  const Tensor copy = make_tensor(t.shape(), dtype);
+  Tensor copy = make_tensor(t.shape(), dtype);
   copy_elements(copy, t);
   return copy;
 }

@@ -18,6 +18,7 @@ bool at_least_0(double x) { return x >= 0 && std::isfinite(x); }
 
 std::vector<ParamGroup> one_group(std::vector<Tensor> params) { return {{.params = std::move(params)}}; }
 
+// NOLINTNEXTLINE(performance-unnecessary-value-param): its tensors are moved out of it
 std::vector<ParamGroup> one_group(NamedParameters named) {
   ParamGroup group;
   for (auto& [name, t] : named) {

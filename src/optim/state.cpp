@@ -78,7 +78,7 @@ void Optimizer::load_state(const OptimizerState& s) {
       if (required) fail(settings_.name, fmt::format("the state lacks tensor `{}`", key));
       return Tensor();
     }
-    const Tensor t = it->second;
+    Tensor t = it->second;
     given.erase(it);
     if (!t.defined() || t.shape() != shape || t.dtype() != dtype)
       fail(settings_.name, fmt::format("the state's `{}` is {}, {} {} wanted", key,

@@ -127,7 +127,7 @@ class Reader {
 
   std::string literal(const Json& c, std::string_view what) const {
     const Json& pattern = member(c, "pattern", "a pattern");
-    const std::string s = text(pattern, "String", "");
+    std::string s = text(pattern, "String", "");
     if (s.empty()) unsupported(fmt::format("{}'s pattern", what), described(pattern));
     return s;
   }

@@ -112,8 +112,8 @@ template <class T> void require(bool ok, std::string_view key, const T& given, s
   if (!ok) fail(kOp, fmt::format("{} {} given, {} wanted", flag(key), given, wanted));
 }
 
-[[noreturn]] void refuse_fusing(std::string_view given, std::string_view why, std::string hint = {}) {
-  fail(kOp, fmt::format("--fuse-optimizer with {} given: {}", given, why), std::move(hint));
+[[noreturn]] void refuse_fusing(std::string_view given, std::string_view why, std::string_view hint = {}) {
+  fail(kOp, fmt::format("--fuse-optimizer with {} given: {}", given, why), hint);
 }
 
 }  // namespace
@@ -190,7 +190,7 @@ void check(const TrainOptions& o) {
 }
 
 models::ModelOptions resolve_model(const TrainOptions& o, std::int64_t vocab) {
-  const models::ModelOptions m = models::model_from_spec(o.model, {.vocab = vocab, .context = o.seq});
+  models::ModelOptions m = models::model_from_spec(o.model, {.vocab = vocab, .context = o.seq});
   if (models::vocab(m) < vocab) fail("model", fmt::format("vocab {} given, at least the tokenizer's {} wanted", models::vocab(m), vocab));
   if (models::context(m) < o.seq) fail("model", fmt::format("context {} given, at least the {} tokens of --seq wanted", models::context(m), o.seq));
   return m;

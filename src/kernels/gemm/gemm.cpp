@@ -92,8 +92,9 @@ bool thin_in_columns(const Gemm& g) {
 /// Where oneDNN's bf16 product loses to the packed one, each repeated with its operands where the last run left them in the caches.
 bool loses_in_bf16(const Gemm& g) {
   if (g.c == f32) return odd_narrow(g) || (g.trans_a && g.k >= 16 && g.k <= 32 && g.m >= 96 && g.n >= 512);  // by up to three times on some widths
-  if (g.k <= 40 && g.m >= 48 && g.n >= 2048) return true;      // C is most of the work, and leaves the cache
-  return g.m > 16 && g.m <= 64 && (g.n <= 512 || g.k <= 512);  // by a fifth
+  if (g.k <= 40 && g.m >= 48 && g.n >= 2048) return true;  // C is most of the work, and leaves the cache
+  if (g.n < 128 || g.m > 64) return false;
+  return g.trans_b ? g.m >= 26 && g.k <= 640 : g.m > 16 && g.n <= 512;  // by a fifth
 }
 
 bool by_onednn(Queue& queue, const Gemm& g, const void* a, const void* b, void* c) {

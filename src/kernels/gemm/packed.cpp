@@ -2,8 +2,8 @@
 //
 // Each thread takes a rectangle of C and computes it by itself: for a block of columns, for a slice of k it packs the panels of B, then the rows of A
 // a block at a time into its second cache. (The loops of Goto & van de Geijn, "Anatomy of high-performance matrix multiplication", ACM TOMS 34(3),
-// 2008.) Threads share no packed panel: what one core wrote and another reads costs more than packing it twice, about three cycles an element against
-// a third of one, and it spares a barrier.
+// 2008.) Threads share no packed panel: lines that one core has written and another reads, and which it then writes again, cost more than packing
+// twice, and there is no barrier (bench/RESULTS.md, "No cliffs").
 #include "kernels/gemm/packed.h"
 
 #include <algorithm>
@@ -21,7 +21,7 @@ namespace {
 constexpr std::int64_t kSlice = 2048;          // of k: longer sums are cut, so that a block of A has rows enough
 constexpr std::int64_t kShort = 16;            // units of k
 constexpr std::int64_t kPanelBytes = 4 << 20;  // of packed B, each thread's: a part of the last cache
-// Products and sums in the time of packing an element: what a thread would pack alone is weighed against what it multiplies.
+// Products and sums in the time of packing an element, roughly: what a thread would pack alone is weighed against what it multiplies.
 constexpr std::int64_t kPackingWork = 16;
 
 std::int64_t ceil_div(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
