@@ -85,12 +85,7 @@ TEST_CASE("QLoRA in NF4: the base stays in 4 bits, the plan says so to the byte;
   constexpr std::int64_t kMatrices = 2 * (64 * 64 * 2 + 32 * 64 * 2 + 3 * 64 * 128);  // of two layers: q o, k v, gate up down
   CHECK(weights(train::plan_bytes(plain)) - weights(train::plan_bytes(o)) == kMatrices * 2 - kMatrices / 64 * 34);
 
-  auto two = o;
-  two.out = dir / "two";
-  int asked = 0;
-  train::Trainer(two).run({}, [&] { return ++asked == 3; });
-  two.resume = true;
-  const auto resumed = run(two);
+  const auto resumed = run_in_two(o, dir / "two");
   CHECK(*resumed.val_loss == *straight.val_loss);
   CHECK(slurp(resumed.checkpoint / "weights.safetensors") == slurp(straight.checkpoint / "weights.safetensors"));
 

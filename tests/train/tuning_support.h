@@ -56,6 +56,15 @@ inline train::TrainOptions small_tuning(const TempDir& dir, std::string_view out
   return o;
 }
 
+/// The run in another directory, stopped after three of its steps and resumed.
+inline train::TrainSummary run_in_two(train::TrainOptions o, const fs::path& out) {
+  o.out = out;
+  int asked = 0;
+  train::Trainer(o).run({}, [&] { return ++asked == 3; });
+  o.resume = true;
+  return run(o);
+}
+
 inline StateDict weights_of(const fs::path& checkpoint) { return load(checkpoint / "weights.safetensors"); }
 
 inline std::string refused(const train::TrainOptions& o) {
