@@ -36,8 +36,17 @@ struct Class {
   char *fresh = nullptr, *fresh_end = nullptr;  // the uncarved end of the last slab
 };
 
-constexpr std::size_t kRegion = std::size_t{64} << 20;  // mapped at once for large blocks; what nobody has touched takes no memory
+constexpr std::size_t kRegion = std::size_t{64} << 20;  // got at once for large blocks; what nobody has touched takes no memory
+constexpr std::int64_t kMostAddresses = std::int64_t{1} << 40;
 
+/// Large blocks of one kind. They lie in one range of addresses, so that a step's memory is of one piece however large it grows; where no range is to
+/// be had, in regions here and there.
+struct Large {
+  PageRange range;
+  Spans spans;
+};
+
+constexpr std::size_t multiple_of(std::size_t step, std::size_t bytes) { return (bytes + step - 1) / step * step; }
 constexpr std::size_t slab_bytes(std::size_t block) { return std::clamp(std::bit_ceil(8 * block), std::size_t{64} << 10, std::size_t{4} << 20); }
 
 class Allocator {
@@ -64,7 +73,7 @@ class Allocator {
     if (is_large(size)) {
       forbid(p, Spans::rounded(size));
       char* const block = static_cast<char*>(p);
-      (lasting_.holds(block) ? lasting_ : passing_).give_back(block);
+      (lasting_.spans.holds(block) ? lasting_ : passing_).spans.give_back(block);
     } else {
       Class& k = classes_[size_class(size).index];
       forbid(p, k.block_bytes);
@@ -143,20 +152,50 @@ class Allocator {
 
   static bool lasts(Memory c) { return c != Memory::activations && c != Memory::gradients && c != Memory::workspace; }
 
-  void* large_block(std::size_t bytes, Spans& spans) {
-    if (char* const p = spans.take(bytes)) return p;
-    const std::size_t region = std::max(Spans::rounded(bytes), kRegion);
+  void* large_block(std::size_t bytes, Large& large) {
+    if (char* const p = large.spans.take(bytes)) return p;
+    bytes = Spans::rounded(bytes);
     // Unused memory must not be what drives the machine into swapping.
-    if (accounts_.reserved + static_cast<std::int64_t>(region) > memory_ / 8 * 7) release_cached();
-    char* const p = static_cast<char*>(map(region));
-    if (!p) return nullptr;
+    if (accounts_.reserved + static_cast<std::int64_t>(std::max(bytes, kRegion)) > memory_ / 8 * 7) release_cached();
+    if (!grow(large, bytes)) {
+      release_cached();
+      if (!grow(large, bytes) && !add_region(large.spans, std::max(bytes, kRegion))) return nullptr;
+    }
+    return large.spans.take(bytes);
+  }
+
+  /// Room for a block of `bytes` at the end of the range.
+  bool grow(Large& large, std::size_t bytes) {
+    const std::size_t wanted = bytes - std::min(bytes, large.spans.free_before(large.range.end()));
+    const std::size_t more = std::max(multiple_of(kHugePage, wanted), kRegion);
+    char* const p = large.range.grow(more, multiple_of(kHugePage, static_cast<std::size_t>(std::min(memory_, kMostAddresses))));
+    if (!p) return false;
+    took(p, more);
     try {
-      spans.add(p, region);
+      p == large.range.begin() ? large.spans.add(p, more) : large.spans.extend(p, more);
     } catch (...) {
-      unmap(p, region);
+      shrink(large, more);
       throw;
     }
-    return spans.take(bytes);
+    return true;
+  }
+
+  void shrink(Large& large, std::size_t bytes) noexcept {
+    allow(large.range.end() - bytes, bytes);
+    large.range.shrink(bytes);
+    accounts_.reserved -= static_cast<std::int64_t>(bytes);
+  }
+
+  bool add_region(Spans& spans, std::size_t bytes) {
+    char* const p = static_cast<char*>(map(bytes));
+    if (!p) return false;
+    try {
+      spans.add(p, bytes);
+    } catch (...) {
+      unmap(p, bytes);
+      throw;
+    }
+    return true;
   }
 
   // Grows in doublings, as push_back would.
@@ -171,10 +210,14 @@ class Allocator {
       p = map_pages(bytes);
       if (!p) return nullptr;
     }
+    took(p, bytes);
+    return p;
+  }
+
+  void took(void* p, std::size_t bytes) noexcept {
     forbid(p, bytes);
     accounts_.reserved += static_cast<std::int64_t>(bytes);
     ++mappings_;
-    return p;
   }
 
   void unmap(void* p, std::size_t bytes) noexcept {
@@ -184,9 +227,14 @@ class Allocator {
   }
 
   void release_cached() noexcept {
-    for (Spans* spans : {&lasting_, &passing_}) {
-      spans->drop_free_regions([this](char* p, std::size_t bytes) { unmap(p, bytes); });
-      spans->each_free([](char* p, std::size_t bytes) { discard_pages(p, bytes); });
+    for (Large* large : {&lasting_, &passing_}) {
+      Spans& spans = large->spans;
+      if (const std::size_t unused = spans.free_before(large->range.end()) / kHugePage * kHugePage) {
+        spans.cut(large->range.end(), unused);
+        shrink(*large, unused);
+      }
+      spans.drop_free_regions([this](char* p, std::size_t bytes) { unmap(p, bytes); });
+      spans.each_free([](char* p, std::size_t bytes) { discard_pages(p, bytes); });
     }
     for (int i = 0; i < kSmallClasses; ++i) release_slabs(classes_[i]);
   }
@@ -228,7 +276,7 @@ class Allocator {
 
   std::mutex mutex_;
   std::array<Class, kSmallClasses> classes_;
-  Spans lasting_, passing_;
+  Large lasting_, passing_;
   MemoryReport accounts_;
   std::int64_t mappings_ = 0, asked_ = 0;
   const std::int64_t memory_;

@@ -23,6 +23,42 @@ class Spans {
     free_.insert(std::move(node));
   }
 
+  /// More free memory just behind a region, of which it becomes a part.
+  void extend(char* begin, std::size_t bytes) {
+    const auto last = std::prev(spans_.lower_bound(begin));
+    if (last->second.node.empty()) {
+      auto node = free_.extract({last->second.bytes, last->first});
+      last->second.bytes += bytes;
+      node.value().first = last->second.bytes;
+      free_.insert(std::move(node));
+    } else {
+      auto node = made(bytes, begin);
+      spans_.emplace(begin, Span{bytes, false, {}});
+      free_.insert(std::move(node));
+    }
+  }
+
+  /// How many bytes just before `end`, where a region ends, are free.
+  std::size_t free_before(char* end) const {
+    const auto next = spans_.lower_bound(end);
+    if (next == spans_.begin()) return 0;
+    const auto& [begin, span] = *std::prev(next);
+    return span.node.empty() && begin + span.bytes == end ? span.bytes : 0;
+  }
+
+  /// Forgets the last `bytes` before `end`, which are free.
+  void cut(char* end, std::size_t bytes) noexcept {
+    const auto last = std::prev(spans_.lower_bound(end));
+    auto node = free_.extract({last->second.bytes, last->first});
+    last->second.bytes -= bytes;
+    if (last->second.bytes == 0) {
+      spans_.erase(last);
+      return;
+    }
+    node.value().first = last->second.bytes;
+    free_.insert(std::move(node));
+  }
+
   /// A block of `bytes`; null if no span holds it.
   char* take(std::size_t bytes) {
     bytes = rounded(bytes);

@@ -52,10 +52,13 @@ Result run(const Arguments& arguments, const RunOptions& options) {
     ::dup2(i, STDIN_FILENO);
     ::dup2(o, STDOUT_FILENO);
     ::dup2(e, STDERR_FILENO);
-    if (options.file_limit) {
-      const rlimit limit{*options.file_limit, *options.file_limit};
-      ::setrlimit(RLIMIT_FSIZE, &limit);
-    }
+    const auto limit = [](int resource, const std::optional<std::uint64_t>& bytes) {
+      if (!bytes) return;
+      const rlimit both{*bytes, *bytes};
+      ::setrlimit(resource, &both);
+    };
+    limit(RLIMIT_FSIZE, options.file_limit);
+    limit(RLIMIT_AS, options.address_limit);
     ::execv(argv[0], argv.data());
     ::_exit(127);
   }

@@ -25,6 +25,7 @@ struct Result {
 
 struct RunOptions {
   std::optional<std::uint64_t> file_limit = {};              // RLIMIT_FSIZE, bytes
+  std::optional<std::uint64_t> address_limit = {};           // RLIMIT_AS, bytes
   std::string stdout_path = {};                              // instead of being caught
   std::function<bool()> interrupt_when = {};                 // SIGINT is sent when this becomes true, ...
   int signal = 2;                                            // instead of SIGINT

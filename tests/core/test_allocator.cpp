@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <array>
+#include <cstdint>
 #include <cstring>
 #include <fstream>
 #include <random>
@@ -32,9 +33,11 @@ long minor_faults() {
   return usage.ru_minflt;
 }
 
-std::size_t address_space() {
+// Pages that may be written to, what RLIMIT_DATA limits.
+std::size_t data_bytes() {
+  std::ifstream statm("/proc/self/statm");
   std::size_t pages = 0;
-  std::ifstream("/proc/self/statm") >> pages;
+  for (int field = 0; field < 6; ++field) statm >> pages;
   return pages * 4096;
 }
 
@@ -148,6 +151,50 @@ TEST_CASE("what stays and what passes lie apart: a step's memory is of one piece
   CHECK(memory_report().reserved == static_cast<std::int64_t>(128 * mib));  // a region of each
 }
 
+TEST_CASE("large blocks lie side by side however many there are: no border between two mappings costs the rest of one") {
+  release_cached_memory();
+  const std::size_t mib = 1 << 20, bytes = 40 * mib - kRedZone;
+  std::vector<Block> blocks;
+  for (int i = 0; i < 8; ++i) {
+    blocks.emplace_back(bytes, Memory::activations);
+    CHECK(blocks.back().as<char>() == blocks[0].as<char>() + i * (40 * mib));
+    std::memset(blocks.back().as<char>(), 1, bytes);
+  }
+  CHECK(memory_report().reserved <= static_cast<std::int64_t>(8 * 40 * mib + 64 * mib));
+  blocks.clear();
+  const Block all(8 * 40 * mib - kRedZone, Memory::activations);
+  CHECK(memory_report().reserved <= static_cast<std::int64_t>(8 * 40 * mib + 64 * mib));
+}
+
+TEST_CASE("a range of pages grows and shrinks in place; what comes again is zero") {
+  constexpr std::size_t mib = 1 << 20, most = 16 * mib;
+  PageRange range;
+  char* const begin = range.grow(4 * mib, most);
+  REQUIRE(begin);
+  CHECK(reinterpret_cast<std::uintptr_t>(begin) % kHugePage == 0);
+  std::memset(begin, 1, 4 * mib);
+  CHECK(range.grow(8 * mib, most) == begin + 4 * mib);
+  std::memset(begin + 4 * mib, 2, 8 * mib);
+  CHECK(range.grow(8 * mib, most) == nullptr);  // 4 are left
+  range.shrink(10 * mib);
+  CHECK(range.end() == begin + 2 * mib);
+  CHECK(begin[2 * mib - 1] == 1);
+  const std::size_t before = data_bytes();
+  CHECK(range.grow(14 * mib, most) == begin + 2 * mib);
+  CHECK(data_bytes() >= before + 14 * mib);
+  CHECK(begin[2 * mib] == 0);
+  CHECK(begin[16 * mib - 1] == 0);
+
+  rlimit limit{};
+  getrlimit(RLIMIT_AS, &limit);
+  if (limit.rlim_max != RLIM_INFINITY) return;
+  const rlimit some{rlim_t{1} << 45, limit.rlim_max};
+  REQUIRE(setrlimit(RLIMIT_AS, &some) == 0);
+  PageRange other;
+  CHECK(other.grow(mib * 2, most) == nullptr);  // where addresses are counted, none are kept for later
+  setrlimit(RLIMIT_AS, &limit);
+}
+
 TEST_CASE("large blocks at random: none overlaps another, all room comes back, and an order of freeing changes no place") {
   Spans spans;
   std::vector<char> memory(64 << 20);
@@ -179,6 +226,9 @@ TEST_CASE("large blocks at random: none overlaps another, all room comes back, a
   const auto first = places(1);
   CHECK(places(2) == first);
   CHECK(places(3) == first);
+  CHECK(spans.free_before(base + (64 << 20)) == 24 << 20);
+  spans.cut(base + (64 << 20), 4 << 20);
+  spans.extend(base + (60 << 20), 4 << 20);  // and is one with what is free before it
   std::vector<std::pair<char*, std::size_t>> regions;
   spans.drop_free_regions([&](char* p, std::size_t bytes) { regions.emplace_back(p, bytes); });
   CHECK(regions == std::vector<std::pair<char*, std::size_t>>{{base, 40 << 20}, {base + (40 << 20), 24 << 20}});
@@ -256,11 +306,11 @@ TEST_CASE("released memory goes back to the system; blocks in use stay") {
   for (int i = 0; i < 3000; ++i) blocks.emplace_back(100, Memory::data);
   for (int i = 0; i < 8; ++i) blocks.emplace_back(std::size_t{8} << 20, Memory::data);
   CHECK(memory_report().reserved >= before + (64 << 20));
-  const std::size_t mapped = address_space();
+  const std::size_t mapped = data_bytes();
   blocks.clear();
   release_cached_memory();
   CHECK(memory_report().reserved <= before + (64 << 10));  // at most the slab that `kept` pins
-  if (!kSanitizer) CHECK(address_space() + (64 << 20) <= mapped);
+  if (!kSanitizer) CHECK(data_bytes() + (64 << 20) <= mapped);
   CHECK(static_cast<unsigned char*>(kept)[99] == 7);
   for (int i = 0; i < 3000; ++i) blocks.emplace_back(100, Memory::data);  // the pinned slab's free blocks still serve, each once
   std::vector<void*> all{kept};
@@ -293,12 +343,12 @@ TEST_CASE("when the system refuses, caches are given up first" * doctest::skip(k
   const std::size_t mib = std::size_t{1} << 20;
   deallocate(allocate(256 * mib, Memory::data), 256 * mib, Memory::data);  // cached
   rlimit limit{};
-  getrlimit(RLIMIT_AS, &limit);
-  const rlimit tight{address_space() + 128 * mib, limit.rlim_max};
-  REQUIRE(setrlimit(RLIMIT_AS, &tight) == 0);
+  getrlimit(RLIMIT_DATA, &limit);
+  const rlimit tight{data_bytes() + 128 * mib, limit.rlim_max};
+  REQUIRE(setrlimit(RLIMIT_DATA, &tight) == 0);
   CHECK_THROWS_AS(allocate(800 * mib, Memory::data), Error);  // not even without caches
   void* p = allocate(300 * mib, Memory::data);
-  setrlimit(RLIMIT_AS, &limit);
+  setrlimit(RLIMIT_DATA, &limit);
   CHECK(p != nullptr);
   deallocate(p, 300 * mib, Memory::data);
   release_cached_memory();
