@@ -20,6 +20,7 @@ struct PretrainedOptions {
   bool keep_blocks = true;
   /// "q8_0", "q4_0" or "nf4": the layers' matrices that the file holds element by element are rounded into such blocks, in memory (QLoRA).
   std::string quantize = {};
+  double dropout = 0;  ///< of a GPT-2 in training, whatever its file says, as `mezzo finetune --dropout`. Error if above 0 for a Llama
   std::filesystem::path chat_template = {};  ///< a file with a Jinja template, for chat, instead of the model's own; save_*() write it along
 };
 
@@ -44,7 +45,7 @@ class MEZZO_API FastLanguageModel {
 
   /// Freezes the model and attaches adapters (models::add_lora).
   FastLanguageModel& add_lora(const models::LoraOptions& = {});
-  /// Dropout on. Error if nothing can be trained: a model in blocks without adapters.
+  /// Dropout on, the adapters' and the model's. Error if nothing can be trained: a model in blocks without adapters.
   FastLanguageModel& for_training();
   FastLanguageModel& for_inference();  ///< dropout off
 

@@ -19,7 +19,8 @@ FastLanguageModel FastLanguageModel::from_pretrained(const std::filesystem::path
   FastLanguageModel m;
   const train::Recipe recipe = train::recipe_for_asking(o.precision, path);
   m.impl_ = std::make_shared<Impl>(
-      Impl{train::load_run_model(path, {.keep_blocks = o.keep_blocks, .keep_table = o.keep_blocks, .quantize = o.quantize}), recipe});
+      Impl{train::load_run_model(path, {.keep_blocks = o.keep_blocks, .keep_table = o.keep_blocks, .quantize = o.quantize, .dropout = o.dropout}),
+           recipe});
   if (!o.chat_template.empty()) {
     text::read_chat_template(o.chat_template);  // an Error for what is none comes now
     m.impl_->run.chat = o.chat_template;

@@ -1,6 +1,8 @@
 // finetune_gpt2_test.cpp - GPT-2 trained further: the layers and the dropout that Llama does not have.
 #include <doctest/doctest.h>
 
+#include <mezzo/fast_language_model.h>
+
 #include "io/json.h"
 #include "models/model_file.h"
 #include "train/tuning_support.h"
@@ -65,6 +67,24 @@ TEST_CASE("GPT-2: stopped and resumed bit for bit, packed, with adapters and who
   CHECK(contains(refused(llama), "attention weights of packed examples cannot be dropped out. Hint: --no-packing"));
   llama.tune->dropout = 1;
   CHECK(contains(refused(llama), "--dropout 1 given, a number of at least 0 and below 1 wanted"));
+}
+
+TEST_CASE("FastLanguageModel: a GPT-2 drops nothing out unless it is told") {
+  const TempDir dir;
+  const auto base = write_gpt2(dir);
+  const auto losses = [&](const PretrainedOptions& options) {
+    manual_seed(1);
+    auto model = FastLanguageModel::from_pretrained(base, options);
+    model.for_training();
+    const std::vector<std::int32_t> ids(32, 7);
+    const Tensor x = from_span(std::span(ids), {2, 16});
+    const double first = model.model().loss(x, x).item(), second = model.model().loss(x, x).item();
+    return std::pair(first, second);
+  };
+  const auto [a, b] = losses({});
+  CHECK(a == b);
+  const auto [c, d] = losses({.dropout = 0.5});
+  CHECK(c != d);
 }
 
 }  // namespace mezzo::test
