@@ -155,6 +155,13 @@ ModelOptions options_from_config(const std::filesystem::path& file) { return opt
 ModelOptions options_from_config(const io::Json& config, const std::string& source) {
   if (!config.is_object()) fail(kOp, fmt::format("{}: {} given, an object wanted", source, config.type_name()));
   const Members m(config, source);
+  if (const auto* quantized = m.find("quantization_config")) {
+    if (!quantized->is_object()) m.wrong("quantization_config", *quantized, "an object");
+    fail(kOp,
+         fmt::format("{}: its weights are quantized ({}), which is read of GGUF files only", source,
+                     io::shown(Members(*quantized, source, "quantization_config.").text("quant_method", "quantization_config"))),
+         "the model's own 16-bit weights, or a GGUF file of it");
+  }
   const std::string type = m.text("model_type", "");
   if (type == "gpt2") return gpt_from_config(m);
   if (type == "llama" || type == "mistral" || type == "qwen2" || type == "qwen3") return llama_from_config(m, type);

@@ -72,6 +72,15 @@ TEST_CASE("config.json: other settings of a wrong type or an unknown value are r
   CHECK_THROWS_WITH_AS(options_from_config(io::Json::array(), "config.json"), doctest::Contains("array given, an object wanted"), Error);
 }
 
+TEST_CASE("config.json: weights in another library's blocks are refused before they are looked for") {
+  const auto refused = refusal("quantization_config", {{"quant_method", "gptq"}, {"bits", 4}});
+  CHECK(contains(refused, "config.json: its weights are quantized (gptq), which is read of GGUF files only"));
+  CHECK(contains(refused, "a GGUF file of it"));
+  CHECK(contains(refusal("quantization_config", io::Json::object()), "(quantization_config)"));
+  CHECK(contains(refusal("quantization_config", 4), "quantization_config is 4, an object wanted"));
+  CHECK(refusal("quantization_config", nullptr).empty());
+}
+
 TEST_CASE("config.json: rope_parameters, as transformers 5 writes it, is rope_theta and rope_scaling in one") {
   const auto with = [](const char* key, io::Json value) {
     io::Json config = llama();
