@@ -79,9 +79,8 @@ Gpt::Gpt(GptOptions o, const Maker& make) : options_(o) {
   const auto require = [](bool good, const std::string& text) {
     if (!good) fail("Gpt", text);
   };
-  require(o.vocab >= 1 && o.context >= 1 && o.layers >= 1 && o.heads >= 1 && o.width >= 1,
-          fmt::format("vocab {}, context {}, layers {}, heads {}, width {} given, each 1 or more wanted", o.vocab, o.context, o.layers, o.heads,
-                      o.width));
+  check_sizes("Gpt", o);
+  require(o.vocab >= 1 && o.context >= 1, fmt::format("vocab {}, context {} given, 1 or more of each wanted", o.vocab, o.context));
   require(o.width % o.heads == 0, fmt::format("{} heads do not divide width {}", o.heads, o.width));
   require(o.dropout >= 0 && o.dropout < 1, fmt::format("dropout {} given, 0 <= p < 1 wanted", o.dropout));
   pass_over(make, o.vocab * o.width);

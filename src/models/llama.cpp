@@ -25,9 +25,8 @@ LlamaOptions resolved(LlamaOptions o) {
   const auto require = [](bool good, const std::string& text) {
     if (!good) fail("Llama", text);
   };
-  require(o.vocab >= 1 && o.context >= 1 && o.layers >= 1 && o.heads >= 1 && o.width >= 1,
-          fmt::format("vocab {}, context {}, layers {}, heads {}, width {} given, each 1 or more wanted", o.vocab, o.context, o.layers, o.heads,
-                      o.width));
+  check_sizes("Llama", o);
+  require(o.vocab >= 1 && o.context >= 1, fmt::format("vocab {}, context {} given, 1 or more of each wanted", o.vocab, o.context));
   if (o.kv_heads == 0) o.kv_heads = o.heads;
   require(o.kv_heads >= 1 && o.heads % o.kv_heads == 0, fmt::format("{} key heads for {} heads given, a divisor wanted", o.kv_heads, o.heads));
   if (o.head_dim == 0) {

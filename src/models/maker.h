@@ -3,6 +3,7 @@
 
 #include <array>
 
+#include "core/fail.h"
 #include "models/model_file.h"
 
 namespace mezzo::models {
@@ -10,6 +11,15 @@ namespace mezzo::models {
 /// What LoadOptions::quantize can be, and the formats of these names.
 inline constexpr std::array<std::string_view, 3> kQuantizeNames{"q8_0", "q4_0", "nf4"};
 inline constexpr std::array<kernels::Format, 3> kQuantizeFormats{kernels::Format::q8_0, kernels::Format::q4_0, kernels::Format::nf4};
+
+inline constexpr int kMostLayers = 10'000;
+
+/// The sizes that every model of layers has. Error if one is below 1, or for more than kMostLayers, whose mere objects would fill the memory.
+template <class Options> void check_sizes(std::string_view op, const Options& o) {
+  if (o.layers < 1 || o.heads < 1 || o.width < 1)
+    fail(op, fmt::format("{} layers, {} heads, width {} given, 1 or more of each wanted", o.layers, o.heads, o.width));
+  if (o.layers > kMostLayers) fail(op, fmt::format("{} layers given, at most {} wanted", o.layers, kMostLayers));
+}
 
 class Maker {
  public:

@@ -10,6 +10,7 @@
 
 #include "core/dry_run.h"
 #include "core/fail.h"
+#include "models/maker.h"
 
 namespace mezzo::models {
 namespace {
@@ -76,14 +77,12 @@ void set_keys(std::string_view rest, const std::vector<Key>& known) {
 }
 
 void check(const GptOptions& o) {
-  if (o.layers < 1 || o.heads < 1 || o.width < 1)
-    fail("model", fmt::format("{} layers, {} heads, width {} given, 1 or more of each wanted", o.layers, o.heads, o.width));
+  check_sizes("model", o);
   if (o.width % o.heads != 0) fail("model", fmt::format("width {} given, a multiple of its {} heads wanted", o.width, o.heads));
   if (!(o.dropout >= 0 && o.dropout < 1)) fail("model", fmt::format("dropout {} given, a number of at least 0 and below 1 wanted", o.dropout));
 }
 void check(const LlamaOptions& o) {
-  if (o.layers < 1 || o.heads < 1 || o.width < 1)
-    fail("model", fmt::format("{} layers, {} heads, width {} given, 1 or more of each wanted", o.layers, o.heads, o.width));
+  check_sizes("model", o);
   if (o.head_dim == 0 && o.width % o.heads != 0)
     fail("model", fmt::format("width {} given, a multiple of its {} heads wanted", o.width, o.heads), "or give head_dim=");
   const auto dim = o.head_dim ? o.head_dim : o.width / o.heads;

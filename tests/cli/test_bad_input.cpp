@@ -144,6 +144,8 @@ TEST_CASE("text that cannot be trained on") {
 TEST_CASE("a model that does not fit is counted, not tried") {
   const Case c;
   check_refused(c.train_with("--model", "gpt:layers=400,heads=64,width=16384"), 1, "this machine has");
+  for (const char* command : {"plan", "bench"})
+    check_refused({command, "--model", "gpt:layers=1000000000,heads=1,width=1"}, 2, "1000000000 layers given, at most 10000 wanted");
   check_refused({"bench", "--model", "gpt:layers=400,heads=64,width=16384"}, 1, "this machine has");
   CHECK(!fs::exists(c.out));
 }
