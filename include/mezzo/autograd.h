@@ -94,11 +94,18 @@ template <class Derived> struct Function {
   }
 
  private:
-  static auto call_backward(Context& c, const function_detail::Tensors& dy) {
-    if constexpr (requires { Derived::backward(c, dy[0]); }) return Derived::backward(c, dy[0]);
-    else if constexpr (requires { Derived::backward(c, dy[0], dy[1]); }) return Derived::backward(c, dy[0], dy[1]);
-    else if constexpr (requires { Derived::backward(c, dy[0], dy[1], dy[2]); }) return Derived::backward(c, dy[0], dy[1], dy[2]);
-    else return Derived::backward(c, dy);  // any number of outputs, as a vector
+  template <std::size_t... I>
+  static constexpr bool takes(std::index_sequence<I...>) {
+    return requires(Context& c, const function_detail::Tensors& dy) { Derived::backward(c, dy[I]...); };
+  }
+  /// As many gradients as backward takes one by one, or all in a vector.
+  template <std::size_t N = 1> static auto call_backward(Context& c, const function_detail::Tensors& dy) {
+    constexpr std::size_t kMostApart = 16;
+    constexpr auto kEach = std::make_index_sequence<N>();
+    if constexpr (takes(kEach))
+      return function_detail::call_with([](auto&&... a) { return Derived::backward(a...); }, c, dy, kEach);
+    else if constexpr (N < kMostApart) return call_backward<N + 1>(c, dy);
+    else return Derived::backward(c, dy);
   }
 };
 

@@ -76,6 +76,7 @@ struct f16_t {
   explicit f16_t(float x) : bits(detail::f32_to_f16(x)) {}
   template <std::same_as<double> D> explicit f16_t(D x) : f16_t(detail::f64_to_f32_odd(x)) {}  // one rounding
   explicit operator float() const { return detail::f16_to_f32(bits); }
+  template <std::same_as<double> D> explicit operator D() const { return detail::f16_to_f32(bits); }
   friend constexpr bool operator==(f16_t, f16_t) = default;  // of bits
 };
 
@@ -86,6 +87,7 @@ struct bf16_t {
   explicit constexpr bf16_t(float x) : bits(detail::f32_to_bf16(x)) {}
   template <std::same_as<double> D> explicit constexpr bf16_t(D x) : bf16_t(detail::f64_to_f32_odd(x)) {}  // one rounding
   explicit constexpr operator float() const { return detail::bf16_to_f32(bits); }
+  template <std::same_as<double> D> explicit constexpr operator D() const { return detail::bf16_to_f32(bits); }
   friend constexpr bool operator==(bf16_t, bf16_t) = default;  // of bits
 };
 static_assert(sizeof(f16_t) == 2 && sizeof(bf16_t) == 2);

@@ -144,6 +144,8 @@ class MEZZO_API Tensor {
     return {static_cast<const T*>(checked_data(dtype_of<T>)), static_cast<std::size_t>(numel())};
   }
   template <class T> std::span<const T> data() const&& = delete;
+  /// version() rises now and not when the span is written to: take it anew for each change, or a cast that autocast keeps will not see it. It may be
+  /// written to whatever requires_grad() says: a graph that saved the value notices at backward.
   template <class T> std::span<T> mutable_data() & { return {static_cast<T*>(checked_mutable_data(dtype_of<T>)), static_cast<std::size_t>(numel())}; }
 
   detail::TensorImpl* impl() const { return impl_; }  ///< for the library
@@ -181,8 +183,8 @@ template <class T> Tensor from_span(std::span<const T> values, Shape shape) {
   return detail::from_bytes(values.data(), values.size(), dtype_of<T>, std::move(shape));
 }
 
-/// In place through a handle (views allowed): dst keeps its dtype, version() rises. Error: dst requires grad while grad mode is on; shapes that do
-/// not broadcast.
+/// In place through a handle (views allowed): dst keeps its dtype, version() rises. Error: dst requires grad while grad mode is on, or src does, whose
+/// graph a write does not join; shapes that do not broadcast; an expanded dst.
 MEZZO_API Tensor copy_(Tensor dst, const Tensor& src);
 MEZZO_API Tensor fill_(Tensor dst, double);
 

@@ -16,6 +16,7 @@ bool Tensor::is_leaf() const { return !impl_ || !impl_->edge; }
 
 Tensor& Tensor::requires_grad_(bool on) {
   require_defined("requires_grad_", *this, "this");
+  if (on && requires_grad()) return *this;
   if (!is_leaf()) fail("requires_grad_", "a result of recorded ops given, a leaf wanted", "take detach() first");
   if (on && !is_floating(dtype())) fail("requires_grad_", fmt::format("a tensor of {} given, a floating one wanted", mezzo::name(dtype())));
   impl_->requires_grad = on;
@@ -126,6 +127,9 @@ Tensor copy_(Tensor dst, const Tensor& src) {
     fail("copy_", "the source requires grad, and the graph would not see the write", "copy from detach(), or under autograd::NoGrad");
   if (broadcast_shapes("copy_", dst.shape(), src.shape()) != dst.shape())
     fail("copy_", fmt::format("source {} given, a shape that broadcasts to {} wanted", to_string(src.shape()), to_string(dst.shape())));
+  for (int i = 0; i < dst.dim(); ++i)
+    if (dst.impl()->strides[static_cast<std::size_t>(i)] == 0 && dst.size(i) > 1)
+      fail("copy_", "the destination is an expanded view: several of its elements are one in memory", "copy into what it was expanded from");
   before_write(dst);
   copy_elements(dst, src.impl()->storage == dst.impl()->storage ? src.clone() : src);
   bump_version(dst);

@@ -24,8 +24,10 @@ inline std::array<std::uint32_t, 4> block(std::uint64_t key, std::uint64_t count
   return {c0, c1, c2, c3};
 }
 
-/// [0, 1) from 24 bits, exact in f32.
-inline float uniform(std::uint32_t u) { return static_cast<float>(u >> 8) * 0x1p-24f; }
+/// [0, 1) from the upper kBits, exact in a format of so many significant bits: 24 for f32.
+template <int kBits = 24> float uniform(std::uint32_t u) {
+  return static_cast<float>(u >> (32 - kBits)) * (1 / static_cast<float>(std::uint32_t{1} << kBits));
+}
 
 // Coefficients of normal_pair, for vector kernels that must give its bits: rising powers of the argument's square, Horner's scheme,
 // doubles, no FMA. Taylor series, cut where the next term is below 2^-53 of the result on the reduced range.

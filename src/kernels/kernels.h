@@ -140,7 +140,7 @@ void cross_entropy_backward(Queue&, Dtype, Dtype to, Dtype target_dtype, const v
 
 /// Losses of one element x and its target t, d = x - t. smooth_l1: |d| < beta ? d^2 / (2 beta) : |d| - beta / 2. huber: |d| < beta ? d^2 / 2 :
 /// beta (|d| - beta / 2). kl: t (log t - x), 0 where t = 0; kl_log: exp(t) (t - x). binary: -(t log x + (1 - t) log(1 - x)), logarithms held at
-/// -100. binary_logits: softplus(x) - t x.
+/// -100. binary_logits: softplus(x) - t x, as softplus(-|x|) + (x > 0 ? 1 - t : -t) x, which an infinite x leaves infinite.
 enum class Loss : std::uint8_t { squared, absolute, smooth_l1, huber, kl, kl_log, binary, binary_logits, count };
 /// losses (n; f32, or f64 for f64) of x and t (n; T).
 void loss(Queue&, Loss, Dtype, const void* x, const void* t, void* losses, std::int64_t n, double beta);
@@ -280,8 +280,9 @@ void attention_backward(Queue&, const Attention&, const AttentionGrad&, const vo
 
 // ---- random numbers --------------------------------------------------------------------------
 
-/// y[i] in [0, 1), or standard normal, from (seed, offset + i / 4) word i % 4 (normal: pairs of words); f32 then rounded to T; f64 in f64.
+/// y[i] in [0, 1), from (seed, offset + i / 4) word i % 4: multiples of 2^-24, in 16 bits of the unit in the last place below 1, as torch.rand.
 void uniform(Queue&, Dtype, void* y, std::int64_t n, std::uint64_t seed, std::uint64_t offset);
+/// The same from pairs of words, normal; f32 then rounded to T, f64 in f64.
 void normal(Queue&, Dtype, void* y, std::int64_t n, double mean, double std, std::uint64_t seed, std::uint64_t offset);
 
 // ---- gradients and the optimizer's pass --------------------------------------------------------

@@ -19,15 +19,18 @@ Tensor Module::forward(const Tensor&) { fail("Module", "forward(x) was called, b
 // ---- registration --------------------------------------------------------------------------------
 
 namespace {
-template <class List> void check_name(const std::string& name, const List& taken) {
+template <class... Lists> void check_name(const std::string& name, const Lists&... taken) {
   if (name.empty() || name.find('.') != name.npos) fail("Module", fmt::format("`{}` given as a name, a non-empty one without dots wanted", name));
-  for (const auto& t : taken)
-    if (t.first == name) fail("Module", fmt::format("the name `{}` is taken", name));
+  const auto check = [&](const auto& list) {
+    for (const auto& t : list)
+      if (t.first == name) fail("Module", fmt::format("the name `{}` is taken", name));
+  };
+  (check(taken), ...);
 }
 }  // namespace
 
 Tensor Module::register_parameter(std::string name, Tensor t) {
-  check_name(name, parameters_);
+  check_name(name, parameters_, buffers_, modules_);
   require_defined("Module", t, name.c_str());
   t.requires_grad_();
   auto& storage = *t.impl()->storage;
@@ -39,7 +42,7 @@ Tensor Module::register_parameter(std::string name, Tensor t) {
 }
 
 Tensor Module::register_buffer(std::string name, Tensor t) {
-  check_name(name, buffers_);
+  check_name(name, parameters_, buffers_, modules_);
   require_defined("Module", t, name.c_str());
   auto& storage = *t.impl()->storage;
   storage.buffer = true;
@@ -49,7 +52,7 @@ Tensor Module::register_buffer(std::string name, Tensor t) {
 }
 
 void Module::add_module(std::string name, std::shared_ptr<Module> m) {
-  check_name(name, modules_);
+  check_name(name, parameters_, buffers_, modules_);
   if (!m) fail("Module", fmt::format("module `{}` is null", name));
   modules_.emplace_back(std::move(name), std::move(m));
   name_parameters("");  // a parent that registers this one later names them again, with its own prefix

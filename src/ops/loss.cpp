@@ -209,7 +209,7 @@ Tensor kl_div(const Tensor& x, const Tensor& y, const LossOptions& o) {
 Tensor binary_cross_entropy(const Tensor& probability, const Tensor& y, const LossOptions& o) {
   return element_loss(OpId::binary_cross_entropy, Loss::binary, probability, y, o);
 }
-// with_logits: softplus(x) - x y, finite for every finite x.
+// with_logits: softplus(x) - x y, finite for every finite x, infinite for a logit that overflowed against its target.
 Tensor binary_cross_entropy_with_logits(const Tensor& x, const Tensor& y, const LossOptions& o) {
   return element_loss(OpId::binary_cross_entropy_with_logits, Loss::binary_logits, x, y, o);
 }

@@ -80,7 +80,14 @@ Tensor linear_reduction(OpId whole, OpId partial, const Tensor& x, const ReduceO
   const Dtype in = x.dtype();
   Dtype to = is_floating(in) ? compute_dtype(op, in) : mean ? Dtype::f32 : Dtype::i64;
   if (o.dtype) to = *o.dtype;
-  const Tensor v = is_floating(in) || !is_floating(to) ? (in == Dtype::boolean ? x.to(Dtype::i64) : x) : x.to(to);
+  Tensor v = x;
+  if (is_floating(in)) {
+    if (to == Dtype::f64 && in != to) v = x.detach().to(to);  // who asks for f64 wants its sums
+  } else if (is_floating(to)) {
+    v = x.to(to);
+  } else if (in == Dtype::boolean) {
+    v = x.to(Dtype::i64);
+  }
   const double scale = mean ? 1.0 / static_cast<double>(d.count) : 1;
   const Tensor y = run(Reduce::sum, v, d, to, scale);
   return finish(record(op, y, {x}, {},

@@ -63,6 +63,8 @@ TEST_CASE("in place on a tensor that requires grad: an Error with grad mode, all
   CHECK_THROWS_WITH_AS(fill_(w, 0), doctest::Contains("NoGrad"), Error);
   CHECK_THROWS_AS(fill_(w.narrow(0, 0, 1), 0), Error);
   CHECK_THROWS_AS(copy_(zeros({2, 2}), w), Error);
+  CHECK_THROWS_WITH_AS(copy_(zeros({1}).expand({3}), tensor({1, 2, 3}, {3})), doctest::Contains("an expanded view"), Error);
+  CHECK(copy_(zeros({1}).expand({1}), tensor({3}, {1})).item() == 3);
   const auto before = w.version();
   {
     const autograd::NoGrad off;
@@ -174,6 +176,13 @@ struct Square : autograd::Function<Square> {
   }
   static Tensor backward(autograd::Context& c, const Tensor& dy) { return mul(mul(c.saved()[0], 2.0), dy); }
 };
+/// x times 1, 2, 3, 4, each a result of its own.
+struct Multiples : autograd::Function<Multiples> {
+  static std::vector<Tensor> forward(autograd::Context&, const Tensor& x) { return {mul(x, 1.0), mul(x, 2.0), mul(x, 3.0), mul(x, 4.0)}; }
+  static Tensor backward(autograd::Context&, const Tensor& d1, const Tensor& d2, const Tensor& d3, const Tensor& d4) {
+    return add(add(d1, mul(d2, 2.0)), add(mul(d3, 3.0), mul(d4, 4.0)));
+  }
+};
 struct InF32 : autograd::Function<InF32> {
   static constexpr amp::FunctionOptions options{.cast_inputs = f32};
   static Tensor forward(autograd::Context&, const Tensor& a, const Tensor& b) {
@@ -200,6 +209,18 @@ TEST_CASE("a function of one's own: gradients, second order, casts under autocas
   CHECK(z.dtype() == f32);
   sum(z).backward();
   CHECK(a.grad().dtype() == bf16);
+  Tensor many = ones({1}, {.requires_grad = true});
+  const auto all = Multiples::apply(many);
+  sum(add(add(all[0], all[1]), add(all[2], all[3]))).backward();
+  CHECK(many.grad().item() == 10);
+}
+
+TEST_CASE("requires_grad_: on a result that requires grad anyway it changes nothing; off, and on other results, it is an Error") {
+  const Tensor x = ones({2}, {.requires_grad = true});
+  Tensor y = mul(x, 2.0);
+  CHECK(y.requires_grad_().requires_grad());
+  CHECK_FALSE(y.is_leaf());
+  CHECK_THROWS_WITH_AS(y.requires_grad_(false), doctest::Contains("detach()"), Error);
 }
 
 TEST_CASE("checkpoint: same values, gradients and random numbers, under autocast too") {

@@ -181,6 +181,8 @@ TEST_CASE("the scalar types are their bits") {
   static_assert(std::is_trivially_copyable_v<f16_t> && std::is_trivially_copyable_v<bf16_t>);
   static_assert(bf16_t(1.0f).bits == 0x3f80);
   static_assert(bf16_t(1.0).bits == 0x3f80);
+  static_assert(double(bf16_t(1.5f)) == 1.5);
+  CHECK(double(f16_t(0.1f)) == static_cast<double>(static_cast<float>(f16_t(0.1f))));
   CHECK(f16_t(1.0f).bits == 0x3c00);
   CHECK(f16_t(1).bits == 0x3c00);
   CHECK(f16_t(0.0f) != f16_t(-0.0f));  // equality is of bits

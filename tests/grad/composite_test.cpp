@@ -61,3 +61,29 @@ TEST_CASE("rope: turning keeps lengths, is linear, and its gradient turns back")
   CHECK(std::fabs(turned[2] - std::cos(1.0f)) < 1e-6f);
   CHECK(std::fabs(turned[3] - std::sin(1.0f)) < 1e-6f);
 }
+
+TEST_CASE("sum and mean in f64 of an f32 tensor add in f64") {
+  const Tensor x = full({1 << 16}, 0.1, {.requires_grad = true});
+  const double tenth = 0.1f;
+  const Tensor s = sum(x, {.dtype = f64});
+  CHECK(s.dtype() == f64);
+  CHECK(s.item() == doctest::Approx(tenth * (1 << 16)).epsilon(1e-14));
+  CHECK(mean(x, {.dtype = f64}).item() == doctest::Approx(tenth).epsilon(1e-14));
+  s.backward();
+  CHECK(x.grad().dtype() == f32);
+  CHECK(x.grad().to_vector() == std::vector<float>(1 << 16, 1.0f));
+}
+
+TEST_CASE("binary_cross_entropy_with_logits: a logit that overflowed against its target is an infinite loss, not NaN") {
+  const double inf = std::numeric_limits<double>::infinity();
+  for (const Dtype t : {f32, f16, bf16}) {
+    const auto loss = [&](double x, double y) {
+      return binary_cross_entropy_with_logits(full({1}, x, {.dtype = t}), full({1}, y, {.dtype = t})).item();
+    };
+    CHECK(loss(inf, 0) == inf);
+    CHECK(loss(inf, 0.5) == inf);
+    CHECK(loss(-inf, 1) == inf);
+    CHECK(loss(-inf, 0.5) == inf);
+    CHECK(loss(20, 1) == doctest::Approx(std::log1p(std::exp(-20.0))).epsilon(0.01));  // nothing cancels
+  }
+}

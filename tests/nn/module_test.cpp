@@ -103,9 +103,17 @@ TEST_CASE("keep() holds in a recipe with masters: the optimizer leaves the weigh
 TEST_CASE("registration refuses bad names and taken ones") {
   struct Bad final : nn::Module {
     void add(const std::string& name) { register_parameter(name, ones({1})); }
+    void add_buffer(const std::string& name) { register_buffer(name, ones({1})); }
+    void add_part(const std::string& name) { register_module(name, std::make_shared<Bad>()); }
   } m;
   m.add("w");
   CHECK_THROWS_AS(m.add("w"), Error);
+  CHECK_THROWS_WITH_AS(m.add_buffer("w"), doctest::Contains("`w` is taken"), Error);  // one state_dict() holds them all
+  CHECK_THROWS_AS(m.add_part("w"), Error);
+  m.add_buffer("b");
+  CHECK_THROWS_AS(m.add("b"), Error);
+  m.add_part("p");
+  CHECK_THROWS_AS(m.add("p"), Error);
   CHECK_THROWS_AS(m.add("a.b"), Error);
   CHECK_THROWS_AS(m.add(""), Error);
   CHECK_THROWS_WITH_AS(nn::Linear({.in = 0, .out = 2}), doctest::Contains(".in = 0"), Error);

@@ -42,7 +42,10 @@ template <Loss loss, class D, class V> HWY_INLINE V LossOf(D d, V x, V t, V beta
     constexpr auto kLeast = static_cast<float>(ref::kLeastLog);
     const V yes = AtLeast(d, Log(d, x), kLeast), no = AtLeast(d, LogOfRest(d, x), kLeast);
     return hn::Neg(hn::MulAdd(t, yes, hn::Mul(hn::Sub(hn::Set(d, 1.0f), t), no)));
-  } else return hn::NegMulAdd(t, x, Softplus(d, x));
+  } else {
+    const V share = hn::IfThenElse(hn::Gt(x, hn::Zero(d)), hn::Sub(hn::Set(d, 1.0f), t), hn::Neg(t));
+    return hn::MulAdd(share, x, Softplus(d, hn::Neg(hn::Abs(x))));
+  }
 }
 
 template <class V> struct Slopes { V x, t; };

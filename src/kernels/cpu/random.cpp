@@ -7,6 +7,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <type_traits>
 
 #include "dtype/dispatch.h"
 #include "kernels/cpu/conversion.h"
@@ -20,13 +21,16 @@ namespace {
 
 constexpr std::int64_t kStage = 1024;  // elements whose words wait in L1
 
+// So many bits that no number rounds to 1.
+template <class T> constexpr int kUniformBits = std::is_same_v<T, bf16_t> ? 8 : std::is_same_v<T, f16_t> ? 11 : 24;
+
 /// An operand of Map: philox::uniform of words.
-struct Uniforms {
+template <int kBits = 24> struct Uniforms {
   const std::uint32_t* words;
   template <class D> HWY_INLINE hn::VFromD<D> load(D d, std::int64_t i) const {
     const hn::RebindToSigned<D> di;
-    const auto bits = hn::ShiftRight<8>(hn::LoadU(hn::RebindToUnsigned<D>(), words + i));
-    return hn::Mul(hn::ConvertTo(d, hn::BitCast(di, bits)), hn::Set(d, 0x1p-24f));
+    const auto bits = hn::ShiftRight<32 - kBits>(hn::LoadU(hn::RebindToUnsigned<D>(), words + i));
+    return hn::Mul(hn::ConvertTo(d, hn::BitCast(di, bits)), hn::Set(d, 1 / static_cast<float>(1 << kBits)));
   }
   template <class D> HWY_INLINE hn::VFromD<D> load(D d, std::int64_t i, std::int64_t) const { return load(d, i); }  // words go on past the tail
 };
@@ -52,14 +56,14 @@ struct Words {
 template <class T> void UniformLoop(void* y, std::int64_t n, std::uint64_t seed, std::uint64_t counter) {
   for (std::int64_t i = 0; i < n; i += kStage, counter += kStage / 4) {
     const Words words(seed, counter);
-    Map(std::min(kStage, n - i), static_cast<T*>(y) + i, Same(), Uniforms{words.data()});
+    Map(std::min(kStage, n - i), static_cast<T*>(y) + i, Same(), Uniforms<kUniformBits<T>>{words.data()});
   }
 }
 
 template <class T> void DropoutLoop(const void* x, void* y, std::int64_t n, float threshold, float scale, std::uint64_t seed, std::uint64_t counter) {
   for (std::int64_t i = 0; i < n; i += kStage, counter += kStage / 4) {
     const Words words(seed, counter);
-    Map(std::min(kStage, n - i), static_cast<T*>(y) + i, Drop{threshold, scale}, Elements<T>{static_cast<const T*>(x) + i}, Uniforms{words.data()});
+    Map(std::min(kStage, n - i), static_cast<T*>(y) + i, Drop{threshold, scale}, Elements<T>{static_cast<const T*>(x) + i}, Uniforms<>{words.data()});
   }
 }
 

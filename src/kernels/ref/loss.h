@@ -43,7 +43,7 @@ template <Loss loss, class T> T element_loss(T x, T t, T beta) {
   else if constexpr (loss == Loss::kl) return t == 0 ? T(0) : t * (std::log(t) - x);
   else if constexpr (loss == Loss::kl_log) return std::exp(t) * (t - x);
   else if constexpr (loss == Loss::binary) return -(t * held(std::log(x)) + (1 - t) * held(std::log1p(-x)));
-  else return unary<Unary::softplus>(x) - t * x;
+  else return unary<Unary::softplus>(-std::abs(x)) + (x > 0 ? 1 - t : -t) * x;
 }
 
 template <class T> struct LossSlopes { T x, t; };
