@@ -18,7 +18,8 @@ namespace {
 
 constexpr const char* kOp = "precision";
 
-// Bytes a parameter: design.md's table, AdamW on a matrix (weight + cached cast, master, remainder or compensation + gradient + two moments).
+// Bytes a parameter (docs/precision-recipes.md): AdamW on a matrix (weight + cached cast, master, remainder or compensation + gradient + two
+// moments).
 const std::array<Recipe, 10>& recipes() {
   using optim::Storage;
   constexpr double kStaticScale = 1024;  // between the paper's 8 and 32,768: ten binades more below, and gradients up to 64 above
