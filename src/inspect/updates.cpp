@@ -1,7 +1,6 @@
 // updates.cpp
 #include "inspect/updates.h"
 
-#include <algorithm>
 #include <cstring>
 
 #include "tensor/impl.h"

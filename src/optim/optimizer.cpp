@@ -5,6 +5,8 @@
 #include <cmath>
 #include <unordered_map>
 
+#include <mezzo/random.h>
+
 #include "autograd/cast_cache.h"
 #include "core/fail.h"
 #include "core/parts.h"
@@ -12,8 +14,6 @@
 #include "optim/gradients.h"
 #include "optim/slot.h"
 #include "tensor/layout.h"
-
-#include <mezzo/random.h>
 
 namespace mezzo::optim {
 namespace {

@@ -1,8 +1,6 @@
 // splitter.h - cuts text into the words within which tokens are merged ("pre-tokenization").
 #pragma once
 
-#include <memory>
-#include <string>
 #include <string_view>
 #include <vector>
 

@@ -1,6 +1,5 @@
 // tokenizer_gguf.cpp - the tokenizer in a GGUF file's metadata.
 #include <algorithm>
-#include <numeric>
 
 #include <fmt/core.h>
 

@@ -1,5 +1,4 @@
 // tokenizer_json.cpp - Hugging Face's tokenizer.json, in and out.
-#include <algorithm>
 #include <limits>
 
 #include <fmt/core.h>

@@ -1,9 +1,6 @@
 // numerics.cpp
 #include "train/numerics.h"
 
-#include <algorithm>
-#include <cmath>
-
 #include <nlohmann/json.hpp>
 
 #include "core/fail.h"

@@ -1,8 +1,6 @@
 // recipe.cpp - the recipes, and how a request becomes a plan: which formats, where the truth is, what scales the loss.
-#include <algorithm>
 #include <array>
 #include <charconv>
-#include <cmath>
 
 #include <fmt/ranges.h>
 

@@ -9,7 +9,6 @@
 
 #include <algorithm>
 #include <limits>
-#include <vector>
 
 #include "core/parallel.h"
 #include "dtype/dispatch.h"
