@@ -1,4 +1,4 @@
-// cast_cache.cpp
+// cast_cache.cpp - finds, makes and renews the 16-bit copies of parameters.
 #include "autograd/cast_cache.h"
 
 #include "core/fail.h"

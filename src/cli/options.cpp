@@ -1,4 +1,4 @@
-// options.cpp
+// options.cpp - values from text and back, and the door to CLI11.
 #include "cli/options.h"
 
 #include <algorithm>

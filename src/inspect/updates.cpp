@@ -1,4 +1,4 @@
-// updates.cpp
+// updates.cpp - copies samples of what a step is about to change, and compares them afterwards.
 #include "inspect/updates.h"
 
 #include <cstring>

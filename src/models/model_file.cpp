@@ -1,4 +1,4 @@
-// model_file.cpp
+// model_file.cpp - opens both kinds of file, and reads weights in the order that the model has them.
 #include "models/model_file.h"
 
 #include <cstring>

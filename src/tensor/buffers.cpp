@@ -1,4 +1,4 @@
-// buffers.cpp
+// buffers.cpp - what a scope keeps of buffers that are written to, and puts back.
 #include "tensor/buffers.h"
 
 #include <algorithm>

@@ -1,4 +1,4 @@
-// lighter.cpp
+// lighter.cpp - tries changes one by one, plans each, and names those that help.
 #include "train/lighter.h"
 
 #include <algorithm>

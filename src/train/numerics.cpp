@@ -1,4 +1,4 @@
-// numerics.cpp
+// numerics.cpp - inspections as JSON and histograms, and back.
 #include "train/numerics.h"
 
 #include <nlohmann/json.hpp>

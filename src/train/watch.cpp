@@ -1,4 +1,4 @@
-// watch.cpp
+// watch.cpp - what is done at each step, and how an overflow is explained.
 #include "train/watch.h"
 
 #include <algorithm>
