@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <charconv>
 #include <cmath>
+#include <cstdlib>
 
 #include <CLI/App.hpp>
 #include <CLI/Config.hpp>

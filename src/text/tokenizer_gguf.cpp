@@ -1,5 +1,6 @@
 // tokenizer_gguf.cpp - the tokenizer in a GGUF file's metadata.
 #include <algorithm>
+#include <unordered_map>
 
 #include <fmt/core.h>
 

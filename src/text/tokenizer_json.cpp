@@ -1,4 +1,5 @@
 // tokenizer_json.cpp - Hugging Face's tokenizer.json, in and out.
+#include <cctype>
 #include <limits>
 
 #include <fmt/core.h>
