@@ -18,10 +18,10 @@ inline constexpr Dtype i32 = Dtype::i32, i64 = Dtype::i64, u8 = Dtype::u8, boole
 
 /// "f32", "f16", ... as printed and as accepted by dtype_from_name.
 MEZZO_API std::string_view name(Dtype);
-MEZZO_API Dtype dtype_from_name(std::string_view);
+MEZZO_API Dtype dtype_from_name(std::string_view);  ///< Error for another
 MEZZO_API std::ostream& operator<<(std::ostream&, Dtype);
 
-constexpr std::size_t size_of(Dtype t) {
+constexpr std::size_t size_of(Dtype t) {  ///< bytes of an element
   switch (t) {
     case Dtype::f16:
     case Dtype::bf16: return 2;
@@ -36,9 +36,9 @@ constexpr std::size_t size_of(Dtype t) {
 }
 constexpr bool is_floating(Dtype t) { return t == f32 || t == f16 || t == bf16 || t == f64; }
 constexpr bool is_16bit(Dtype t) { return t == f16 || t == bf16; }
-constexpr bool is_integer(Dtype t) { return t == i32 || t == i64 || t == u8; }
+constexpr bool is_integer(Dtype t) { return t == i32 || t == i64 || t == u8; }  ///< boolean is none
 
-/// Facts of a floating format (precision.md's table; IEEE 754-2008 for f16, f32, f64).
+/// Facts of a floating format (IEEE 754-2008 for f16, f32, f64; bfloat16 is the upper half of an f32).
 struct FormatInfo {
   int bits, exponent_bits, mantissa_bits;
   double max, min_normal, min_subnormal, epsilon;

@@ -92,6 +92,7 @@ struct LayerNormOptions {
   double eps = 1e-5;
   bool bias = true;
 };
+/// layer_norm of x (..., dim); weight and bias (dim), 1 and 0 at first.
 class MEZZO_API LayerNorm : public Module {
  public:
   explicit LayerNorm(LayerNormOptions);
@@ -106,6 +107,7 @@ struct RmsNormOptions {
   std::int64_t dim = 0;
   double eps = 1e-5;
 };
+/// rms_norm of x (..., dim); weight (dim), 1 at first.
 class MEZZO_API RmsNorm : public Module {
  public:
   explicit RmsNorm(RmsNormOptions);
@@ -196,6 +198,7 @@ struct GroupNormOptions {
   double eps = 1e-5;
   bool affine = true;
 };
+/// group_norm of x (N, dim, ...); weight and bias (dim), 1 and 0 at first, undefined unless affine.
 class MEZZO_API GroupNorm : public Module {
  public:
   explicit GroupNorm(const GroupNormOptions&);
@@ -207,6 +210,7 @@ class MEZZO_API GroupNorm : public Module {
   double eps_;
 };
 
+/// max_pool2d of x (N, C, H, W) or (C, H, W).
 class MEZZO_API MaxPool2d : public Module {
  public:
   explicit MaxPool2d(PoolOptions);
@@ -215,6 +219,7 @@ class MEZZO_API MaxPool2d : public Module {
  private:
   PoolOptions options_;
 };
+/// avg_pool2d of x (N, C, H, W) or (C, H, W).
 class MEZZO_API AvgPool2d : public Module {
  public:
   explicit AvgPool2d(PoolOptions);
@@ -225,8 +230,9 @@ class MEZZO_API AvgPool2d : public Module {
 };
 
 struct DropoutOptions {
-  double p = 0.5;
+  double p = 0.5;  ///< probability that an element becomes 0; Error unless 0 <= p < 1
 };
+/// dropout() in training, x itself in eval().
 class MEZZO_API Dropout : public Module {
  public:
   explicit Dropout(DropoutOptions = {});

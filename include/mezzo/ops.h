@@ -250,7 +250,7 @@ struct LossOptions {
 MEZZO_API Tensor cross_entropy(const Tensor& logits, const Tensor& target, const LossOptions& = {});
 /// cross_entropy(linear(x, w), target) without ever holding the logits: 256 tokens at a time. x (..., C), w (V, C), target (...).
 MEZZO_API Tensor linear_cross_entropy(const Tensor& x, const Tensor& w, const Tensor& target, const LossOptions& = {});
-MEZZO_API Tensor nll_loss(const Tensor& log_probabilities, const Tensor& target, const LossOptions& = {});
+MEZZO_API Tensor nll_loss(const Tensor& log_probabilities, const Tensor& target, const LossOptions& = {});  ///< -log_probabilities[target]
 // Of x and y of one shape, element by element. Errors: unequal shapes, integers.
 MEZZO_API Tensor mse_loss(const Tensor& x, const Tensor& y, const LossOptions& = {});
 MEZZO_API Tensor l1_loss(const Tensor& x, const Tensor& y, const LossOptions& = {});
@@ -266,12 +266,12 @@ MEZZO_API Tensor binary_cross_entropy_with_logits(const Tensor& x, const Tensor&
 
 // ---- joining and indexing ------------------------------------------------------------------------
 
-MEZZO_API Tensor cat(const std::vector<Tensor>& tensors, int dim = 0);
-MEZZO_API Tensor stack(const std::vector<Tensor>& tensors, int dim = 0);
+MEZZO_API Tensor cat(const std::vector<Tensor>& tensors, int dim = 0);    ///< along dim; all other sizes equal
+MEZZO_API Tensor stack(const std::vector<Tensor>& tensors, int dim = 0);  ///< along a new dimension dim; equal shapes
 /// Views of `size` along dim; the last may be smaller.
 MEZZO_API std::vector<Tensor> split(const Tensor& x, std::int64_t size, int dim = 0);
-MEZZO_API Tensor index_select(const Tensor& x, int dim, const Tensor& index /*(n)*/);
-MEZZO_API Tensor gather(const Tensor& x, int dim, const Tensor& index);
-MEZZO_API Tensor scatter_add(const Tensor& x, int dim, const Tensor& index, const Tensor& src);
+MEZZO_API Tensor index_select(const Tensor& x, int dim, const Tensor& index /*(n)*/);  ///< n slices of x along dim; Error: an index outside of it
+MEZZO_API Tensor gather(const Tensor& x, int dim, const Tensor& index);  ///< of index's shape: each element x[.., index, ..], index along dim
+MEZZO_API Tensor scatter_add(const Tensor& x, int dim, const Tensor& index, const Tensor& src);  ///< x + src at those places: gather's adjoint
 
 }  // namespace mezzo

@@ -60,7 +60,7 @@ struct StepScaling {
   bool unscaled = false;  ///< they went through GradScaler::unscale: an f32 gradient of a 16-bit weight is not rounded again
 };
 
-/// Bytes kept for parameters that require grad, by kind, once each had a gradient; what design.md's table says, and what memory_report() counts.
+/// Bytes kept for parameters that require grad, by kind, once each had a gradient; as docs/precision-recipes.md says and memory_report() counts.
 struct OptimizerBytes {
   std::int64_t weights = 0, masters = 0, gradients = 0, states = 0;
   friend bool operator==(const OptimizerBytes&, const OptimizerBytes&) = default;

@@ -13,7 +13,7 @@
 
 namespace mezzo::train {
 
-/// A precision recipe, resolved: what runs in which dtype, where the truth is, how the loss is scaled (design.md's table).
+/// A precision recipe, resolved: what runs in which dtype, where the truth is, how the loss is scaled (docs/precision-recipes.md).
 struct Recipe {
   std::string name;  ///< "fp32", "bf16", "fp16", "bf16-master", "fp16-master", "bf16-split", "bf16-kahan", "bf16-sr", "bf16-pure", "fp16-pure"
   bool autocast = false;

@@ -1,5 +1,7 @@
-// cast_cache.cpp
+// cast_cache.cpp - finds, makes and renews the 16-bit copies of parameters.
 #include "autograd/cast_cache.h"
+
+#include <mutex>
 
 #include "core/fail.h"
 #include "core/parts.h"
@@ -36,15 +38,12 @@ Tensor cached_cast(const Tensor& x, Dtype dtype) {
   return with_storage(x, s.copy, dtype);
 }
 
-bool cached_dtype(const Tensor& w, Dtype& dtype) {
+std::optional<Dtype> cached_dtype(const Tensor& w) {
   auto& source = *w.impl()->storage;
-  if (!source.casts) return false;
+  if (!source.casts) return {};
   for (const auto t : {Dtype::bf16, Dtype::f16})
-    if (slot(*source.casts, t).copy) {
-      dtype = t;
-      return true;
-    }
-  return false;
+    if (slot(*source.casts, t).copy) return t;
+  return {};
 }
 
 Tensor begin_copy_update(const Tensor& w, Dtype dtype) {

@@ -1,6 +1,8 @@
 // cast_cache.h - the 16-bit copies of parameters, kept on their storage: no address is a key, nothing outlives its source.
 #pragma once
 
+#include <optional>
+
 #include "tensor/impl.h"
 
 namespace mezzo::autograd {
@@ -13,7 +15,7 @@ Tensor cached_cast(const Tensor& x, Dtype dtype);
 /// so that a graph that saved it is caught; call mark_fresh once both are written.
 Tensor begin_copy_update(const Tensor& w, Dtype dtype);
 /// The dtype of the copy that w's storage holds, if it holds one.
-bool cached_dtype(const Tensor& w, Dtype& dtype);
+std::optional<Dtype> cached_dtype(const Tensor& w);
 /// w and its copy agree again.
 void mark_fresh(const Tensor& w, Dtype dtype);
 

@@ -62,6 +62,8 @@ void accumulate_leaf(TensorImpl& leaf, Tensor g, bool create_graph) {
 
 namespace {
 
+bool has_hooks(const TensorImpl& leaf) { return leaf.extra && leaf.extra->hooks && !leaf.extra->hooks->hooks.empty(); }
+
 /// What the hooks of a tensor make of its gradient. They may take themselves away meanwhile.
 Tensor hooked(const mezzo::detail::HookList& list, Tensor g) {
   const auto hooks = list.hooks;
@@ -78,7 +80,7 @@ Tensor hooked(const mezzo::detail::HookList& list, Tensor g) {
 
 }  // namespace
 
-// ---- the loop ------------------------------------------------------------------------------------
+// ---- which nodes run -----------------------------------------------------------------------------
 
 Engine::Engine(const EngineOptions& options) : options_(options) {
   for (const auto& t : options_.capture) captured_edges_.push_back(gradient_edge(t));
@@ -151,17 +153,18 @@ void Engine::used(const Node& node) {
 
 void Engine::used(TensorImpl& leaf) {
   const auto it = uses_.find(&leaf);
-  if (--it->second > 0 || (leaf.extra && leaf.extra->hooks && !leaf.extra->hooks->hooks.empty())) return;
+  if (--it->second > 0 || has_hooks(leaf)) return;
   uses_.erase(it);
   options_.on_leaf_grad_ready(leaf);
 }
+
+// ---- gradients on their way ----------------------------------------------------------------------
 
 void Engine::add(const Edge& edge, Tensor g) {
   if (!edge) return;
   const Dtype dtype = edge.leaf ? edge.leaf->dtype : node_of(edge)->outputs[static_cast<std::size_t>(edge.index)].dtype;
   if (edge.leaf) {
-    const bool hooked = edge.leaf->extra && edge.leaf->extra->hooks && !edge.leaf->extra->hooks->hooks.empty();
-    if (!captures() && !hooked) return accumulate_leaf(*edge.leaf, std::move(g), options_.create_graph);
+    if (!captures() && !has_hooks(*edge.leaf)) return accumulate_leaf(*edge.leaf, std::move(g), options_.create_graph);
     if (captures() && std::none_of(captured_edges_.begin(), captured_edges_.end(), [&](const Edge& c) { return c.leaf == edge.leaf; })) return;
     if (g.dtype() != dtype) g = g.to(dtype);
     for (auto& total : leaf_totals_)
@@ -199,6 +202,8 @@ void Engine::capture(const Node& node, std::size_t output, const Tensor& g) {
   for (std::size_t i = 0; i < captured_edges_.size(); ++i)
     if (node_of(captured_edges_[i]) == &node && captured_edges_[i].index == static_cast<int>(output)) captured_[i] = g;
 }
+
+// ---- the loop ------------------------------------------------------------------------------------
 
 void Engine::run_node(Node& node, Pending pending) {
   for (std::size_t o = 0; o < pending.gradients.size(); ++o) {
@@ -340,7 +345,7 @@ Backward::Sink Backward::sink(int i) {
   const auto& edge = node_.edges[static_cast<std::size_t>(i)];
   if (!edge.leaf || create_graph() || engine_.captures()) return {};
   TensorImpl& leaf = *edge.leaf;
-  if (leaf.extra && leaf.extra->hooks && !leaf.extra->hooks->hooks.empty()) return {};
+  if (has_hooks(leaf)) return {};
   auto& extra = leaf.more();
   const MemoryScope scope(Memory::gradients);
   if (!extra.grad.defined()) {
@@ -380,7 +385,7 @@ void Backward::through_all(const std::vector<Tensor>& values, const Definitions&
       outputs.push_back(all[o]);
       gradients.push_back(g.to(all[o].dtype()));
     }
-  const auto grads = run_backward(outputs, gradients, {.create_graph = true, .retain_graph = true, .capture = wanted, .allow_unused = true});
+  const auto grads = run_backward(outputs, gradients, {.create_graph = true, .retain_graph = true, .capture = wanted});
   for (std::size_t k = 0; k < index.size(); ++k) set(index[k], grads[k]);
 }
 

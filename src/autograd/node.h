@@ -159,7 +159,6 @@ void let_remake(const Tensor& out, std::initializer_list<Tensor> from, std::func
 struct EngineOptions {
   bool create_graph = false, retain_graph = false;
   std::vector<Tensor> capture = {};  ///< return gradients of these and touch no leaf; empty: accumulate into leaves
-  bool allow_unused = false;
   /// Called with each leaf as soon as nothing more will be added to its gradient: early optimizer steps. It may use the gradient up and write to the
   /// leaf. Not with capture, retain_graph or create_graph; a leaf with a user's hook comes at the end.
   std::function<void(detail::TensorImpl&)> on_leaf_grad_ready = {};

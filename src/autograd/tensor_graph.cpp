@@ -1,6 +1,8 @@
 // tensor_graph.cpp - the part of Tensor that knows the graph, and the public functions of autograd.h.
 #include <mezzo/autograd.h>
 
+#include <algorithm>
+
 #include "autograd/engine.h"
 #include "core/fail.h"
 #include "core/parts.h"

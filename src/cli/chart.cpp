@@ -1,4 +1,4 @@
-// chart.cpp
+// chart.cpp - scales, ticks and paths of line and bar charts, drawn into SVG.
 #include "cli/chart.h"
 
 #include <algorithm>

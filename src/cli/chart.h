@@ -1,7 +1,6 @@
 // chart.h - figures as inline SVG; colours are classes that the page's style sheet defines, so one figure serves light and dark.
 #pragma once
 
-#include <cstdint>
 #include <string>
 #include <string_view>
 #include <vector>

@@ -1,4 +1,4 @@
-// console.cpp
+// console.cpp - writes to stdout and stderr, and notices an output that is gone.
 #include "cli/console.h"
 
 #include <cerrno>

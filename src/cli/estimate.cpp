@@ -1,4 +1,4 @@
-// estimate.cpp
+// estimate.cpp - times the products of a step's work log, and adds up what the rest takes.
 #include "cli/estimate.h"
 
 #include <algorithm>

@@ -1,4 +1,5 @@
 // eval.cpp - `mezzo eval`: the mean loss a token of a model over a text.
+#include <chrono>
 #include <cmath>
 #include <functional>
 #include <optional>

@@ -1,4 +1,4 @@
-// format.cpp
+// format.cpp - units and rounding of numbers, columns of tables.
 #include "cli/format.h"
 
 #include <algorithm>

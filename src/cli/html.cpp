@@ -1,4 +1,4 @@
-// html.cpp
+// html.cpp - tables, legends and the frame of a page.
 #include "cli/html.h"
 
 #include <algorithm>

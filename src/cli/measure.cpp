@@ -1,4 +1,4 @@
-// measure.cpp
+// measure.cpp - times products and passes over memory, a fraction of a second each.
 #include "cli/measure.h"
 
 #include <algorithm>

@@ -1,4 +1,4 @@
-// numerics_page.cpp
+// numerics_page.cpp - picks the worst tensors of a run's inspections, and draws the maps.
 #include "cli/numerics_page.h"
 
 #include <algorithm>

@@ -1,9 +1,10 @@
-// options.cpp
+// options.cpp - values from text and back, and the door to CLI11.
 #include "cli/options.h"
 
 #include <algorithm>
 #include <charconv>
 #include <cmath>
+#include <cstdlib>
 
 #include <CLI/App.hpp>
 #include <CLI/Config.hpp>

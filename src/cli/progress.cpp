@@ -1,4 +1,4 @@
-// progress.cpp
+// progress.cpp - draws the line, and words it for training.
 #include "cli/progress.h"
 
 #include <sys/ioctl.h>

@@ -1,4 +1,4 @@
-// record.cpp
+// record.cpp - reads a run directory's files, and sums runs up in a table.
 #include "cli/record.h"
 
 #include <cmath>

@@ -1,4 +1,4 @@
-// report.cpp
+// report.cpp - the sections of the page, figure by figure.
 #include "cli/report.h"
 
 #include <algorithm>

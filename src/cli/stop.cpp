@@ -1,4 +1,4 @@
-// stop.cpp
+// stop.cpp - the signal handler.
 #include "cli/stop.h"
 
 #include <signal.h>

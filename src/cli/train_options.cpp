@@ -1,4 +1,4 @@
-// train_options.cpp
+// train_options.cpp - declares the options of a run by group, and completes what was left out.
 #include "cli/train_options.h"
 
 #include <fmt/ranges.h>

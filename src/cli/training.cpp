@@ -1,4 +1,4 @@
-// training.cpp
+// training.cpp - what a run says before, while and after it trains.
 #include "cli/training.h"
 
 #include <algorithm>

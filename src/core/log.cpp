@@ -2,6 +2,7 @@
 #include "core/log.h"
 
 #include <atomic>
+#include <functional>
 #include <mutex>
 #include <set>
 #include <string>

@@ -7,7 +7,6 @@
 #include <exception>
 #include <limits>
 #include <mutex>
-#include <string>
 
 #include <mezzo/runtime.h>
 

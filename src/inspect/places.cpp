@@ -1,4 +1,4 @@
-// places.cpp
+// places.cpp - follows nodes as they are recorded, each to the module of its parameters or of the op before it.
 #include "inspect/places.h"
 
 namespace mezzo::inspect {

@@ -1,7 +1,6 @@
-// updates.cpp
+// updates.cpp - copies samples of what a step is about to change, and compares them afterwards.
 #include "inspect/updates.h"
 
-#include <algorithm>
 #include <cstring>
 
 #include "tensor/impl.h"

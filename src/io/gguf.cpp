@@ -99,6 +99,12 @@ GgufType take_type(Cursor& in, std::string_view key) {
   return type;
 }
 
+/// How many elements of this type an array has: a string takes 8 bytes at the least, an array 12.
+std::uint64_t take_element_count(Cursor& in, GgufType element) {
+  const std::uint64_t size = *size_of(element);
+  return in.take_count(size > 0 ? size : element == GgufType::string ? 8 : 12, "elements of an array");
+}
+
 /// Passes over `n` values and returns their bytes.
 std::span<const std::byte> pass_values(Cursor& in, std::span<const std::byte> file, GgufType type, std::uint64_t n, std::string_view key, int depth) {
   const std::uint64_t begin = in.position();
@@ -119,8 +125,7 @@ std::span<const std::byte> pass_values(Cursor& in, std::span<const std::byte> fi
     }
     if (depth == kMaxNesting) in.complain(fmt::format("key `{}`: arrays in arrays, {} deep", shown(key), depth));
     const GgufType inner = take_type(in, key);
-    const std::uint64_t size = *size_of(inner);
-    const std::uint64_t count = in.take_count(size > 0 ? size : inner == GgufType::string ? 8 : 12, "elements of an array");
+    const std::uint64_t count = take_element_count(in, inner);
     pass_values(in, file, inner, count, key, depth + 1);
   }
   return file.subspan(static_cast<std::size_t>(begin), static_cast<std::size_t>(in.position() - begin));
@@ -130,8 +135,7 @@ GgufValue take_value(Cursor& in, std::span<const std::byte> file, std::string_vi
   const GgufType type = take_type(in, key);
   if (type != GgufType::array) return {type, pass_values(in, file, type, 1, key, 0)};
   const GgufType element = take_type(in, key);
-  const std::uint64_t size = *size_of(element);
-  const std::uint64_t count = in.take_count(size > 0 ? size : element == GgufType::string ? 8 : 12, "elements of an array");
+  const std::uint64_t count = take_element_count(in, element);
   return {type, pass_values(in, file, element, count, key, 1), element, count};
 }
 

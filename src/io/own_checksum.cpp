@@ -1,4 +1,4 @@
-// own_checksum.cpp
+// own_checksum.cpp - writes the digits into a finished file, and checks them in one that is opened.
 #include "io/own_checksum.h"
 
 #include <fmt/core.h>

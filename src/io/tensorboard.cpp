@@ -122,12 +122,11 @@ std::uint32_t masked_crc32c(std::span<const std::byte> bytes) noexcept {
 
 EventWriter::EventWriter(const std::filesystem::path& directory, double wall_time, std::int64_t first_step)
     : latest_(std::max(wall_time, latest_second(directory))), file_(new_path(directory, latest_)) {
-  wall_time = latest_;
-  record(new_event(wall_time, 0).text(event::file_version, "brain.Event:2").bytes());
+  record(new_event(latest_, 0).text(event::file_version, "brain.Event:2").bytes());
   // Every session says where it starts: readers take the first such event of a run as its beginning, and later ones as a resume.
   Message log;
   log.integer(session::status, session::start);
-  record(new_event(wall_time, first_step).message(event::session_log, log).bytes());
+  record(new_event(latest_, first_step).message(event::session_log, log).bytes());
   flush();
 }
 

@@ -303,7 +303,7 @@ void scale_inplace(Queue&, Dtype, void* g, std::int64_t n, double scale);
 // it is applied in two parts then, so that no zero becomes NaN and no bit is lost.
 
 enum class Rule : std::uint8_t { sgd, adam, adagrad, lion, adafactor, count };
-/// How an optimizer keeps its weights (design.md's recipes): where the f32 truth of an element is, and what w is.
+/// How an optimizer keeps its weights (docs/precision-recipes.md): where the f32 truth of an element is, and what w is.
 enum class Store : std::uint8_t {
   f32,         ///< w itself; `copy`, if there is one, follows
   master,      ///< `master`; w is its 16-bit copy

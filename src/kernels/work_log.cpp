@@ -1,4 +1,4 @@
-// work_log.cpp
+// work_log.cpp - counts products and scores for the thread that asked.
 #include "kernels/work_log.h"
 
 #include "core/fail.h"

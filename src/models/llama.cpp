@@ -1,4 +1,5 @@
 // llama.cpp - Llama's model and its relatives: blocks, rotary frequencies.
+#include <algorithm>
 #include <cmath>
 #include <numbers>
 

@@ -1,5 +1,6 @@
 // lora.cpp - adapters on a model's layers.
 #include <algorithm>
+#include <set>
 
 #include <fmt/ranges.h>
 

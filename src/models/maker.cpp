@@ -1,4 +1,4 @@
-// maker.cpp
+// maker.cpp - makes matrices, vectors and blocks, drawn at random or read.
 #include "models/maker.h"
 
 #include <algorithm>

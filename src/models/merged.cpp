@@ -1,5 +1,4 @@
 // merged.cpp - a model's weights with its adapters added in, one by one.
-#include <algorithm>
 #include <unordered_map>
 
 #include "autograd/context.h"

@@ -1,4 +1,4 @@
-// model_file.cpp
+// model_file.cpp - opens both kinds of file, and reads weights in the order that the model has them.
 #include "models/model_file.h"
 
 #include <cstring>
@@ -18,8 +18,6 @@ namespace {
 namespace fs = std::filesystem;
 constexpr const char* kOp = "load_model";
 
-bool ends_with(std::string_view s, std::string_view end) { return s.size() >= end.size() && s.substr(s.size() - end.size()) == end; }
-
 /// Row of the file that holds row r of a matrix whose heads of `dim` rows stand as pairs there: (2i, 2i + 1) for (i, i + dim / 2).
 std::int64_t paired_row(std::int64_t r, std::int64_t dim) {
   const auto head = r / dim, i = r % dim, half = dim / 2;
@@ -30,9 +28,7 @@ std::int64_t paired_row(std::int64_t r, std::int64_t dim) {
 
 std::string_view name_prefix(const ModelOptions& options) { return std::holds_alternative<GptOptions>(options) ? "transformer." : ""; }
 
-bool is_conv1d(std::string_view name) {
-  return ends_with(name, "c_attn.weight") || ends_with(name, "c_proj.weight") || ends_with(name, "c_fc.weight");
-}
+bool is_conv1d(std::string_view name) { return name.ends_with("c_attn.weight") || name.ends_with("c_proj.weight") || name.ends_with("c_fc.weight"); }
 
 Tensor in_file_order(const Tensor& w, std::int64_t d) {
   return w.reshape({w.size(0) / d, 2, d / 2, w.size(1)}).transpose(1, 2).contiguous().reshape(w.shape());
@@ -97,9 +93,9 @@ void ModelFile::open_directory() {
     for (const auto& e : part->entries()) {
       std::string parameter = e.name;
       if (parameter.starts_with(prefix)) parameter.erase(0, prefix.size());
-      if (tied && parameter == "lm_head.weight") continue;                                                     // the tied head a second time
-      if (gpt && (ends_with(parameter, ".attn.bias") || ends_with(parameter, ".attn.masked_bias"))) continue;  // old files' causal masks
-      if (ends_with(parameter, ".rotary_emb.inv_freq")) continue;                                              // old files' rotary tables
+      if (tied && parameter == "lm_head.weight") continue;                                                   // the tied head a second time
+      if (gpt && (parameter.ends_with(".attn.bias") || parameter.ends_with(".attn.masked_bias"))) continue;  // old files' causal masks
+      if (parameter.ends_with(".rotary_emb.inv_freq")) continue;                                             // old files' rotary tables
       if (!is_floating(e.dtype)) fail(kOp, fmt::format("{}: `{}` is {}, floating wanted", part->path().native(), e.name, mezzo::name(e.dtype)));
       add(parameter, {.encoding = e.dtype, .shape = e.shape, .data = e.data, .transposed = gpt && is_conv1d(parameter), .name = e.name});
     }

@@ -1,4 +1,4 @@
-// positions.cpp
+// positions.cpp - positions of documents side by side or behind a cache, and the dtype that a model computes in.
 #include "models/positions.h"
 
 #include <vector>

@@ -1,4 +1,4 @@
-// projection.cpp
+// projection.cpp - the product with adapter, and both merged.
 #include "models/projection.h"
 
 #include <cmath>

@@ -1,4 +1,4 @@
-// table.cpp
+// table.cpp - rows, product and copy of either kind.
 #include "models/table.h"
 
 #include <mezzo/ops.h>

@@ -7,7 +7,7 @@
 namespace mezzo {
 namespace {
 
-/// What both forms of the op share once their operands are known.
+/// The random numbers of a call's dropout.
 struct Draw {
   std::uint64_t seed = 0, offset = 0;
 };

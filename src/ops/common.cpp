@@ -1,4 +1,4 @@
-// common.cpp
+// common.cpp - contiguous copies, sums over broadcast dimensions, checks of inputs.
 #include "ops/common.h"
 
 namespace mezzo {

@@ -96,8 +96,6 @@ Part part_of(Form f) { return f == Form::y ? Part::gemm_forward : f == Form::x ?
 /// The form that is neither.
 Form third(Form a, Form b) { return static_cast<Form>(3 - static_cast<int>(a) - static_cast<int>(b)); }
 
-Tensor recorded(const Call& call, Form form, Form first, const Operand& a, const Operand& b, const Operand& bias);
-
 /// Gives input i, the tensor `wanted`, its gradient.
 void give(Backward& g, int i, Form wanted, Prepared& p, bool round) {
   const PartScope timed(part_of(wanted));

@@ -123,6 +123,14 @@ void give_product(Backward& g, int input, const Tensor& a, const Tensor& b, bool
   g.set(input, product(a, b, direct ? wanted : low));
 }
 
+void give_bias(Backward& g, int input, const Tensor& d) {
+  if (!g.wants(input)) return;
+  const auto s = g.input(input).dtype == Dtype::f32 && d.dtype() != Dtype::f64 ? g.sink(input) : Backward::Sink{};
+  if (s.buffer.defined())
+    kernels::sum_rows(cpu_queue(), d.dtype(), data(d), static_cast<float*>(mutable_data(s.buffer)), d.size(0), d.size(1), s.accumulate);
+  else g.set(input, sum_to(d, g.input(input)));
+}
+
 Tensor recorded_product(OpId op, const Tensor& a, const Tensor& b) {
   const auto p = pair(op, a, b);
   return recorded_product(op, p[0], p[1]);
@@ -258,11 +266,7 @@ Tensor detail::linear(const Tensor& x, const Tensor& w, const Tensor& b, const T
       g.set(0, dx);
     }
     if (g.wants(1)) give_product(g, 1, t(dy), x2, round);
-    if (g.wants(2)) {
-      const auto s = g.input(2).dtype == Dtype::f32 && is_floating(dtype) && dtype != Dtype::f64 ? g.sink(2) : Backward::Sink{};
-      if (s.buffer.defined()) kernels::sum_rows(cpu_queue(), dtype, data(dy), static_cast<float*>(mutable_data(s.buffer)), n, out, s.accumulate);
-      else g.set(2, sum_to(dy, g.input(2)));
-    }
+    give_bias(g, 2, dy);
   });
 }
 

@@ -1,7 +1,6 @@
 // norm.cpp - layer_norm and rms_norm over the last dimension, batch_norm and group_norm over channels. Storage T, statistics and arithmetic f32
 // (f64 for f64), one rounding on store; weight gradients are sums in f32. Saves x, w and the statistics;
 // those that would save the output of layer_norm or rms_norm make it again.
-#include <array>
 
 #include "ops/common.h"
 

@@ -1,7 +1,8 @@
 // pool.cpp - pooling over the last two dimensions. Storage T; max_pool2d: exact, saves where each maximum is; averages: sums in f32, one rounding.
-#include "ops/per_dim.h"
+#include <cstdint>
 
 #include "ops/common.h"
+#include "ops/per_dim.h"
 
 namespace mezzo {
 namespace {

@@ -18,6 +18,10 @@ Tensor recorded_product(OpId op, const Tensor& a, const Tensor& b);
 /// operands' dtype. torch's policy rounds to the operands' dtype first.
 void give_product(Backward& g, int input, const Tensor& a, const Tensor& b, bool round_first);
 
+/// Gives input i of a node, a bias (C), its gradient, if that is wanted: the sums of d (rows, C) over its rows, straight into an f32 leaf's buffer
+/// where that may be.
+void give_bias(Backward& g, int input, const Tensor& d);
+
 namespace detail {
 Tensor linear(const Tensor& x, const Tensor& w, const Tensor& b, const Tensor& residual);
 }  // namespace detail

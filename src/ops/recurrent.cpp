@@ -135,15 +135,6 @@ void check(const char* op, const Tensor& x, const Tensor& h, const Tensor& c, co
       fail(op, fmt::format("a bias of shape {} given, ({},) wanted", to_string(bias->shape()), gates * n));
 }
 
-/// Gradients of a bias: row sums of d (rows, G H), in f32.
-void give_bias(Backward& g, int input, const Tensor& d) {
-  if (!g.wants(input)) return;
-  const auto s = g.input(input).dtype == Dtype::f32 && d.dtype() != Dtype::f64 ? g.sink(input) : Backward::Sink{};
-  if (s.buffer.defined())
-    kernels::sum_rows(cpu_queue(), d.dtype(), data(d), static_cast<float*>(mutable_data(s.buffer)), d.size(0), d.size(1), s.accumulate);
-  else g.set(input, sum_to(d, g.input(input)));
-}
-
 /// The node's backward. Saved: x, h, c, w_ih, w_hh, b_ih, b_hh, y, the gates (none of rnn) and the cells (T, B, H; lstm).
 struct RecurrentBackward {
   Cell cell;

@@ -5,6 +5,8 @@
 #include <cmath>
 #include <unordered_map>
 
+#include <mezzo/random.h>
+
 #include "autograd/cast_cache.h"
 #include "core/fail.h"
 #include "core/parts.h"
@@ -12,8 +14,6 @@
 #include "optim/gradients.h"
 #include "optim/slot.h"
 #include "tensor/layout.h"
-
-#include <mezzo/random.h>
 
 namespace mezzo::optim {
 namespace {
@@ -264,10 +264,10 @@ void Optimizer::update(Slot& slot, std::size_t index, const StepScaling& scaling
     factor = make_tensor({u.n == 0 ? 0 : u.n / u.columns}, w.dtype() == Dtype::f64 ? Dtype::f64 : Dtype::f32);
     u.factor = mutable_data(factor);
   }
-  if (Dtype cached{}; w.dtype() == Dtype::f32 && covers_its_storage(w) && autograd::cached_dtype(w, cached)) {
-    copy = autograd::begin_copy_update(w, cached);
+  if (const auto cached = autograd::cached_dtype(w); cached && w.dtype() == Dtype::f32 && covers_its_storage(w)) {
+    copy = autograd::begin_copy_update(w, *cached);
     u.copy = mutable_data(copy);
-    u.low = cached;
+    u.low = *cached;
   }
   if (u.n > 0) {
     measure(groups_[slot.group], slot.step + 1, u);

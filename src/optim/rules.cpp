@@ -2,11 +2,11 @@
 #include <algorithm>
 #include <cmath>
 
+#include <mezzo/optim.h>
+
 #include "core/fail.h"
 #include "core/log.h"
 #include "kernels/kernels.h"
-
-#include <mezzo/optim.h>
 
 namespace mezzo::optim {
 namespace {

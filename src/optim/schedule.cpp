@@ -4,9 +4,9 @@
 #include <cmath>
 #include <numbers>
 
-#include "core/fail.h"
-
 #include <mezzo/optim.h>
+
+#include "core/fail.h"
 
 namespace mezzo::optim {
 namespace {

@@ -1,4 +1,5 @@
 // state.cpp - an optimizer's state out and in, bit for bit.
+#include <functional>
 #include <map>
 #include <tuple>
 

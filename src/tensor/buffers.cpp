@@ -1,8 +1,9 @@
-// buffers.cpp
+// buffers.cpp - what a scope keeps of buffers that are written to, and puts back.
 #include "tensor/buffers.h"
 
 #include <algorithm>
 #include <cstring>
+#include <utility>
 
 namespace mezzo {
 namespace {

@@ -1,7 +1,6 @@
 // buffers.h - module buffers as part of a transaction: what a step writes to them is undone when the step is not applied.
 #pragma once
 
-#include <utility>
 #include <vector>
 
 #include "tensor/impl.h"

@@ -1,7 +1,8 @@
 // layout.cpp - broadcasting, views and the collapsed index space of strided kernels.
 #include "tensor/layout.h"
 
-#include <utility>
+#include <algorithm>
+#include <array>
 
 #include "core/fail.h"
 

@@ -1,6 +1,7 @@
 // tensor.cpp - handles, storage and metadata of tensors (what needs no graph).
 #include "tensor/impl.h"
 
+#include <algorithm>
 #include <cstring>
 
 #include "core/fail.h"

@@ -1,4 +1,4 @@
-// added_tokens.cpp
+// added_tokens.cpp - finds tokens in text, by Unicode's classes of the letters around them.
 #include "text/added_tokens.h"
 
 #include <algorithm>

@@ -1,8 +1,8 @@
 // bpe.h - byte-pair merging of one word (Sennrich et al., arXiv 1508.07909): always the pair of lowest rank, the leftmost of equals.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
-#include <span>
 #include <vector>
 
 namespace mezzo::text {

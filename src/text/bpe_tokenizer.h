@@ -27,8 +27,8 @@ struct BpeParts {
   struct Pair {
     std::int32_t left, right, result;
   };
-  std::vector<Pair> merges;             ///< by rank; empty ranks where equal_ranks says so
-  std::vector<std::int32_t> ranks;      ///< of merges; empty: their order
+  std::vector<Pair> merges;             ///< in the order of their ranks, unless `ranks` has them
+  std::vector<std::int32_t> ranks;      ///< of merges, some equal; empty: their order
   bool byte_level = true;               ///< words are bytes in the alphabet; else code points
   bool byte_fallback = false;           ///< code points without a token are tokens <0x00> to <0xFF>
   std::optional<std::int32_t> unknown;  ///< for what has no token; none: it is left out

@@ -4,7 +4,6 @@
 // U+0100 onwards; a space is written U+0120.
 #pragma once
 
-#include <cstdint>
 #include <optional>
 #include <string>
 #include <string_view>

@@ -1,6 +1,5 @@
 // example_lines.cpp - examples from a JSONL file: a line to an example, an example to pieces that fit.
 #include <algorithm>
-#include <optional>
 
 #include <fmt/core.h>
 #include <nlohmann/json.hpp>

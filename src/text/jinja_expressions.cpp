@@ -1,4 +1,5 @@
 // jinja_expressions.cpp - tokens to expressions: one function for each strength of operators, the loosest first.
+#include <algorithm>
 #include <charconv>
 
 #include "io/shown.h"

@@ -1,4 +1,4 @@
-// normalizer.cpp
+// normalizer.cpp - Unicode's forms by utf8proc, and replacements.
 #include "text/normalizer.h"
 
 #include <utf8proc.h>

@@ -1,8 +1,10 @@
 // normalizer.h - what a tokenizer does to text before it splits it: Unicode normal forms, spaces rewritten.
 #pragma once
 
+#include <cstdint>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <variant>
 #include <vector>
 

@@ -1,9 +1,8 @@
 // splitter.h - cuts text into the words within which tokens are merged ("pre-tokenization").
 #pragma once
 
-#include <memory>
-#include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "text/regex.h"

@@ -1,6 +1,6 @@
 // tokenizer_gguf.cpp - the tokenizer in a GGUF file's metadata.
 #include <algorithm>
-#include <numeric>
+#include <unordered_map>
 
 #include <fmt/core.h>
 

@@ -1,5 +1,5 @@
 // tokenizer_json.cpp - Hugging Face's tokenizer.json, in and out.
-#include <algorithm>
+#include <cctype>
 #include <limits>
 
 #include <fmt/core.h>

@@ -2,7 +2,6 @@
 #include "train/checkpoint.h"
 
 #include <algorithm>
-#include <array>
 #include <charconv>
 
 #include <nlohmann/json.hpp>

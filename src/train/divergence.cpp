@@ -1,4 +1,4 @@
-// divergence.cpp
+// divergence.cpp - the limit that losses must stay under, from the median and spread of the latest.
 #include "train/divergence.h"
 
 #include <algorithm>

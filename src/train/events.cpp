@@ -1,4 +1,4 @@
-// events.cpp
+// events.cpp - events as lines of JSON, and back.
 #include "train/events.h"
 
 #include <nlohmann/json.hpp>

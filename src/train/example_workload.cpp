@@ -3,7 +3,6 @@
 // The loss of a step is the sum over its tokens that carry loss, divided by their number: a micro-batch with few of them weighs little, and how
 // examples are laid out does not matter.
 #include <algorithm>
-#include <cmath>
 
 #include <fmt/core.h>
 #include <nlohmann/json.hpp>

@@ -1,4 +1,4 @@
-// fused_update.cpp
+// fused_update.cpp - a backward that hands each complete gradient to the optimizer.
 #include "train/fused_update.h"
 
 #include <cmath>

@@ -1,4 +1,4 @@
-// generate.cpp
+// generate.cpp - prompts as ids, with a chat template or without.
 #include "train/generate.h"
 
 #include <algorithm>

@@ -1,4 +1,4 @@
-// history.cpp
+// history.cpp - actions in words and JSON, and the options that are in force after them.
 #include "train/history.h"
 
 #include <algorithm>

@@ -1,4 +1,4 @@
-// judge.cpp
+// judge.cpp - from a step's report to a divergence, or none.
 #include "train/judge.h"
 
 #include <cmath>

@@ -1,9 +1,8 @@
-// lighter.cpp
+// lighter.cpp - tries changes one by one, plans each, and names those that help.
 #include "train/lighter.h"
 
 #include <algorithm>
 #include <cmath>
-#include <functional>
 #include <optional>
 
 #include <fmt/ranges.h>

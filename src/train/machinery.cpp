@@ -1,4 +1,4 @@
-// machinery.cpp
+// machinery.cpp - builds model, optimizer and step, and looks for what is not finite in them.
 #include "train/machinery.h"
 
 #include <algorithm>

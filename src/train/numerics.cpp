@@ -1,8 +1,5 @@
-// numerics.cpp
+// numerics.cpp - inspections as JSON and histograms, and back.
 #include "train/numerics.h"
-
-#include <algorithm>
-#include <cmath>
 
 #include <nlohmann/json.hpp>
 

@@ -1,4 +1,4 @@
-// parity.cpp
+// parity.cpp - runs both models over the same tokens, and compares logits.
 #include "train/parity.h"
 
 #include <algorithm>

@@ -1,8 +1,6 @@
 // recipe.cpp - the recipes, and how a request becomes a plan: which formats, where the truth is, what scales the loss.
-#include <algorithm>
 #include <array>
 #include <charconv>
-#include <cmath>
 
 #include <fmt/ranges.h>
 
@@ -18,7 +16,8 @@ namespace {
 
 constexpr const char* kOp = "precision";
 
-// Bytes a parameter: design.md's table, AdamW on a matrix (weight + cached cast, master, remainder or compensation + gradient + two moments).
+// Bytes a parameter (docs/precision-recipes.md): AdamW on a matrix (weight + cached cast, master, remainder or compensation + gradient + two
+// moments).
 const std::array<Recipe, 10>& recipes() {
   using optim::Storage;
   constexpr double kStaticScale = 1024;  // between the paper's 8 and 32,768: ten binades more below, and gradients up to 64 above

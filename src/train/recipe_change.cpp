@@ -1,4 +1,4 @@
-// recipe_change.cpp
+// recipe_change.cpp - the recipe that follows, and the optimizer's state carried into it.
 #include "train/recipe_change.h"
 
 #include <fmt/core.h>

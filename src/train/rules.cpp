@@ -1,4 +1,4 @@
-// rules.cpp
+// rules.cpp - from options to an optimizer.
 #include "train/rules.h"
 
 #include <algorithm>

@@ -1,4 +1,4 @@
-// run_directory.cpp
+// run_directory.cpp - whether a run may write there, the lock, and the chat template that it keeps.
 #include "train/run_directory.h"
 
 #include <fmt/core.h>

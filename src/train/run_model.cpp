@@ -1,4 +1,4 @@
-// run_model.cpp
+// run_model.cpp - tells what lies at a path, loads it, and writes it in each layout.
 #include "train/run_model.h"
 
 #include <algorithm>

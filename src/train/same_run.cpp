@@ -1,4 +1,4 @@
-// same_run.cpp
+// same_run.cpp - compares options, data and base, and names what differs.
 #include "train/same_run.h"
 
 #include <algorithm>

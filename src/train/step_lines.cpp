@@ -1,4 +1,4 @@
-// step_lines.cpp
+// step_lines.cpp - finds the lines up to a step, cuts off what follows, and appends.
 #include "train/step_lines.h"
 
 #include <optional>

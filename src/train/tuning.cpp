@@ -1,4 +1,4 @@
-// tuning.cpp
+// tuning.cpp - options of fine-tuning checked, the base found and loaded.
 #include "train/tuning.h"
 
 #include <algorithm>

@@ -1,4 +1,4 @@
-// vocabulary.cpp
+// vocabulary.cpp - makes, saves and loads it.
 #include "train/vocabulary.h"
 
 #include <fmt/core.h>

@@ -1,4 +1,4 @@
-// watch.cpp
+// watch.cpp - what is done at each step, and how an overflow is explained.
 #include "train/watch.h"
 
 #include <algorithm>
@@ -79,8 +79,8 @@ void RunWatch::look_at(std::int64_t number, const Machinery& machine, double sca
   constexpr double kMany = 0.25;
   constexpr int kInARow = 20;
   const bool many = plan_.recipe.low == Dtype::f16 && report.applied() && report.result.zero_fraction > kMany;
-  steps_with_losses_ = many ? steps_with_losses_ + 1 : 0;
-  if (steps_with_losses_ == kInARow)
+  steps_with_zeros_ = many ? steps_with_zeros_ + 1 : 0;
+  if (steps_with_zeros_ == kInARow)
     warn_once(number, "underflow",
               fmt::format("in each of the last {} steps more than {:.0f} % of all gradient elements were zero: f16 may be losing them{}", kInARow,
                           100 * kMany, plan_.scaler ? "" : "; nothing scales the loss, see --loss-scale"));

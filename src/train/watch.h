@@ -45,7 +45,7 @@ class RunWatch {
   EventLog events_;
   std::optional<NumericsLog> numerics_;
   std::set<std::string> warned_;
-  int steps_with_losses_ = 0;
+  int steps_with_zeros_ = 0;
 };
 
 }  // namespace mezzo::train

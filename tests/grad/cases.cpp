@@ -1,4 +1,4 @@
-// cases.cpp
+// cases.cpp - how each op is called on a case, and the file of cases read.
 #include "grad/cases.h"
 
 #include <cmath>

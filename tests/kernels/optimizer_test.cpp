@@ -212,7 +212,7 @@ template <class Low> void check_half_away() {
     wrong += w[i] != want;
     wrong_even += w_even[i] != Low(values[i]);
     ties += want != Low(values[i]);
-    if constexpr (std::is_same_v<Low, bf16_t>) {  // and as design.md writes it
+    if constexpr (std::is_same_v<Low, bf16_t>) {  // and in integers
       wrong += w[i].bits != static_cast<std::uint16_t>((std::bit_cast<std::uint32_t>(values[i]) + 0x8000u) >> 16);
     }
   }

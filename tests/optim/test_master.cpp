@@ -175,7 +175,7 @@ TEST_CASE("other handles on the old elements keep them") {
   CHECK(before.to_vector() == std::vector<float>{1.001f, 2});
 }
 
-// design.md's table, AdamW on matrix parameters: f32 4 + 4 + 8; masters 2 + 4 + 2 + 8, or 4 for a gradient that is added up.
+// docs/precision-recipes.md's table, AdamW on matrix parameters: f32 4 + 4 + 8; masters 2 + 4 + 2 + 8, or 4 for a gradient that is added up.
 TEST_CASE("bytes() is what the design says and what the allocator counts") {
   constexpr std::int64_t n = 96 * 64;
   struct Case {

@@ -271,7 +271,7 @@ TEST_CASE("writing to a weight is seen: a cleared weight is zero, a compensation
 
 // ---- bytes ---------------------------------------------------------------------------------------------------
 
-// design.md's table, AdamW on matrix parameters, and what the other rules keep.
+// docs/precision-recipes.md's table, AdamW on matrix parameters, and what the other rules keep.
 TEST_CASE("bytes() is what the design says and what the allocator counts, for each recipe and rule") {
   constexpr std::int64_t n = 96 * 64, blocks = n / 256;
   struct Case {

@@ -1,4 +1,4 @@
-// calls.cpp
+// calls.cpp - the C library's calls, replaced by such that record and pass on.
 #include "train/calls.h"
 
 #include <dlfcn.h>

@@ -51,9 +51,8 @@ struct Ahead {
 /// One block of queries and keys, operands packed.
 struct QueriesByKeys {
   int rows = 0, keys = 0;  ///< at most kQueries, kKeys
-  int d = 0;
-  int d_units = 0;  ///< units of d: the row length of q and dout
-  int d_lanes = 0;  ///< d rounded up to whole vectors: the row length of the f32 accumulators
+  int d_units = 0;         ///< units of d: the row length of q and dout
+  int d_lanes = 0;         ///< d rounded up to whole vectors: the row length of the f32 accumulators
   Sight sight{};
   float scale = 1;              ///< of the scores, times log2(e)
   const Unit* q = nullptr;      ///< (rows, d_units)

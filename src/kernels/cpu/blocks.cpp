@@ -8,11 +8,12 @@
 #include <hwy/foreach_target.h>
 
 #include <algorithm>
+#include <cmath>
 #include <cstring>
 
 #include "core/fail.h"
-#include "kernels/cpu/convert-inl.h"
 #include "kernels/cpu/layout.h"
+#include "kernels/cpu/row-inl.h"
 #include "kernels/gemm/thin.h"
 #include "kernels/ref/blocks.h"
 
@@ -45,16 +46,14 @@ HWY_INLINE VF Times(float scale, VU q, float plus) {
 }
 HWY_INLINE VI Minus(VU q, int bias) { return hn::Sub(hn::BitCast(di, q), hn::Set(di, bias)); }
 
-/// f(i, lanes' values) for i in [0, n) by vectors; n is a multiple of 16.
+/// f(i) for the first element i of every vector of [0, n); n is a multiple of 16.
 template <class F> HWY_INLINE void ByVectors(int n, F f) {
   for (int i = 0; i < n; i += static_cast<int>(hn::Lanes(df))) f(i);
 }
-#undef MEZZO_EACH
-#define MEZZO_EACH HWY_ATTR __attribute__((always_inline))
 
 template <class To> HWY_INLINE void Q8_0(const std::uint8_t* b, To* y) {
   const float d = HalfAt(b);
-  ByVectors(32, [&](int i) MEZZO_EACH {
+  ByVectors(32, [&](int i) MEZZO_BODY {
     const auto q = hn::PromoteTo(di, hn::LoadU(di8, reinterpret_cast<const std::int8_t*>(b + 2) + i));
     StoreF32(Times(d, q), df, y + i);
   });
@@ -62,7 +61,7 @@ template <class To> HWY_INLINE void Q8_0(const std::uint8_t* b, To* y) {
 
 template <class To> HWY_INLINE void Q4_0(const std::uint8_t* b, To* y) {
   const float d = HalfAt(b);
-  ByVectors(16, [&](int i) MEZZO_EACH {
+  ByVectors(16, [&](int i) MEZZO_BODY {
     const auto q = BytesAt(b + 2 + i);
     StoreF32(Times(d, Minus(LowNibble(q), 8)), df, y + i);
     StoreF32(Times(d, Minus(hn::ShiftRight<4>(q), 8)), df, y + i + 16);
@@ -71,7 +70,7 @@ template <class To> HWY_INLINE void Q4_0(const std::uint8_t* b, To* y) {
 
 template <class To> HWY_INLINE void Q4_1(const std::uint8_t* b, To* y) {
   const float d = HalfAt(b), min = HalfAt(b + 2);
-  ByVectors(16, [&](int i) MEZZO_EACH {
+  ByVectors(16, [&](int i) MEZZO_BODY {
     const auto q = BytesAt(b + 4 + i);
     StoreF32(Times(d, LowNibble(q), min), df, y + i);
     StoreF32(Times(d, hn::ShiftRight<4>(q), min), df, y + i + 16);
@@ -93,7 +92,7 @@ HWY_INLINE std::uint32_t WordAt(const std::uint8_t* p) {
 template <class To> HWY_INLINE void Q5_0(const std::uint8_t* b, To* y) {
   const float d = HalfAt(b);
   const std::uint32_t high = WordAt(b + 2);
-  ByVectors(16, [&](int i) MEZZO_EACH {
+  ByVectors(16, [&](int i) MEZZO_BODY {
     const auto q = BytesAt(b + 6 + i);
     StoreF32(Times(d, Minus(hn::Or(LowNibble(q), FifthBit(high, i)), 16)), df, y + i);
     StoreF32(Times(d, Minus(hn::Or(hn::ShiftRight<4>(q), FifthBit(high, i + 16)), 16)), df, y + i + 16);
@@ -103,7 +102,7 @@ template <class To> HWY_INLINE void Q5_0(const std::uint8_t* b, To* y) {
 template <class To> HWY_INLINE void Q5_1(const std::uint8_t* b, To* y) {
   const float d = HalfAt(b), min = HalfAt(b + 2);
   const std::uint32_t high = WordAt(b + 4);
-  ByVectors(16, [&](int i) MEZZO_EACH {
+  ByVectors(16, [&](int i) MEZZO_BODY {
     const auto q = BytesAt(b + 8 + i);
     StoreF32(Times(d, hn::Or(LowNibble(q), FifthBit(high, i)), min), df, y + i);
     StoreF32(Times(d, hn::Or(hn::ShiftRight<4>(q), FifthBit(high, i + 16)), min), df, y + i + 16);
@@ -118,7 +117,7 @@ template <class To> HWY_INLINE void Q4_K(const std::uint8_t* b, To* y) {
     const float low_min = -(dmin * static_cast<float>(low.min)), high_min = -(dmin * static_cast<float>(high.min));
     const std::uint8_t* bytes = b + 16 + sub * 16;
     To* out = y + sub * 32;
-    ByVectors(32, [&](int i) MEZZO_EACH {
+    ByVectors(32, [&](int i) MEZZO_BODY {
       const auto q = BytesAt(bytes + i);
       StoreF32(Times(low_scale, LowNibble(q), low_min), df, out + i);
       StoreF32(Times(high_scale, hn::ShiftRight<4>(q), high_min), df, out + i + 32);
@@ -135,7 +134,7 @@ template <class To> HWY_INLINE void Q5_K(const std::uint8_t* b, To* y) {
     const std::uint8_t* bytes = b + 48 + sub * 16;
     To* out = y + sub * 32;
     const auto low_bit = hn::Set(du, 1u << sub), high_bit = hn::Set(du, 2u << sub), sixteen = hn::Set(du, 16u), zero = hn::Zero(du);
-    ByVectors(32, [&](int i) MEZZO_EACH {
+    ByVectors(32, [&](int i) MEZZO_BODY {
       const auto q = BytesAt(bytes + i), fifth = BytesAt(b + 16 + i);
       const auto low_fifth = hn::IfThenElse(hn::Eq(hn::And(fifth, low_bit), zero), zero, sixteen);
       const auto high_fifth = hn::IfThenElse(hn::Eq(hn::And(fifth, high_bit), zero), zero, sixteen);
@@ -152,9 +151,9 @@ template <class To> HWY_INLINE void Q6_K(const std::uint8_t* b, To* y) {
     const std::uint8_t *low = b + half * 64, *high = b + 128 + half * 32;
     const auto* scales = reinterpret_cast<const std::int8_t*>(b + 192 + half * 8);
     To* out = y + half * 128;
-    ByVectors(32, [&](int i) MEZZO_EACH {
+    ByVectors(32, [&](int i) MEZZO_BODY {
       const auto a = BytesAt(low + i), c = BytesAt(low + 32 + i), h = BytesAt(high + i);
-      const auto put = [&](int quarter, VU nibble, VU top) MEZZO_EACH {
+      const auto put = [&](int quarter, VU nibble, VU top) MEZZO_BODY {
         const std::int8_t step = scales[quarter * 2 + i / 16];
         const float scale = d * static_cast<float>(step);
         StoreF32(Times(scale, Minus(hn::Or(nibble, hn::ShiftLeft<4>(hn::And(top, three))), 32)), df, out + quarter * 32 + i);
@@ -192,7 +191,7 @@ class Levels {
 
 template <class To> HWY_INLINE void NF4(const std::uint8_t* b, To* y) {
   const Levels levels(HalfAt(b));
-  ByVectors(32, [&](int i) MEZZO_EACH {
+  ByVectors(32, [&](int i) MEZZO_BODY {
     const auto q = BytesAt(b + 2 + i);
     StoreF32(levels.Of(LowNibble(q)), df, y + i);
     StoreF32(levels.Of(hn::ShiftRight<4>(q)), df, y + i + 32);
@@ -230,7 +229,7 @@ Unpack PickUnpack(Format format, Dtype to) {
 /// The first element of x (32) whose magnitude is the largest.
 HWY_INLINE float Largest(const float* x) {
   auto largest = hn::Zero(df);
-  ByVectors(32, [&](int i) MEZZO_EACH { largest = hn::Max(largest, hn::Abs(hn::LoadU(df, x + i))); });
+  ByVectors(32, [&](int i) MEZZO_BODY { largest = hn::Max(largest, hn::Abs(hn::LoadU(df, x + i))); });
   largest = hn::MaxOfLanes(df, largest);
   for (int i = 0; i < 32; i += static_cast<int>(hn::Lanes(df))) {
     const auto at = hn::FindFirstTrue(df, hn::Eq(hn::Abs(hn::LoadU(df, x + i)), largest));
@@ -248,7 +247,7 @@ HWY_INLINE void PackQ8_0(const float* x, std::uint8_t* b) {
   const float d = std::abs(Largest(x)) / 127;
   const auto inverse = hn::Set(df, ref::reciprocal_or_zero(d));
   PutHalf(d, b);
-  ByVectors(32, [&](int i) MEZZO_EACH {
+  ByVectors(32, [&](int i) MEZZO_BODY {
     const auto v = hn::Mul(hn::LoadU(df, x + i), inverse);
     const auto a = hn::Abs(v), whole = hn::Floor(a);
     const auto up = hn::IfThenElseZero(hn::Ge(hn::Sub(a, whole), hn::Set(df, 0.5f)), hn::Set(df, 1.0f));
@@ -266,7 +265,7 @@ HWY_INLINE VI Level(const float* x, float inverse) {
 HWY_INLINE void PackQ4_0(const float* x, std::uint8_t* b) {
   const float d = Largest(x) / -8, inverse = ref::reciprocal_or_zero(d);
   PutHalf(d, b);
-  ByVectors(16, [&](int i) MEZZO_EACH {
+  ByVectors(16, [&](int i) MEZZO_BODY {
     const auto low = Level(x + i, inverse), high = Level(x + i + 16, inverse);
     hn::StoreU(hn::DemoteTo(d8, hn::Or(low, hn::ShiftLeft<4>(high))), d8, b + 2 + i);
   });
@@ -282,10 +281,10 @@ HWY_INLINE VU NearestLevel(const float* x, float inverse) {
 
 HWY_INLINE void PackNF4(const float* x, std::uint8_t* b) {
   auto largest = hn::Zero(df);
-  ByVectors(64, [&](int i) MEZZO_EACH { largest = hn::Max(largest, hn::Abs(hn::LoadU(df, x + i))); });
+  ByVectors(64, [&](int i) MEZZO_BODY { largest = hn::Max(largest, hn::Abs(hn::LoadU(df, x + i))); });
   PutHalf(hn::GetLane(hn::MaxOfLanes(df, largest)), b);
   const float inverse = ref::reciprocal_or_zero(HalfAt(b));
-  ByVectors(32, [&](int i) MEZZO_EACH {
+  ByVectors(32, [&](int i) MEZZO_BODY {
     const auto low = NearestLevel(x + i, inverse), high = NearestLevel(x + i + 32, inverse);
     hn::StoreU(hn::DemoteTo(d8, hn::BitCast(di, hn::Or(low, hn::ShiftLeft<4>(high)))), d8, b + 2 + i);
   });

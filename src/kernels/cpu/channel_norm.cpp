@@ -8,7 +8,6 @@
 #include <hwy/highway.h>
 
 #include <algorithm>
-#include <cmath>
 
 #include "core/parallel.h"
 #include "dtype/dispatch.h"

@@ -1,8 +1,6 @@
 // channel_norm.h - what the vector loops of batch and group norm give to, and take from, the code that joins them.
 #pragma once
 
-#include <cstdint>
-
 namespace mezzo::kernels {
 
 /// Of some elements: how many, their mean, and the sum of squares around it.

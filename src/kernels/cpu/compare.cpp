@@ -5,6 +5,8 @@
 #define HWY_TARGET_INCLUDE "kernels/cpu/compare.cpp"
 #include <hwy/foreach_target.h>
 
+#include <cstring>
+
 #include "dtype/dispatch.h"
 #include "kernels/cpu/layout.h"
 #include "kernels/cpu/loops-inl.h"

@@ -6,6 +6,8 @@
 #include <hwy/foreach_target.h>
 
 #include <algorithm>
+#include <array>
+#include <utility>
 
 #include "core/dry_run.h"
 #include "dtype/dispatch.h"

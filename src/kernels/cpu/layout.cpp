@@ -3,8 +3,6 @@
 
 #include <algorithm>
 #include <cstdlib>
-#include <cstring>
-#include <numeric>
 
 #include "core/fail.h"
 
@@ -14,21 +12,21 @@ namespace {
 constexpr std::int64_t kStage = 1024;   // elements of a buffer; four operands of 8 bytes fill L1
 constexpr std::int64_t kShortRow = 64;  // elements below which a row is not worth a call of its own
 
-template <int bytes> struct Cell { std::byte b[bytes]; };
+template <int bytes> struct Element { std::byte b[bytes]; };
 
 // Elements [0, n) of a strided operand from `where` on, to or from contiguous memory.
 template <int bytes, bool gather>
 void move_elements(const Strided& space, Odometer where, int operand, std::byte* base, std::byte* buffer, std::int64_t n) {
   const std::int64_t stride = space.stride[operand][space.dims - 1];
-  auto* cells = reinterpret_cast<Cell<bytes>*>(buffer);
+  auto* elements = reinterpret_cast<Element<bytes>*>(buffer);
   while (n > 0) {
     const std::int64_t run = std::min(n, where.left());
-    auto* p = reinterpret_cast<Cell<bytes>*>(base) + where.offset(operand);
+    auto* p = reinterpret_cast<Element<bytes>*>(base) + where.offset(operand);
     for (std::int64_t i = 0; i < run; ++i) {
-      if constexpr (gather) cells[i] = p[i * stride];
-      else p[i * stride] = cells[i];
+      if constexpr (gather) elements[i] = p[i * stride];
+      else p[i * stride] = elements[i];
     }
-    cells += run;
+    elements += run;
     n -= run;
     where.advance(run);
   }

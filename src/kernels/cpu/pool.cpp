@@ -9,7 +9,6 @@
 
 #include <algorithm>
 #include <limits>
-#include <vector>
 
 #include "core/parallel.h"
 #include "dtype/dispatch.h"
@@ -127,7 +126,7 @@ void MaxPlane(Dtype dtype, const PlaneWindows& w, std::int64_t columns, const vo
   });
 }
 
-/// dx of one plane: each element takes dy from the windows whose index it is. wide_dy, index: planes of the result, with room for a vector more.
+/// dx of one plane: each element takes dy from the windows whose index it is. dy, index: planes of the result, with room for a vector more.
 void MaxBackwardPlane(Dtype dtype, const PlaneWindows& w, std::int64_t columns, const std::int32_t* index, const float* dy, void* dx_p) {
   dispatch_low_or_f32(dtype, "max_pool_backward", [&]<class T>() {
     const hn::ScalableTag<float> d;

@@ -1,4 +1,4 @@
-// unary.cpp - y = f(x) and dx = dy f'(x), element by element. f32, f16, bf16: arithmetic in f32, one rounding on store. f64: ref/.
+// unary.cpp - y = f(x), element by element. f32, f16, bf16: arithmetic in f32, one rounding on store. f64: ref/.
 #include "kernels/kernels.h"
 
 #undef HWY_TARGET_INCLUDE

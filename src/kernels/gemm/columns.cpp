@@ -9,6 +9,7 @@
 #include <cstring>
 
 #include "core/parallel.h"
+#include "kernels/cpu/layout.h"
 
 namespace mezzo::kernels {
 namespace {
@@ -34,11 +35,6 @@ void reorder(Queue& queue, Dtype t, const void* x, void* y, std::array<std::int6
   copy(queue, t, t, x, y, s);
 }
 
-void* offset(void* p, std::int64_t i, std::size_t bytes) { return static_cast<std::byte*>(p) + i * static_cast<std::int64_t>(bytes); }
-const void* offset(const void* p, std::int64_t i, std::size_t bytes) {
-  return static_cast<const std::byte*>(p) + i * static_cast<std::int64_t>(bytes);
-}
-
 /// body(begin, end, columns, ld) for blocks of places; columns (end - begin, taps * width), rows ld elements apart. One tap that sees each
 /// place's own pixel needs no copy.
 template <class Body> void by_blocks(Queue& queue, const Conv& c, See see, const void* activation, std::int64_t channels, std::int64_t first,
@@ -46,13 +42,13 @@ template <class Body> void by_blocks(Queue& queue, const Conv& c, See see, const
   const std::size_t bytes = size_of(c.dtype);
   const std::int64_t taps = product(c.kernel), places = c.n * product(see == See::forward ? c.out : c.in), row = taps * width;
   if (taps == 1 && c.in == c.out && product(c.stride) == 1 && c.padding == Sizes{})
-    return body(std::int64_t{0}, places, offset(activation, first, bytes), channels);
+    return body(std::int64_t{0}, places, at(activation, first, bytes), channels);
   const std::int64_t block = std::min(places, std::max<std::int64_t>(64, kBlockElements / row));
   const Block columns = queue.scratch(static_cast<std::size_t>(block * row) * bytes);
   for (std::int64_t begin = 0; begin < places; begin += block) {
     const std::int64_t end = std::min(places, begin + block);
-    parallel_for(end - begin, std::max<std::int64_t>(1, 16384 / row), [&](std::int64_t b, std::int64_t e) {
-      gather_columns(c, see, activation, bytes, first, width, begin + b, begin + e, offset(columns.as<void>(), b * row, bytes));
+    parallel_for(end - begin, std::max<std::int64_t>(1, kGrain / row), [&](std::int64_t b, std::int64_t e) {
+      gather_columns(c, see, activation, bytes, first, width, begin + b, begin + e, at(columns.as<void>(), b * row, bytes));
     });
     body(begin, end, static_cast<const void*>(columns.as<void>()), row);
   }
@@ -85,7 +81,7 @@ void gather_columns(const Conv& c, See see, const void* activation, std::size_t 
         for (std::int64_t tx = 0; tx < c.kernel[2]; ++tx, out += run) {
           const std::int64_t x = y < 0 ? -1 : sees(2, px, tx);
           if (x < 0) std::memset(out, 0, run);
-          else std::memcpy(out, offset(activation, (((image * seen[0] + z) * seen[1] + y) * seen[2] + x) * channels + first, bytes), run);
+          else std::memcpy(out, at(activation, (((image * seen[0] + z) * seen[1] + y) * seen[2] + x) * channels + first, bytes), run);
         }
       }
     }
@@ -105,8 +101,8 @@ void columns_conv(Queue& queue, const Conv& c, const void* x, const void* w, con
       p.c = c.result;
       p.trans_b = true;
       p.lda = ld, p.ldb = taps * cg, p.ldc = c.o;
-      if (bias) p.bias = offset(bias, g * og, wide), p.bias_dtype = c.dtype == f64 ? f64 : f32;
-      gemm(queue, p, columns, offset(by_tap.as<void>(), g * og * taps * cg, bytes), offset(y, begin * c.o + g * og, size_of(c.result)));
+      if (bias) p.bias = at(bias, g * og, wide), p.bias_dtype = c.dtype == f64 ? f64 : f32;
+      gemm(queue, p, columns, at(by_tap.as<void>(), g * og * taps * cg, bytes), at(y, begin * c.o + g * og, size_of(c.result)));
     });
   }
 }
@@ -123,7 +119,7 @@ void columns_conv_input_grad(Queue& queue, const Conv& c, const void* w, const v
       p.a = p.b = c.dtype;
       p.c = c.result;
       p.lda = ld, p.ldb = cg, p.ldc = c.c;
-      gemm(queue, p, columns, offset(by_tap.as<void>(), g * og * taps * cg, bytes), offset(dx, begin * c.c + g * cg, size_of(c.result)));
+      gemm(queue, p, columns, at(by_tap.as<void>(), g * og * taps * cg, bytes), at(dx, begin * c.c + g * cg, size_of(c.result)));
     });
   }
 }
@@ -142,7 +138,7 @@ void columns_conv_weight_grad(Queue& queue, const Conv& c, const void* x, const 
       p.trans_a = true;
       p.lda = c.o, p.ldb = ld, p.ldc = taps * cg;
       p.beta = begin == 0 ? 0 : 1;
-      gemm(queue, p, offset(dy, begin * c.o + g * og, bytes), columns, offset(by_tap.as<void>(), g * og * taps * cg, size_of(wide)));
+      gemm(queue, p, at(dy, begin * c.o + g * og, bytes), columns, at(by_tap.as<void>(), g * og * taps * cg, size_of(wide)));
     });
   }
   if (!accumulate) return reorder(queue, wide, by_tap.as<void>(), dw, {1, c.o, cg, taps}, {0, taps * cg, 1, cg});

@@ -1,4 +1,4 @@
-// onednn_library.cpp
+// onednn_library.cpp - the parts of onednn_library.h that are not inline.
 #include "kernels/gemm/onednn_library.h"
 
 #include <mezzo/runtime.h>

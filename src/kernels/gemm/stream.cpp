@@ -20,6 +20,7 @@
 #include "core/parallel.h"
 #include "kernels/cpu/layout.h"
 #include "kernels/cpu/row-inl.h"
+#include "kernels/gemm/dot_bf16-inl.h"
 
 #ifndef MEZZO_KERNELS_GEMM_STREAM_ONCE
 #define MEZZO_KERNELS_GEMM_STREAM_ONCE
@@ -79,7 +80,6 @@ struct Widened {
 
 #if HWY_TARGET == HWY_AVX3
 /// Two rows a unit, side by side, for the native dot product of bf16 pairs.
-#define MEZZO_STREAM_ATTR __attribute__((target(HWY_TARGET_STR ",avx512bf16")))
 struct Pairs {
   static constexpr std::size_t kUnits = 4, kRows = 8;
   template <class... N> static HWY_INLINE void LoadUnit(const bf16_t* const* row, std::size_t u, std::int64_t j, V& lower, V& upper, N... n) {
@@ -100,16 +100,14 @@ struct Pairs {
     hn::Store(V{_mm512_shuffle_f32x4(first, first, 0xd8)}, d, sums);
     hn::Store(V{_mm512_shuffle_f32x4(second, second, 0xd8)}, d, sums + kLanes);
   }
-  static MEZZO_STREAM_ATTR HWY_INLINE V Add(V sum, V a, V b) { return V{_mm512_dpbf16_ps(sum.raw, (__m512bh)a.raw, (__m512bh)b.raw)}; }
+  static MEZZO_BF16_ATTR HWY_INLINE V Add(V sum, V a, V b) { return DotBf16(sum, a, b); }
 };
-#else
-#define MEZZO_STREAM_ATTR
 #endif
 
 /// Two vectors of sums of a row += its units times those of the matrix. Constant indices only: an array that a loop indexes would live in memory.
-template <class Arithmetic, std::size_t... U> MEZZO_STREAM_ATTR HWY_INLINE void AddRow(const float* left, std::int64_t panel,
-                                                                                       const V (&units)[sizeof...(U)][2], float* sums,
-                                                                                       std::index_sequence<U...>) {
+template <class Arithmetic, std::size_t... U> MEZZO_BF16_ATTR HWY_INLINE void AddRow(const float* left, std::int64_t panel,
+                                                                                     const V (&units)[sizeof...(U)][2], float* sums,
+                                                                                     std::index_sequence<U...>) {
   const D d;
   V s0 = hn::Load(d, sums), s1 = hn::Load(d, sums + kLanes);
   ((s0 = Arithmetic::Add(s0, hn::Set(d, left[static_cast<std::int64_t>(U) * panel]), units[U][0]),
@@ -121,8 +119,8 @@ template <class Arithmetic, std::size_t... U> MEZZO_STREAM_ATTR HWY_INLINE void 
 
 /// kStep columns of a group of rows, to all sums; `n...`: how many columns are left, in the last step.
 template <class Arithmetic, class W, std::size_t... U, class... N>
-MEZZO_STREAM_ATTR HWY_INLINE void AddStep(const Stream& s, const W* const* row, std::int64_t unit, std::int64_t j, float* sums, std::int64_t ld_sums,
-                                          std::index_sequence<U...> all, N... n) {
+MEZZO_BF16_ATTR HWY_INLINE void AddStep(const Stream& s, const W* const* row, std::int64_t unit, std::int64_t j, float* sums, std::int64_t ld_sums,
+                                        std::index_sequence<U...> all, N... n) {
   V units[sizeof...(U)][2];
   (Arithmetic::LoadUnit(row, U, j, units[U][0], units[U][1], n...), ...);
   const float* left = s.left + unit * s.panel;
@@ -141,7 +139,7 @@ template <class Arithmetic> void Order(std::int64_t rows, std::int64_t width, fl
 
 /// sums (rows, ld_sums) += the product for columns [begin, end).
 template <class Arithmetic, class W>
-MEZZO_STREAM_ATTR void AddColumns(const Stream& s, std::int64_t begin, std::int64_t end, float* sums, std::int64_t ld_sums) {
+MEZZO_BF16_ATTR void AddColumns(const Stream& s, std::int64_t begin, std::int64_t end, float* sums, std::int64_t ld_sums) {
   constexpr auto kAll = std::make_index_sequence<Arithmetic::kUnits>();
   constexpr std::int64_t kRows = Arithmetic::kRows, kLine = 64 / sizeof(W), kNear = 16 << 10;  // what fits into the first cache
   const std::int64_t width = end - begin;
@@ -177,14 +175,14 @@ MEZZO_STREAM_ATTR void AddColumns(const Stream& s, std::int64_t begin, std::int6
 constexpr std::size_t kResidentRows = HWY_TARGET <= HWY_AVX3 ? 12 : 6;
 
 template <class Arithmetic, std::size_t... E>
-MEZZO_STREAM_ATTR HWY_INLINE void AddUnits(V (&sums)[sizeof...(E)], V x, const V (&units)[sizeof...(E)], std::index_sequence<E...>) {
+MEZZO_BF16_ATTR HWY_INLINE void AddUnits(V (&sums)[sizeof...(E)], V x, const V (&units)[sizeof...(E)], std::index_sequence<E...>) {
   ((sums[E] = Arithmetic::Add(sums[E], x, units[E])), ...);
 }
 
 /// sums (kM, ld_sums) = the product for kSteps * kStep columns from j on; `n...`: as in AddStep.
 template <class Arithmetic, class W, std::size_t... I, std::size_t... S, class... N>
-MEZZO_STREAM_ATTR HWY_INLINE void Strip(const Stream& s, const W* matrix, std::int64_t j, float* sums, std::int64_t ld_sums,
-                                        std::index_sequence<I...>, std::index_sequence<S...>, N... n) {
+MEZZO_BF16_ATTR HWY_INLINE void Strip(const Stream& s, const W* matrix, std::int64_t j, float* sums, std::int64_t ld_sums, std::index_sequence<I...>,
+                                      std::index_sequence<S...>, N... n) {
   constexpr std::size_t kVecs = 2 * sizeof...(S);
   constexpr std::int64_t kRows = Arithmetic::kRows / Arithmetic::kUnits;  // of the matrix in a unit
   constexpr auto kAll = std::make_index_sequence<kVecs>();
@@ -207,7 +205,7 @@ MEZZO_STREAM_ATTR HWY_INLINE void Strip(const Stream& s, const W* matrix, std::i
 
 /// The same as AddColumns for sums that are still zero and kM rows, in one panel.
 template <class Arithmetic, class W, std::size_t kM>
-MEZZO_STREAM_ATTR void ResidentColumns(const Stream& s, std::int64_t begin, std::int64_t end, float* sums, std::int64_t ld_sums) {
+MEZZO_BF16_ATTR void ResidentColumns(const Stream& s, std::int64_t begin, std::int64_t end, float* sums, std::int64_t ld_sums) {
   constexpr std::size_t kSteps = 2 * kM <= kResidentRows ? 2 : 1;
   constexpr std::int64_t kWide = static_cast<std::int64_t>(kSteps) * kStep;
   constexpr auto kRows = std::make_index_sequence<kM>();
@@ -285,7 +283,6 @@ RunJoin PickJoin() { return AddSums; }
 
 std::int64_t GroupUnits(bool pairs) { return pairs ? 4 : static_cast<std::int64_t>(kUnits); }
 
-#undef MEZZO_STREAM_ATTR
 }  // namespace
 }  // namespace mezzo::kernels::HWY_NAMESPACE
 HWY_AFTER_NAMESPACE();

@@ -17,6 +17,7 @@
 #include "core/fail.h"
 #include "kernels/cpu/layout.h"
 #include "kernels/cpu/row-inl.h"
+#include "kernels/gemm/dot_bf16-inl.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace mezzo::kernels::HWY_NAMESPACE {
@@ -82,7 +83,6 @@ struct Widened {
 
 #if HWY_TARGET == HWY_AVX3
 /// Pairs of bf16, by the native dot product.
-#define MEZZO_THIN_ATTR __attribute__((target(HWY_TARGET_STR ",avx512bf16")))
 struct Pairs {
   static constexpr std::int64_t kStep = 2 * hn::MaxLanes(D());
   static HWY_INLINE V Load(const bf16_t* p) { return hn::BitCast(D(), hn::LoadU(hn::Repartition<std::uint16_t, D>(), &p->bits)); }
@@ -90,21 +90,19 @@ struct Pairs {
     const hn::Repartition<std::uint16_t, D> d16;
     return hn::BitCast(D(), hn::MaskedLoad(hn::FirstN(d16, static_cast<std::size_t>(n)), d16, &p->bits));
   }
-  static MEZZO_THIN_ATTR HWY_INLINE V Add(V sum, V a, V b) { return V{_mm512_dpbf16_ps(sum.raw, (__m512bh)a.raw, (__m512bh)b.raw)}; }
+  static MEZZO_BF16_ATTR HWY_INLINE V Add(V sum, V a, V b) { return DotBf16(sum, a, b); }
 };
-#else
-#define MEZZO_THIN_ATTR
 #endif
 
 // Constant indices only: an array of vectors that a loop indexes would live in memory.
 template <class Arithmetic, std::size_t kR, std::size_t... J>
-MEZZO_THIN_ATTR HWY_INLINE void AddRow(V (&sums)[kR], V a, const V (&w)[kR], std::index_sequence<J...>) {
+MEZZO_BF16_ATTR HWY_INLINE void AddRow(V (&sums)[kR], V a, const V (&w)[kR], std::index_sequence<J...>) {
   ((sums[J] = Arithmetic::Add(sums[J], a, w[J])), ...);
 }
 
 /// One step along k; `n...`: the elements left in the last one.
 template <class Arithmetic, std::size_t kM, std::size_t kR, class A, class W, std::size_t... I, std::size_t... J, class... N>
-MEZZO_THIN_ATTR HWY_INLINE void AddStep(V (&sums)[kM][kR], const A* a, std::int64_t lda, const W* w, std::int64_t ldw, std::index_sequence<I...>,
+MEZZO_BF16_ATTR HWY_INLINE void AddStep(V (&sums)[kM][kR], const A* a, std::int64_t lda, const W* w, std::int64_t ldw, std::index_sequence<I...>,
                                         std::index_sequence<J...> all, N... n) {
   const V columns[kR] = {Arithmetic::Load(w + static_cast<std::int64_t>(J) * ldw, n...)...};
   (AddRow<Arithmetic>(sums[I], Arithmetic::Load(a + static_cast<std::int64_t>(I) * lda, n...), columns, all), ...);
@@ -169,7 +167,7 @@ template <std::size_t kElements, class W> HWY_INLINE void Prefetch(const W* p, F
 
 /// out (kM, kGroup) = kM rows of a by kR rows of w.
 template <class Arithmetic, std::size_t kM, std::size_t kR, class A, class W>
-MEZZO_THIN_ATTR HWY_INLINE void TileSums(const A* a, std::int64_t lda, const W* w, std::int64_t ldw, std::int64_t k, Fetch fetch, float* out) {
+MEZZO_BF16_ATTR HWY_INLINE void TileSums(const A* a, std::int64_t lda, const W* w, std::int64_t ldw, std::int64_t k, Fetch fetch, float* out) {
   constexpr auto kRowsOfA = std::make_index_sequence<kM>();
   constexpr auto kRowsOfW = std::make_index_sequence<kR>();
   V sums[kM][kR];
@@ -186,7 +184,7 @@ MEZZO_THIN_ATTR HWY_INLINE void TileSums(const A* a, std::int64_t lda, const W* 
 }
 
 /// `rows` rows of w, at most kGroup, in one pass over them.
-template <class Arithmetic, std::size_t kM, class A, class W> MEZZO_THIN_ATTR void GroupSums(const void* a, std::int64_t lda, const void* w,
+template <class Arithmetic, std::size_t kM, class A, class W> MEZZO_BF16_ATTR void GroupSums(const void* a, std::int64_t lda, const void* w,
                                                                                              std::int64_t ldw, std::int64_t k, std::int64_t rows,
                                                                                              Fetch fetch, float* out) {
   const A* x = static_cast<const A*>(a);
@@ -266,7 +264,6 @@ RunDirect PickDirect(Dtype c) { return c == f32 ? DirectColumns<float> : c == bf
 using RunColumns = void (*)(const Gemm&, const float*, const ThinMatrix&, void*, std::int64_t, std::int64_t);
 RunColumns PickColumns(Dtype c) { return c == f32 ? Columns<float> : c == bf16 ? Columns<bf16_t> : Columns<f16_t>; }
 
-#undef MEZZO_THIN_ATTR
 }  // namespace
 }  // namespace mezzo::kernels::HWY_NAMESPACE
 HWY_AFTER_NAMESPACE();

@@ -17,6 +17,7 @@
 #include <hwy/highway.h>
 
 #include "kernels/cpu/convert-inl.h"
+#include "kernels/gemm/dot_bf16-inl.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace mezzo::kernels::HWY_NAMESPACE {
@@ -181,25 +182,20 @@ struct MulAddF32 {
 };
 
 #if HWY_TARGET == HWY_AVX3
-/// Two products and sums a lane: denormals are flushed, each sum is rounded to nearest even. Highway 1.0.3 has no such operation.
-#define MEZZO_TILE_ATTR __attribute__((target(HWY_TARGET_STR ",avx512bf16")))
-struct DotBf16 {
-  static MEZZO_TILE_ATTR HWY_INLINE V add(V sum, float a, V b) {
-    return V{_mm512_dpbf16_ps(sum.raw, (__m512bh)hn::Set(D(), a).raw, (__m512bh)b.raw)};
-  }
+/// Two products and sums a lane.
+struct PairsBf16 {
+  static MEZZO_BF16_ATTR HWY_INLINE V add(V sum, float a, V b) { return DotBf16(sum, hn::Set(D(), a), b); }
 };
-#else
-#define MEZZO_TILE_ATTR
 #endif
 
 // Constant indices only: an array of vectors that a loop indexes would live in memory.
 template <class Arithmetic, std::size_t kV, std::size_t... J>
-MEZZO_TILE_ATTR HWY_INLINE void add_row(V (&sums)[kV], float a, const V (&b)[kV], std::index_sequence<J...>) {
+MEZZO_BF16_ATTR HWY_INLINE void add_row(V (&sums)[kV], float a, const V (&b)[kV], std::index_sequence<J...>) {
   ((sums[J] = Arithmetic::add(sums[J], a, b[J])), ...);
 }
 
 template <class Arithmetic, std::size_t kM, std::size_t kV, std::size_t... I, std::size_t... J>
-MEZZO_TILE_ATTR HWY_INLINE void add_outer(V (&sums)[kM][kV], const float* a, const float* b, std::index_sequence<I...>,
+MEZZO_BF16_ATTR HWY_INLINE void add_outer(V (&sums)[kM][kV], const float* a, const float* b, std::index_sequence<I...>,
                                           std::index_sequence<J...> all) {
   const V row[kV] = {hn::LoadU(D(), b + J * kLanes)...};
   (add_row<Arithmetic>(sums[I], a[I], row, all), ...);
@@ -244,10 +240,10 @@ template <class T> void finish(std::int64_t m, std::int64_t n, const float* HWY_
 // ---- tiles -------------------------------------------------------------------------------------------
 
 /// Sums of an Arithmetic rounded to C.
-template <class Arithmetic, bool kAdd, class T> MEZZO_TILE_ATTR HWY_INLINE void store_sums(V v, T* to) {
+template <class Arithmetic, bool kAdd, class T> MEZZO_BF16_ATTR HWY_INLINE void store_sums(V v, T* to) {
   const D d;
 #if HWY_TARGET == HWY_AVX3
-  if constexpr (std::is_same_v<Arithmetic, DotBf16> && std::is_same_v<T, bf16_t> && !kAdd) {
+  if constexpr (std::is_same_v<Arithmetic, PairsBf16> && std::is_same_v<T, bf16_t> && !kAdd) {
     // The instruction takes denormals for zero; the dot product leaves none.
     _mm256_storeu_si256(reinterpret_cast<__m256i*>(to), (__m256i)_mm512_cvtneps_pbh(v.raw));
     return;
@@ -257,13 +253,13 @@ template <class Arithmetic, bool kAdd, class T> MEZZO_TILE_ATTR HWY_INLINE void 
 }
 
 template <class Arithmetic, bool kAdd, class T, std::size_t... E>
-MEZZO_TILE_ATTR HWY_INLINE void store(const V (&sums)[kRows][kVecs], T* c, std::int64_t ldc, std::index_sequence<E...>) {
+MEZZO_BF16_ATTR HWY_INLINE void store(const V (&sums)[kRows][kVecs], T* c, std::int64_t ldc, std::index_sequence<E...>) {
   (store_sums<Arithmetic, kAdd>(sums[E / kVecs][E % kVecs], c + E / kVecs * ldc + E % kVecs * kLanes), ...);
 }
 
 /// A whole tile that C takes as it is, or is added to, from the registers. (Anything more here costs the loop registers.)
 template <class Arithmetic, bool kAdd, class T>
-MEZZO_TILE_ATTR void plain_tile(std::int64_t units, const float* HWY_RESTRICT a, const float* HWY_RESTRICT b, T* HWY_RESTRICT c, std::int64_t ldc) {
+MEZZO_BF16_ATTR void plain_tile(std::int64_t units, const float* HWY_RESTRICT a, const float* HWY_RESTRICT b, T* HWY_RESTRICT c, std::int64_t ldc) {
   V sums[kRows][kVecs];
   clear(sums, std::make_index_sequence<kRows * kVecs>());
   for (; units != 0; --units, a += kRows, b += kCols) {
@@ -278,7 +274,7 @@ template <std::size_t kM, std::size_t kV, std::size_t... E> HWY_INLINE void spil
 
 /// The same, of any size, into out (kM, kCols).
 template <class Arithmetic, std::size_t kM, std::size_t kV>
-MEZZO_TILE_ATTR void tile_sums(std::int64_t units, const float* HWY_RESTRICT a, const float* HWY_RESTRICT b, float* HWY_RESTRICT out) {
+MEZZO_BF16_ATTR void tile_sums(std::int64_t units, const float* HWY_RESTRICT a, const float* HWY_RESTRICT b, float* HWY_RESTRICT out) {
   V sums[kM][kV];
   clear(sums, std::make_index_sequence<kM * kV>());
   for (; units != 0; --units, a += kRows, b += kCols) {
@@ -324,7 +320,7 @@ template <std::size_t kWidth, class Dv>
 void pack_pairs(const Operand& o, std::int64_t count, std::int64_t k, std::int64_t begin, std::int64_t end, void* out) {
   pack<true, kWidth, Dv, bf16_t>(o, count, k, begin, end, static_cast<float*>(out));
 }
-constexpr Tiles kBf16 = {kRows, kCols, 2, pack_pairs<kRows, D4>, pack_pairs<kCols, D>, tile_to<DotBf16>};
+constexpr Tiles kBf16 = {kRows, kCols, 2, pack_pairs<kRows, D4>, pack_pairs<kCols, D>, tile_to<PairsBf16>};
 #endif
 
 }  // namespace
@@ -336,7 +332,6 @@ const Tiles* tiles([[maybe_unused]] bool bf16_dot) {
   return &kF32;
 }
 
-#undef MEZZO_TILE_ATTR
 }  // namespace mezzo::kernels::HWY_NAMESPACE
 HWY_AFTER_NAMESPACE();
 
