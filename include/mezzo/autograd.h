@@ -94,16 +94,14 @@ template <class Derived> struct Function {
   }
 
  private:
-  template <std::size_t... I>
-  static constexpr bool takes(std::index_sequence<I...>) {
-    return requires(Context& c, const function_detail::Tensors& dy) { Derived::backward(c, dy[I]...); };
+  template <std::size_t... I> static constexpr bool takes(std::index_sequence<I...>) {
+    return requires(Context & c, const function_detail::Tensors& dy) { Derived::backward(c, dy[I]...); };
   }
   /// As many gradients as backward takes one by one, or all in a vector.
   template <std::size_t N = 1> static auto call_backward(Context& c, const function_detail::Tensors& dy) {
     constexpr std::size_t kMostApart = 16;
     constexpr auto kEach = std::make_index_sequence<N>();
-    if constexpr (takes(kEach))
-      return function_detail::call_with([](auto&&... a) { return Derived::backward(a...); }, c, dy, kEach);
+    if constexpr (takes(kEach)) return function_detail::call_with([](auto&&... a) { return Derived::backward(a...); }, c, dy, kEach);
     else if constexpr (N < kMostApart) return call_backward<N + 1>(c, dy);
     else return Derived::backward(c, dy);
   }

@@ -183,8 +183,8 @@ template <class T> Tensor from_span(std::span<const T> values, Shape shape) {
   return detail::from_bytes(values.data(), values.size(), dtype_of<T>, std::move(shape));
 }
 
-/// In place through a handle (views allowed): dst keeps its dtype, version() rises. Error: dst requires grad while grad mode is on, or src does, whose
-/// graph a write does not join; shapes that do not broadcast; an expanded dst.
+/// In place through a handle (views allowed): dst keeps its dtype, version() rises. Error: dst requires grad while grad mode is on, or src does,
+/// whose graph a write does not join; shapes that do not broadcast; an expanded dst.
 MEZZO_API Tensor copy_(Tensor dst, const Tensor& src);
 MEZZO_API Tensor fill_(Tensor dst, double);
 

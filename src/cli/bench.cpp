@@ -8,6 +8,7 @@
 #include <string>
 
 #include <fmt/ranges.h>
+#include <fmt/format.h>
 #include <nlohmann/json.hpp>
 
 #include <mezzo/models.h>

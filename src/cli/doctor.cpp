@@ -1,5 +1,6 @@
 // doctor.cpp - `mezzo doctor`: what this machine is, what it does in each precision (measured), and what `auto` makes of it.
 #include <fmt/ranges.h>
+#include <fmt/format.h>
 #include <nlohmann/json.hpp>
 
 #include <mezzo/runtime.h>

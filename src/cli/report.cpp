@@ -4,6 +4,8 @@
 #include <algorithm>
 #include <cmath>
 
+#include <fmt/format.h>
+
 #include <fmt/ranges.h>
 
 #include "cli/html.h"

@@ -1,4 +1,6 @@
 // train_options.cpp - declares the options of a run by group, and completes what was left out.
+#include <fmt/format.h>
+
 #include "cli/train_options.h"
 
 #include <fmt/ranges.h>

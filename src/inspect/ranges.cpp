@@ -2,6 +2,8 @@
 #include <algorithm>
 #include <cmath>
 
+#include <fmt/format.h>
+
 #include <mezzo/autograd.h>
 
 #include "core/fail.h"

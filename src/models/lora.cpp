@@ -2,6 +2,8 @@
 #include <algorithm>
 #include <set>
 
+#include <fmt/format.h>
+
 #include <fmt/ranges.h>
 
 #include <mezzo/models.h>

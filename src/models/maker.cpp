@@ -3,6 +3,8 @@
 
 #include <algorithm>
 
+#include <fmt/format.h>
+
 #include <fmt/ranges.h>
 
 #include <mezzo/ops.h>

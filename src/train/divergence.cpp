@@ -7,6 +7,8 @@
 #include <string>
 #include <utility>
 
+#include <fmt/format.h>
+
 #include <fmt/ranges.h>
 
 #include "core/fail.h"

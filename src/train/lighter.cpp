@@ -5,6 +5,8 @@
 #include <cmath>
 #include <optional>
 
+#include <fmt/format.h>
+
 #include <fmt/ranges.h>
 
 #include "core/fail.h"

@@ -2,6 +2,8 @@
 #include <array>
 #include <charconv>
 
+#include <fmt/format.h>
+
 #include <fmt/ranges.h>
 
 #include <mezzo/runtime.h>

@@ -4,6 +4,7 @@
 #include <algorithm>
 
 #include <fmt/ranges.h>
+#include <fmt/format.h>
 #include <nlohmann/json.hpp>
 
 #include "core/fail.h"

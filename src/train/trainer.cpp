@@ -5,6 +5,7 @@
 #include <chrono>
 
 #include <fmt/ranges.h>
+#include <fmt/format.h>
 #include <nlohmann/json.hpp>
 
 #include "core/fail.h"

@@ -6,6 +6,7 @@
 #include <set>
 
 #include <fmt/ranges.h>
+#include <fmt/format.h>
 #include <nlohmann/json.hpp>
 
 #include "core/fail.h"

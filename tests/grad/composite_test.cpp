@@ -1,7 +1,9 @@
-// composite_test.cpp - ops without a PyTorch twin: gradients of first and second order against central differences in f64.
+// composite_test.cpp - ops without a PyTorch twin: gradients of first and second order against central differences in f64; values at the edges.
 #include <doctest/doctest.h>
 
 #include <cmath>
+#include <limits>
+#include <vector>
 
 #include <mezzo/mezzo.h>
 
