@@ -46,6 +46,7 @@ class MEZZO_API Module {
     add_module(std::move(name), m);
     return m;
   }
+  void register_modules(const std::vector<std::shared_ptr<Module>>&);  ///< each under its number, from "0" on
   /// Marks a parameter that stays f32 in every recipe but pure: norm weights, biases, adapters.
   static void mark_exempt(const Tensor&);
   /// Marks a buffer (or parameter) whose dtype to() and recipes leave alone: running statistics.
@@ -55,7 +56,8 @@ class MEZZO_API Module {
 
  private:
   void add_module(std::string name, std::shared_ptr<Module>);
-  void name_parameters(const std::string& prefix);
+  void attach(std::string name, std::shared_ptr<Module>);
+  void name_parameters();
   template <class F> void each_parameter(const std::string& prefix, const F&) const;
 
   std::vector<std::pair<std::string, Tensor>> parameters_, buffers_;

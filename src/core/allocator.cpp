@@ -266,6 +266,9 @@ class Allocator {
   }
 
   [[noreturn]] void refuse(std::size_t bytes, Memory category) const {
+    if (DryRun::active())
+      fail("allocate", fmt::format("more than {} bytes would be needed, more than any machine has addresses for",
+                                   accounts_.total + static_cast<std::int64_t>(std::min(bytes, kMaxBlock))));
     fail(
         "allocate",
         fmt::format(

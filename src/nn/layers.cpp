@@ -71,9 +71,7 @@ Dropout::Dropout(DropoutOptions o) : p_(o.p) {
 }
 Tensor Dropout::forward(const Tensor& x) { return dropout(x, p_, is_training()); }
 
-Sequential::Sequential(std::vector<std::shared_ptr<Module>> parts) : parts_(std::move(parts)) {
-  for (std::size_t i = 0; i < parts_.size(); ++i) register_module(std::to_string(i), parts_[i]);
-}
+Sequential::Sequential(std::vector<std::shared_ptr<Module>> parts) : parts_(std::move(parts)) { register_modules(parts_); }
 Tensor Sequential::forward(const Tensor& x) {
   Tensor y = x;
   for (const auto& p : parts_) y = p->forward(y);

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <regex>
+#include <unordered_set>
 
 #include "autograd/context.h"
 #include "core/fail.h"
@@ -51,11 +52,20 @@ Tensor Module::register_buffer(std::string name, Tensor t) {
   return t;
 }
 
-void Module::add_module(std::string name, std::shared_ptr<Module> m) {
+void Module::attach(std::string name, std::shared_ptr<Module> m) {
   check_name(name, parameters_, buffers_, modules_);
   if (!m) fail("Module", fmt::format("module `{}` is null", name));
   modules_.emplace_back(std::move(name), std::move(m));
-  name_parameters("");  // a parent that registers this one later names them again, with its own prefix
+}
+
+void Module::add_module(std::string name, std::shared_ptr<Module> m) {
+  attach(std::move(name), std::move(m));
+  name_parameters();
+}
+
+void Module::register_modules(const std::vector<std::shared_ptr<Module>>& parts) {
+  for (std::size_t i = 0; i < parts.size(); ++i) attach(std::to_string(i), parts[i]);
+  name_parameters();  // once: a thousand layers that were named again with each of them took seconds
 }
 
 void Module::mark_exempt(const Tensor& t) { t.impl()->more().exempt = true; }
@@ -69,21 +79,16 @@ template <class F> void Module::each_parameter(const std::string& prefix, const 
   for (const auto& [name, m] : modules_) m->each_parameter(prefix + name + '.', f);
 }
 
-void Module::name_parameters(const std::string& prefix) {
-  std::vector<const detail::TensorImpl*> seen;  // a tied parameter keeps the first path
-  each_parameter(prefix, [&](const std::string& path, Tensor t) {
-    if (std::find(seen.begin(), seen.end(), t.impl()) != seen.end()) return;
-    seen.push_back(t.impl());
-    t.set_name(path);
-  });
+/// Paths from here; a parent that registers this module names them again, with its own.
+void Module::name_parameters() {
+  for (auto& [path, t] : named_parameters()) t.set_name(path);
 }
 
 std::vector<std::pair<std::string, Tensor>> Module::named_parameters() const {
   std::vector<std::pair<std::string, Tensor>> out;
+  std::unordered_set<const detail::TensorImpl*> seen;  // a tied parameter keeps the first path
   each_parameter("", [&](const std::string& path, const Tensor& t) {
-    for (const auto& o : out)
-      if (o.second.impl() == t.impl()) return;
-    out.emplace_back(path, t);
+    if (seen.insert(t.impl()).second) out.emplace_back(path, t);
   });
   return out;
 }
