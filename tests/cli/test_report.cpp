@@ -71,6 +71,24 @@ TEST_CASE("ticks are round, rising, and inside") {
   }
 }
 
+TEST_CASE("ticks of steps are whole and distinct, however short the run") {
+  for (int steps = 1; steps <= 40; ++steps) {
+    Series s{.name = "n", .x = {}, .y = {}};
+    for (int i = 1; i <= steps; ++i) s.x.push_back(i), s.y.push_back(1.0 / i);
+    const std::string svg = draw(LineChart{.label = "l", .x_title = "step", .y_title = "y", .series = {s}});
+    constexpr std::string_view kTick = "text-anchor=\"middle\">";
+    std::vector<std::string> ticks;
+    for (auto at = svg.find(kTick); at != svg.npos; at = svg.find(kTick, at + 1))
+      ticks.push_back(svg.substr(at + kTick.size(), svg.find('<', at + kTick.size()) - at - kTick.size()));
+    REQUIRE(ticks.size() >= 2);
+    CHECK(ticks.back() == "step");
+    ticks.pop_back();
+    CAPTURE(steps);
+    CHECK(ticks.size() <= 11);
+    for (std::size_t i = 1; i < ticks.size(); ++i) CHECK(std::stoi(ticks[i]) > std::stoi(ticks[i - 1]));
+  }
+}
+
 TEST_CASE("a curve is interrupted where a number is not finite") {
   const double inf = std::numeric_limits<double>::infinity(), nan = std::nan("");
   const std::string svg = draw(LineChart{
