@@ -37,6 +37,7 @@ class Plan final : public Task {
   int run(Options& options, Console& console) override {
     cli::complete(options, arguments_, RunKind::either);
     auto& t = arguments_.options;
+    if (options.given("--epochs") && t.data.empty()) throw UsageError("[plan] --epochs given without --data, with which it goes");
     const bool out = !t.out.empty();
     const auto resolve = [&] {
       const auto shape = train::shape_of(t);

@@ -123,6 +123,25 @@ TEST_CASE("a command line that is wrong: exit code 2, and no directory is made")
   CHECK(!fs::exists(c.out));
 }
 
+TEST_CASE("options that do nothing beside the others are refused, in a new run and in one that is resumed") {
+  const Case c;
+  for (const char* optimizer : {"adamw", "adam", "adagrad", "lion", "adafactor"})
+    check_refused(join(c.train({"--optimizer", optimizer}), {"--momentum", "0.5"}), 2,
+                  "--momentum given without --optimizer sgd, with which it goes");
+  for (const char* optimizer : {"sgd", "adagrad", "adafactor"})
+    check_refused(join(c.train({"--optimizer", optimizer}), {"--betas", "0.9,0.9"}), 2, "--betas given without --optimizer adamw or adam or lion");
+  for (const char* guard : {"warn", "stop", "rollback"})
+    check_refused(c.train({"--on-divergence", guard, "--fallbacks", "lr"}), 2, "--fallbacks given without --on-divergence fallback");
+  for (const char* guard : {"warn", "stop", "fallback"})
+    check_refused(c.train({"--on-divergence", guard, "--max-rollbacks", "2"}), 2, "--max-rollbacks given without --on-divergence rollback");
+  check_refused({"plan", "--momentum", "0.5"}, 2, "--momentum given");
+  check_refused({"plan", "--epochs", "2"}, 2, "--epochs given without --data, with which it goes");
+  CHECK(!fs::exists(c.out));
+  REQUIRE(run(c.train({"--optimizer", "sgd", "--momentum", "0.5", "--on-divergence", "fallback", "--fallbacks", "lr"})).code == 0);
+  check_refused({"train", "--out", c.out, "--resume", "--betas", "0.9,0.9"}, 2, "--betas given");
+  CHECK(run({"train", "--out", c.out, "--resume", "--momentum", "0.5", "--fallbacks", "lr,op"}).code == 0);  // it is the run that says what goes
+}
+
 TEST_CASE("text that cannot be trained on") {
   const Case c;
   const std::string empty = c.dir / "empty.txt", latin1 = c.dir / "latin1.txt", tiny = c.dir / "tiny.txt", hidden = c.dir / "unreadable.txt";

@@ -114,6 +114,11 @@ TEST_CASE("finetune: a GPT-2 as it is published, with dropout in its file: adapt
   CHECK(document(run(tuned(gpt, "dropped", {"--full", "--dropout", "0.1", "--no-packing"})))["step"] == 4);
   check_refused(tuned(gpt, "x", {"--dropout", "0.1"}), 2, "--dropout 0.1 given, and attention weights of packed examples");
   check_refused(tuned(gpt, "x", {"--dropout", "1"}), 2, "--dropout 1 given");
+  const Result none = run({"finetune", "--model", c.base, "--data", c.chat, "--out", c.dir / "x", "--epochs", "0"});
+  CHECK(none.code == 2);
+  CHECK(none.err == "mezzo finetune: --epochs 0 given, 1 or more wanted, or --steps\n");
+  CHECK(run({"plan", "--model", c.base, "--batch", "0"}).err.starts_with("mezzo plan: --batch 0 given"));
+  CHECK(run(c.finetune_with("--batch", "0")).err.starts_with("mezzo finetune: --batch 0 given"));
   check_refused(tuned(c.base, "x", {"--dropout", "0.1", "--no-packing"}), 1, "which has none");
   check_refused(tuned(gpt, "x", {"--lora-targets", "q_proj"}), 1, "there are c_attn, c_proj, c_fc, all-linear");
   check_refused({"plan", "--model", "gpt:layers=1,heads=2,width=16", "--dropout", "0.1"}, 2, "--dropout given");
