@@ -213,6 +213,15 @@ TEST_CASE("models and texts that eval and generate cannot use") {
   check_refused({"eval", "--model", c.out, "--data", c.dir / "absent.txt"}, 1, "absent.txt");
   check_refused({"eval", "--model", c.out, "--data", c.text, "--seq", "99"}, 1, "context of 16");
   check_refused({"eval", "--model", c.out, "--data", c.text, "--bos"}, 2, "--bos");
+  write(c.dir / "short.txt", "short");
+  check_refused({"eval", "--model", c.out, "--data", c.dir / "short.txt"}, 1, "too short: 5 tokens, at least 17");
+  for (const Arguments& ask : {Arguments{"eval", "--data", c.text}, Arguments{"generate", "--prompt", "x"}})
+    for (const auto& precision : train::recipe_names()) {
+      const Result r = run(join(ask, {"--model", c.out, "--precision", precision}));
+      CAPTURE(precision);
+      CHECK(r.code == (precision == "fp32" || precision == "bf16" || precision == "fp16" ? 0 : 2));
+      if (r.code == 2) CHECK(r.err.find("one of auto, fp32, bf16, fp16 wanted") != r.err.npos);
+    }
   check_refused({"generate", "--model", c.out, "--prompt", "x", "--chat"}, 2, "no chat template");
   check_refused({"generate", "--model", c.out, "--prompt", "x", "--system", "y"}, 2, "without --chat");
   check_refused({"generate", "--model", c.out, "--prompt", "x", "--top-p", "0"}, 2, "--top-p 0");

@@ -78,7 +78,10 @@ TEST_CASE("train, evaluate, generate") {
   CHECK(read(dir / "run/report.html").find("</html>") != std::string::npos);
 
   const auto evaluated = document(run({"eval", "--json", "--model", dir / "run", "--data", dir / "text.txt"}));
-  CHECK(keys(evaluated) == std::set<std::string>{"loss", "perplexity", "tokens"});
+  CHECK(keys(evaluated) == std::set<std::string>{"loss", "perplexity", "tokens", "precision", "seq", "stride"});
+  CHECK((evaluated["precision"] == "fp32" || evaluated["precision"] == "bf16"));  // what auto chose
+  CHECK(evaluated["seq"] == 16);
+  CHECK(evaluated["stride"] == 16);
   CHECK(evaluated["perplexity"].get<double>() == doctest::Approx(std::exp(evaluated["loss"].get<double>())));
   CHECK(evaluated["tokens"] ==
         (static_cast<std::int64_t>(fs::file_size(dir / "text.txt")) - 1) / 16 * 16);  // whole windows of the context, each with its next token
