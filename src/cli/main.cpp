@@ -70,8 +70,10 @@ const Command& find(const std::string& given) {
     if (c->name == given) return *c;
     names.push_back(c->name);
   }
+  const bool option = given.starts_with('-');
+  if (option) names = {"--version", "--help"};
   const std::string near = near_names(given, names);
-  throw UsageError(fmt::format("unknown command `{}`; {}", given, near.empty() ? "`mezzo --help` lists them" : near));
+  throw UsageError(fmt::format("unknown {} `{}`; {}", option ? "option" : "command", given, near.empty() ? "`mezzo --help` lists them" : near));
 }
 
 /// Text for a person, which must arrive.

@@ -120,6 +120,8 @@ TEST_CASE("a command line that is wrong: exit code 2, and no directory is made")
   check_refused({"plan", "--overcommit=maybe"}, 2, "--overcommit=maybe given");
   check_refused({"plan", "--batch", "0"}, 2, "--batch 0");
   check_refused({"plan", "--model", c.dir / "nothing.gguf"}, 2, "nothing.gguf");
+  check_refused({"--verison"}, 2, "unknown option `--verison`; did you mean `--version`?");
+  check_refused(c.train_with("--memory", "0.00001"), 1, "--memory allows 10.5 KiB");
   CHECK(!fs::exists(c.out));
 }
 
@@ -268,6 +270,8 @@ TEST_CASE("exports that cannot be: refused, and nothing is written") {
   for (const std::string format : {"gguf", "safetensors"})
     for (const std::string what : {"--merge", "--adapter"})
       CHECK(run({"export", "--model", adapter, "--format", format, what, "--out", to + format + what}).code == 0);
+  fs::copy_file(to + "gguf--adapter", c.dir / "adapter.gguf");
+  check_refused({"generate", "--model", c.dir / "adapter.gguf", "--prompt", "x"}, 1, "adapter.gguf: an adapter alone, a model wanted");
   fs::remove_all(llama);
   check_refused({"generate", "--model", adapter, "--prompt", "x"}, 1, "the base model");
 }
