@@ -237,7 +237,12 @@ TEST_CASE("models and texts that eval and generate cannot use") {
   }
   models::save_pretrained(*model, broken);
   fs::copy_file(fs::path(c.out) / "model/tokenizer_config.json", fs::path(broken) / "tokenizer_config.json");
-  check_refused({"eval", "--model", broken, "--data", c.text, "--precision", "fp16"}, 1, "the loss is");
+  check_refused({"eval", "--model", broken, "--data", c.text, "--precision", "fp16"}, 1, "the loss is nan");
+  const Result cut = run({"generate", "--model", broken, "--prompt", "x", "--precision", "fp16"});
+  CHECK(cut.code == 1);
+  CHECK(cut.out == "x\n");  // the prompt was there already: the error stands on a line of its own
+  check_refused({"export", "--model", broken, "--format", "gguf", "--out", c.dir / "broken.gguf"}, 1, "its perplexity over the text");
+  CHECK_FALSE(fs::exists(c.dir / "broken.gguf"));
   write(c.out + "/model/model.safetensors", "not a model");
   check_refused({"generate", "--model", c.out, "--prompt", "x"}, 1, "model.safetensors");
 }
@@ -254,6 +259,11 @@ TEST_CASE("exports that cannot be: refused, and nothing is written") {
   check_refused(with({"--format", "gguf", "--type", "nf4"}), 2, "--type nf4 given, f32, f16, bf16, q8_0 or q4_0 wanted");
   check_refused(with({"--format", "safetensors", "--type", "q8_0"}), 2, "f32, f16 or bf16 wanted");
   check_refused(with({"--format", "gguf", "--adapter"}), 2, "no adapters");
+  check_refused(with({"--format", "gguf", "--merge"}), 2, "--merge given, but ");
+  write(c.dir / "empty.txt", "");
+  check_refused(with({"--format", "gguf", "--data", c.dir / "empty.txt"}), 1, "empty.txt given: 0 tokens, 2 or more wanted");
+  check_refused(with({"--format", "gguf", "--data", c.dir / "absent.txt"}), 1, "absent.txt");
+  CHECK_FALSE(fs::exists(to));
   check_refused(with({"--format", "gguf", "--adapter", "--merge"}), 2, "--merge and --adapter");
   check_refused({"export", "--model", c.out, "--format", "gguf", "--out", c.text}, 2, "is there already");
   check_refused({"export", "--model", c.dir / "absent", "--format", "gguf", "--out", to}, 1, "absent");
