@@ -14,6 +14,7 @@
 #include "cli/stop.h"
 #include "cli/train_options.h"
 #include "train/options.h"
+#include "train/result.h"
 
 namespace mezzo::cli {
 namespace {
@@ -62,13 +63,28 @@ void introduce(const train::Trainer& trainer, Console& console) {
   if (trainer.first_step() > 0) console.say(fmt::format("resumed after step {} of {}", trainer.first_step(), o.steps));
 }
 
-void conclude(const train::Trainer& trainer, const train::TrainSummary& s, std::string_view command, Console& console) {
+void give_result(const train::Trainer& trainer, const train::TrainSummary& s, Console& console) {
   const auto& out = trainer.options().out;
   io::Json document = to_json(s);
   document["precision"] = trainer.plan().recipe.name;
   document["out"] = out.native();
   document["report"] = (out / "report.html").native();
   console.result(document);
+}
+
+/// A run that is resumed and has ended already: its files stay as they are.
+int nothing_left(const train::Trainer& trainer, const train::TrainSummary& s, Console& console) {
+  const auto& out = trainer.options().out;
+  if (!std::filesystem::exists(out / "report.html")) write_report(out, trainer, s);
+  give_result(trainer, s, console);
+  console.say(fmt::format("nothing is left to do: the run has ended, after step {} of {}; its report is {}", s.step, trainer.options().steps,
+                          (out / "report.html").native()));
+  return kSuccess;
+}
+
+void conclude(const train::Trainer& trainer, const train::TrainSummary& s, std::string_view command, Console& console) {
+  const auto& out = trainer.options().out;
+  give_result(trainer, s, console);
   if (s.skipped == s.step && s.step > 0)
     console.note(
         fmt::format("warning: none of the {} steps was applied, the model is as it was: gradients overflow at loss scale {:g}; "
@@ -90,6 +106,7 @@ void conclude(const train::Trainer& trainer, const train::TrainSummary& s, std::
 }  // namespace
 
 int run_training(train::Trainer& trainer, std::string_view command, const char* promise, Console& console) {
+  if (const auto& ended = trainer.ended()) return nothing_left(trainer, *ended, console);
   catch_interrupts(promise);
   introduce(trainer, console);
   ProgressLine progress;

@@ -269,6 +269,10 @@ TEST_CASE("finetune: a run goes on with its own base and examples alone") {
   const Case c;
   const auto done = document(run(c.finetune({"--json"})));
   check_refused(c.finetune(), 1, "--resume continues it");
+  const std::string report = read(c.out + "/report.html");
+  CHECK(document(run({"finetune", "--json", "--out", c.out, "--resume"})) == done);
+  CHECK(run({"finetune", "--out", c.out, "--resume"}).out.starts_with("nothing is left to do: the run has ended, after step 4 of 4"));
+  CHECK(read(c.out + "/report.html") == report);
   check_refused({"train", "--out", c.out, "--resume"}, 2, "is a run of mezzo finetune");
   check_refused({"finetune", "--out", c.dir / "base", "--resume"}, 2, "is a run of mezzo train");
   check_refused({"finetune", "--out", c.out, "--resume", "--lora-rank", "4"}, 1, "--lora-rank: 2 in the run, 4 given");

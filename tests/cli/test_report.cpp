@@ -32,6 +32,7 @@ RunRecord made_up(std::string name, double skipped_at) {
   r.summary.skipped = 1;
   r.summary.val_loss = 2.5;
   r.summary.zero_fraction = 0.25;
+  r.summary.steps_run = 600;
   r.summary.step_ms_median = 4;
   r.summary.bytes[0] = 1 << 20;
   r.summary.peak_bytes = 1 << 20;
