@@ -268,6 +268,7 @@ TEST_CASE("warn and stop: NaN ends the run either way; a loss that has risen is 
     train::Trainer a(nan);
     const std::string error = error_of([&] { a.run(flips(a, 37, std::nanf(""))); });
     CHECK(contains(error, "step 38: the loss is NaN"));
+    CHECK(contains(error, "--clip-norm, in a new run; --resume-step goes on from a checkpoint of up to step 36, with --on-divergence rollback"));
     CHECK(train::checkpoint_steps(nan.out) == std::vector<std::int64_t>{20, 30});
     const auto events = train::read_events(nan.out);
     REQUIRE(events.size() == 2);
