@@ -197,9 +197,10 @@ class Demo final : public Task {
     r.steps = read_steps(trainer.options().out);
     r.config = read_config(trainer.options().out);
     progress.keep(fmt::format("{}  {}", title,
-                              !r.failure.empty() ? "failed: " + r.failure
-                                                 : fmt::format("validation loss {:.4f}, {} ms a step", r.summary.val_loss.value_or(std::nan("")),
-                                                               format_ms(r.summary.step_ms_median))));
+                              !r.failure.empty()
+                                  ? "failed: " + r.failure
+                                  : fmt::format("validation loss {}, {} ms a step", format_loss(r.summary.val_loss.value_or(std::nan(""))),
+                                                format_ms(r.summary.step_ms_median))));
     return r;
   }
 

@@ -96,7 +96,8 @@ class Eval final : public Task {
     const train::EvalResult r = f(on_batch);
     progress.clear();
     if (!interrupted() && !std::isfinite(r.loss))
-      fail("eval", fmt::format("the loss is {}", r.loss), "a diverged model, or numbers that f16 does not reach: --precision fp32 tells");
+      fail("eval", fmt::format("the loss is {}", format_loss(r.loss)),
+           "a diverged model, or numbers that f16 does not reach: --precision fp32 tells");
     return r;
   }
 

@@ -50,7 +50,7 @@ Table summary_table(const std::vector<RunRecord>& runs) {
     table.row(std::move(cells));
   };
   row("validation loss", [](const RunRecord& r) {
-    return !r.failure.empty() ? "failed" : r.summary.val_loss ? fmt::format("{:.4f}", *r.summary.val_loss) : "not taken";
+    return !r.failure.empty() ? "failed" : r.summary.val_loss ? format_loss(*r.summary.val_loss) : "not taken";
   });
   row("steps skipped", [](const RunRecord& r) { return fmt::format("{} of {}", format_count(r.summary.skipped), format_count(r.summary.step)); });
   row("gradients lost to zero", [](const RunRecord& r) { return format_share(r.summary.zero_fraction); });

@@ -98,7 +98,7 @@ void conclude(const train::Trainer& trainer, const train::TrainSummary& s, std::
   }
   if (s.step < trainer.options().steps)
     console.say(fmt::format("\nended after step {} of {}: {} evaluations without a lower loss; the model is that of step {}", s.step,
-                            trainer.options().steps, trainer.options().early_stop, s.best_step));
+                            trainer.options().steps, trainer.options().early_stop, s.best_step > 0 ? s.best_step : s.step));
   console.say(fmt::format("\n{:<10} {}\nreport     {}", trainer.options().tune && !trainer.options().tune->full ? "adapter" : "model",
                           (out / "model").native(), (out / "report.html").native()));
 }
@@ -113,7 +113,7 @@ int run_training(train::Trainer& trainer, std::string_view command, const char* 
   const train::TrainSummary summary = trainer.run(
       [&](const train::Progress& p) {
         if (p.val_loss)
-          progress.keep(fmt::format("step {}/{}  validation loss {:.4f}{}", p.step, p.steps, *p.val_loss, p.best ? "" : ", not the lowest"));
+          progress.keep(fmt::format("step {}/{}  validation loss {}{}", p.step, p.steps, format_loss(*p.val_loss), p.best ? "" : ", not the lowest"));
         if (!p.applied)
           progress.keep(fmt::format("step {}/{}  skipped: Inf or NaN in the gradient of {} at loss scale {}", p.step, p.steps, p.culprit, p.scale));
         if (progress.due()) progress.update(describe(p));

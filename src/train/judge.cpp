@@ -65,4 +65,19 @@ std::optional<Divergence> judge(RunState& state, const StepReport& report, RunWa
   return d;
 }
 
+std::optional<Divergence> judge_validation(const RunState& state, const Circumstances& c) {
+  const bool f16 = c.plan.recipe.low == Dtype::f16;
+  Divergence d{
+      .reason = "the validation loss is not finite",
+      .hint = going_on(c, f16 ? "bf16 has f32's range; or a lower --lr, a longer --warmup" : "a lower --lr or a longer --warmup", last_good(state)),
+      .good = last_good(state),
+      .range = f16,
+      .losses = state.trend.recent};
+  // In f16 a training loss that is not finite is counted, and judged when there are too many: unless the run ends before.
+  const bool counted = f16 && state.trend.not_finite > 0 && state.step < c.options.steps;
+  if (c.options.on_divergence != OnDivergence::warn && !counted) return d;
+  c.watch.warn(state.step, d.reason + ": the model has diverged" + (f16 ? ", or f16 does not reach its numbers" : ""));
+  return std::nullopt;
+}
+
 }  // namespace mezzo::train

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <cmath>
 
 #include <fmt/ranges.h>
 #include <nlohmann/json.hpp>
@@ -215,8 +216,15 @@ struct Trainer::Impl {
         recover(*divergence);
         continue;
       }
-      if (state.step == options.steps || (options.eval_steps > 0 && state.step % options.eval_steps == 0)) evaluate_after(p);
-      const bool last = state.step == options.steps || worn_out();
+      if (state.step == options.steps || (options.eval_steps > 0 && state.step % options.eval_steps == 0)) {
+        evaluate_after(p);
+        if (p.val_loss && !std::isfinite(*p.val_loss)) divergence = judge_validation(state, circumstances());
+        if (divergence) {
+          recover(*divergence);
+          continue;
+        }
+      }
+      const bool last = is_behind_last_step();
       stopped = !last && stop && stop();
       lock->require_held();
       metrics->write(p);
@@ -240,6 +248,8 @@ struct Trainer::Impl {
     if (!stopped) write_result(options.out, summary);
     return summary;
   }
+
+  Circumstances circumstances() { return {.options = options, .plan = plan, .model = *machine.model, .watch = *watch}; }
 
   /// Logs that go on behind the present step.
   void open_logs() {
@@ -266,7 +276,7 @@ struct Trainer::Impl {
     state.zero_sum += r.zero_fraction;
     RunWatch::Explanation overflow;
     if (!r.applied) overflow = watch->explain(state.step, machine, loss, counter, report);
-    divergence = judge(state, report, std::move(overflow), {.options = options, .plan = plan, .model = *machine.model, .watch = *watch});
+    divergence = judge(state, report, std::move(overflow), circumstances());
 
     const double ms = milliseconds(Clock::now() - begin);
     step_times.push_back(ms);
@@ -385,7 +395,7 @@ struct Trainer::Impl {
     const bool last = state.step == options.steps;
     p.val_loss = validate(last ? 0 : options.eval_tokens);
     if (!p.val_loss || (last && options.eval_tokens > 0 && state.best_step > 0)) return;
-    p.best = state.best_step == 0 || *p.val_loss < state.best_loss;
+    p.best = std::isfinite(*p.val_loss) && (state.best_step == 0 || *p.val_loss < state.best_loss);
     ++state.evaluations_since_best;
     if (!p.best) return;
     state.best_step = state.step;

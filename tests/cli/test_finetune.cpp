@@ -1,4 +1,6 @@
 // test_finetune.cpp - `mezzo finetune`, from a model that `mezzo train` made to one that answers; and what it refuses.
+#include <algorithm>
+
 #include <doctest/doctest.h>
 #include <fmt/core.h>
 #include <nlohmann/json.hpp>
@@ -96,6 +98,30 @@ TEST_CASE("finetune: adapters, evaluated and generated from; stopped and resumed
   CHECK(resumed["step"] == step + 2);
   for (const char* file : {"model.safetensors", "config.json", "tokenizer_config.json", "chat_template.jinja"})
     CHECK_MESSAGE(fs::exists(other + "/model/" + file), file);
+}
+
+TEST_CASE("plan counts the tokens of examples as a run does; without them, all there is room for") {
+  const Case c;
+  const Arguments same{"--model", c.base, "--seq", "96", "--batch", "2", "--lora-rank", "2", "--steps", "2"};
+  const auto tokens = [](const io::Json& plan) { return plan["tokens_per_second"].get<double>() * plan["step_ms"].get<double>() / 1000; };
+  CHECK(tokens(document(run(join({"plan", "--json"}, same)))) == doctest::Approx(2 * 96));
+  const auto done = document(run(join(c.finetune_with("--steps", "2"), {"--json"})));
+  CHECK(tokens(document(run(join({"plan", "--json", "--data", c.chat}, same)))) == doctest::Approx(done["tokens"].get<double>() / 2));
+  CHECK(done["tokens"].get<int>() < 2 * 2 * 96);
+}
+
+TEST_CASE("finetune: a validation loss that is not finite is a warning, and never the best") {
+  const Case c;
+  const Result r = run({"finetune", "--json",  "--model", c.base,   "--data",      c.chat, "--out", c.out, "--seq",    "96", "--batch",
+                        "2",        "--steps", "2",       "--full", "--precision", "fp16", "--lr",  "100", "--warmup", "0"});
+  const auto done = document(r);
+  CHECK(done["val_loss"].is_null());
+  CHECK(done["best_step"].is_null());
+  CHECK(done["best_val_loss"].is_null());
+  CHECK(r.err.find("validation loss nan, not the lowest") != r.err.npos);
+  CHECK(r.err.find("-nan") == r.err.npos);
+  const auto lines = r.lines();
+  CHECK(std::count_if(lines.begin(), lines.end(), [](const std::string& l) { return l.find("the validation loss is not finite") != l.npos; }) == 1);
 }
 
 TEST_CASE("finetune: a GPT-2 as it is published, with dropout in its file: adapters, exported alone and merged, and all weights") {

@@ -291,6 +291,55 @@ TEST_CASE("warn and stop: NaN ends the run either way; a loss that has risen is 
   }
 }
 
+TEST_CASE("the hint of a run that ended in NaN is true: the newest checkpoint and rollback go on") {
+  const TempDir dir;
+  write_small_text(dir);
+  auto o = guarded(dir, "run", "fp32", OnDivergence::warn);
+  {
+    train::Trainer first(o);
+    CHECK(contains(error_of([&] { first.run(flips(first, 37, std::nanf(""))); }), "up to step 36"));
+  }
+  o.resume_step = 30;
+  o.on_divergence = OnDivergence::rollback;
+  CHECK(train::Trainer(o).run().step == o.steps);
+}
+
+TEST_CASE("a validation loss that is not finite: never the best, a warning under warn, else what a loss is that is not finite") {
+  const TempDir dir;
+  write_small_text(dir);
+  // In fp16 the step after the flip is skipped, which is no divergence; then it is evaluated.
+  const auto broken = [&](OnDivergence what) {
+    auto o = guarded(dir, fmt::format("run-{}", train::name(what)), "fp16", what);
+    o.checkpoint_steps = 2;
+    o.steps = 5;
+    return o;
+  };
+  auto o = broken(OnDivergence::warn);
+  {
+    train::Trainer trainer(o);
+    const auto s = trainer.run(flips(trainer, 4, 1e30F));
+    CHECK(s.step == 5);
+    CHECK(s.best_step == 0);
+    REQUIRE(s.val_loss);
+    CHECK_FALSE(std::isfinite(*s.val_loss));
+    const auto events = train::read_events(o.out);
+    REQUIRE_FALSE(events.empty());
+    CHECK(events.back().kind == "warning");
+    CHECK(contains(events.back().text, "the validation loss is not finite"));
+  }
+  o = broken(OnDivergence::stop);
+  {
+    train::Trainer trainer(o);
+    CHECK(contains(error_of([&] { trainer.run(flips(trainer, 4, 1e30F)); }), "step 5: the validation loss is not finite"));
+  }
+  o = broken(OnDivergence::rollback);
+  train::Trainer trainer(o);
+  const auto s = trainer.run(flips(trainer, 4, 1e30F));
+  CHECK(s.rollbacks == 1);
+  CHECK(s.best_step > 0);
+  CHECK(std::isfinite(s.best_loss));
+}
+
 TEST_CASE("rollbacks are counted: what does not help ends with a line that says so") {
   const TempDir dir;
   write_small_text(dir);
