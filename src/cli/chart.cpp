@@ -61,9 +61,9 @@ std::string escape_html(std::string_view text) {
   return out;
 }
 
-std::vector<double> round_ticks(double low, double high, int wanted) {
+std::vector<double> round_ticks(double low, double high, int wanted, double least) {
   const double rough = (high - low) / wanted, power = std::pow(10, std::floor(std::log10(rough)));
-  const double step = power * (rough / power <= 1 ? 1 : rough / power <= 2 ? 2 : rough / power <= 5 ? 5 : 10);
+  const double step = std::max(least, power * (rough / power <= 1 ? 1 : rough / power <= 2 ? 2 : rough / power <= 5 ? 5 : 10));
   std::vector<double> ticks;
   for (auto i = static_cast<std::int64_t>(std::ceil(low / step - 1e-9)); static_cast<double>(i) * step <= high + 1e-9 * step; ++i)
     ticks.push_back(static_cast<double>(i) * step);
@@ -101,7 +101,7 @@ std::string draw(const LineChart& c) {
         "<path class=\"grid\" d=\"M{:.1f} {:.1f}H{:.1f}\"/><text class=\"tick\" x=\"{:.1f}\" y=\"{:.1f}\" text-anchor=\"end\" "
         "dy=\".35em\">{}</text>\n",
         left, py(t), right, left - 8, py(t), tick_text(t, c));
-  for (const double t : round_ticks(x.low, x.high, 5))
+  for (const double t : round_ticks(x.low, x.high, 5, 1))
     svg +=
         fmt::format("<path class=\"grid\" d=\"M{:.1f} {:.1f}v5\"/><text class=\"tick\" x=\"{:.1f}\" y=\"{:.1f}\" text-anchor=\"middle\">{}</text>\n",
                     px(t), bottom, px(t), bottom + 24, format_count(std::llround(t)));

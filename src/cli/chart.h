@@ -18,6 +18,7 @@ struct Series {
   bool markers_only = false;  // points instead of a line
 };
 
+/// x is whole: a step.
 struct LineChart {
   std::string label;  // for those who do not see it
   std::string x_title, y_title;
@@ -40,7 +41,7 @@ struct BarChart {
 };
 std::string draw(const BarChart&);
 
-/// Positions of about `wanted` round values inside [low, high]; low < high.
-std::vector<double> round_ticks(double low, double high, int wanted);
+/// Positions of about `wanted` round values inside [low, high], `least` apart or more; low < high.
+std::vector<double> round_ticks(double low, double high, int wanted, double least = 0);
 
 }  // namespace mezzo::cli

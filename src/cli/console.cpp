@@ -23,8 +23,13 @@ void Console::say(std::string_view text) {
   std::fflush(file);
 }
 
+Console::~Console() {
+  if (open_line_) put(stdout, "\n");
+}
+
 void Console::stream(std::string_view text) {
-  if (json_) return;
+  if (json_ || text.empty()) return;
+  open_line_ = !text.ends_with('\n');
   put(stdout, text);
   std::fflush(stdout);
 }

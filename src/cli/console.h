@@ -10,6 +10,10 @@ namespace mezzo::cli {
 class Console {
  public:
   explicit Console(bool json) : json_(json) {}
+  /// Ends a line that stream() left open: an error follows on one of its own.
+  ~Console();
+  Console(const Console&) = delete;
+  Console& operator=(const Console&) = delete;
   bool json() const { return json_; }
   /// A line (or several) for a person: stdout, but stderr with --json.
   void say(std::string_view text);
@@ -25,7 +29,7 @@ class Console {
   void finish();
 
  private:
-  bool json_;
+  bool json_, open_line_ = false;
 };
 
 }  // namespace mezzo::cli

@@ -21,6 +21,7 @@
 #include "io/file.h"
 #include "kernels/kernels.h"
 #include "train/options.h"
+#include "train/result.h"
 
 namespace mezzo::cli {
 namespace {
@@ -188,6 +189,7 @@ class Demo final : public Task {
         std::nth_element(ms.begin(), ms.begin() + static_cast<std::ptrdiff_t>(ms.size() / 2), ms.end());
         r.summary.step_ms_median = ms[ms.size() / 2];
       }
+      r.summary.steps_run = std::ssize(ms);
       r.summary.peak_bytes = memory.peak;
       r.summary.bytes = memory.at_peak;
     }
@@ -195,9 +197,10 @@ class Demo final : public Task {
     r.steps = read_steps(trainer.options().out);
     r.config = read_config(trainer.options().out);
     progress.keep(fmt::format("{}  {}", title,
-                              !r.failure.empty() ? "failed: " + r.failure
-                                                 : fmt::format("validation loss {:.4f}, {} ms a step", r.summary.val_loss.value_or(std::nan("")),
-                                                               format_ms(r.summary.step_ms_median))));
+                              !r.failure.empty()
+                                  ? "failed: " + r.failure
+                                  : fmt::format("validation loss {}, {} ms a step", format_loss(r.summary.val_loss.value_or(std::nan(""))),
+                                                format_ms(r.summary.step_ms_median))));
     return r;
   }
 

@@ -39,7 +39,7 @@ class Eval final : public Task {
     o.value("--seq", "T", seq_, "Tokens of a window; without it the model's context, at most 2048");
     o.value("--stride", "S", stride_, "Tokens from one window to the next, up to T; 0: T");
     o.value("--batch", "B", batch_, "Windows at once");
-    o.value("--precision", "P", precision_, "auto, fp32, bf16, fp16");
+    o.value("--precision", "P", precision_, fmt::format("{}", fmt::join(kAsked, ", ")));
     o.flag("--bos", bos_, "The beginning-of-text token before each window");
     o.flag("--chat", chat_, "The loss of what `mezzo finetune` would learn of the examples in --data: the assistant's turns, completions");
     o.value("--chat-template", "FILE", template_, "With --chat: a Jinja template instead of the model's own");
@@ -58,7 +58,7 @@ class Eval final : public Task {
         if (chat_ && options.given(other)) fail("eval", fmt::format("{} with --chat given: examples are no windows of a text", other));
       for (const char* other : {"--chat-template", "--skip-bad-lines"})
         if (!chat_ && options.given(other)) fail("eval", fmt::format("{} given without --chat, with which it goes", other));
-      return train::recipe(precision_);
+      return asked_recipe("eval", precision_);
     });
     const train::RunModel m = train::load_run_model(model_, for_inference(recipe));
     if (chat_) return run_examples(m, recipe, console);
@@ -72,7 +72,12 @@ class Eval final : public Task {
                              on_batch);
     });
     if (interrupted()) return interrupted_code();
-    console.result({{"loss", r.loss}, {"perplexity", std::exp(r.loss)}, {"tokens", r.tokens}});
+    console.result({{"loss", r.loss},
+                    {"perplexity", std::exp(r.loss)},
+                    {"tokens", r.tokens},
+                    {"precision", recipe.name},
+                    {"seq", seq},
+                    {"stride", stride_ > 0 ? stride_ : seq}});
     if (!console.json())
       console.say(fmt::format("loss {:.4f}, perplexity {:.2f}, over {} tokens in windows of {} ({})", r.loss, std::exp(r.loss),
                               format_count(r.tokens), seq, recipe.name));
@@ -92,7 +97,8 @@ class Eval final : public Task {
     const train::EvalResult r = f(on_batch);
     progress.clear();
     if (!interrupted() && !std::isfinite(r.loss))
-      fail("eval", fmt::format("the loss is {}", r.loss), "a diverged model, or numbers that f16 does not reach: --precision fp32 tells");
+      fail("eval", fmt::format("the loss is {}", format_loss(r.loss)),
+           "a diverged model, or numbers that f16 does not reach: --precision fp32 tells");
     return r;
   }
 
@@ -114,6 +120,9 @@ class Eval final : public Task {
     console.result({{"loss", r.loss},
                     {"perplexity", std::exp(r.loss)},
                     {"tokens", r.tokens},
+                    {"precision", recipe.name},
+                    {"seq", window},
+                    {"stride", nullptr},
                     {"lines", set.counts.lines},
                     {"bad_lines", set.counts.bad_lines},
                     {"overlong", set.counts.overlong}});

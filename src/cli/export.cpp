@@ -1,4 +1,5 @@
 // export.cpp - `mezzo export`: a model or its adapters as files for others, read back and compared with the source.
+#include <cmath>
 #include <system_error>
 
 #include <nlohmann/json.hpp>
@@ -92,14 +93,20 @@ class Export final : public Task {
           fmt::format("[export] {} is a model with adapters, and neither --merge nor --adapter is given. Hint: --merge writes the whole "
                       "model, --adapter the adapters alone",
                       model_.native()));
-    if (adapter_ && !adapted) throw UsageError(fmt::format("[export] --adapter given, but {} has no adapters", model_.native()));
+    for (const auto& [name, given] : {std::pair("--adapter", adapter_), std::pair("--merge", merge_)})
+      if (given && !adapted) throw UsageError(fmt::format("[export] {} given, but {} has no adapters", name, model_.native()));
     if (adapter_ && (type.blocks || type.dtype != f32)) throw UsageError("[export] --adapter with --type given: adapters are written in f32");
+
+    const std::string text = data_.empty() ? std::string(kText) : io::read_file(data_);
+    std::vector<std::int32_t> ids = train::prompt_ids(*source.tokenizer, text);
+    if (static_cast<std::int64_t>(ids.size()) > tokens_) ids.resize(static_cast<std::size_t>(tokens_));
+    if (ids.size() < 2) fail("export", fmt::format("--data {} given: {} tokens, 2 or more wanted", data_.native(), ids.size()));
+    if (const double perplexity = std::exp(train::loss_on(*source.model, ids)); !std::isfinite(perplexity))
+      fail("export", fmt::format("{}: its perplexity over the text that is compared on is {}", model_.native(), format_loss(perplexity)),
+           "a model that has diverged");
 
     write(source, type);
     const train::RunModel other = read_back(source);
-    std::string text = data_.empty() ? std::string(kText) : io::read_file(data_);
-    std::vector<std::int32_t> ids = train::prompt_ids(*source.tokenizer, text);
-    if (static_cast<std::int64_t>(ids.size()) > tokens_) ids.resize(static_cast<std::size_t>(tokens_));
     const train::Parity parity = train::compare(*source.model, *other.model, ids);
     const TokenizerParity tokenizer = compare(source, other, text);
     report(console, type, parity, tokenizer);

@@ -44,6 +44,8 @@ std::string format_seconds(double seconds) {
 
 std::string format_ms(double ms) { return fmt::format("{:.{}f}", ms, ms < 9.995 ? 2 : ms < 99.95 ? 1 : 0); }
 
+std::string format_loss(double loss) { return std::isnan(loss) ? "nan" : fmt::format("{:.4f}", loss); }
+
 std::string format_share(double share) {
   const double percent = 100 * share;
   if (percent > 0 && percent < 0.0005) return "under 0.001 %";

@@ -12,6 +12,7 @@ std::string format_count(std::int64_t n);      // "12,345"
 std::string format_files(std::int64_t n);      // "1 file", "12 files"
 std::string format_seconds(double seconds);    // "1 min 20 s"
 std::string format_ms(double ms);              // three significant digits
+std::string format_loss(double loss);          // "2.3140", "nan", "inf"
 std::string format_share(double share);        // "66.2 %"; less "0.004 %", and "under 0.001 %", but never 0 for what is not
 
 /// Columns of text under headings; numbers (all but the first column) to the right.

@@ -41,11 +41,17 @@ std::string overview() {
   return text;
 }
 
+/// Whether text that begins with "[op]" is about what the command does anyway.
+bool says_it_already(std::string_view op, std::string_view command) {
+  const auto of_a_run = [](std::string_view name) { return name == "train" || name == "finetune" || name == "plan"; };
+  return op == command || op == "options" || (of_a_run(op) && of_a_run(command));
+}
+
 /// "[train] text" -> "text" where the program's name says it already, else "op: text"; on one line.
 std::string plain(std::string what, std::string_view command) {
   if (const auto end = what.find("] "); what.starts_with('[') && end != what.npos) {
     const std::string op = what.substr(1, end - 1);
-    what = op == command || op == "options" ? what.substr(end + 2) : op + ": " + what.substr(end + 2);
+    what = says_it_already(op, command) ? what.substr(end + 2) : op + ": " + what.substr(end + 2);
   }
   for (char& c : what)
     if (c == '\n' || c == '\r') c = ' ';
@@ -64,8 +70,10 @@ const Command& find(const std::string& given) {
     if (c->name == given) return *c;
     names.push_back(c->name);
   }
+  const bool option = given.starts_with('-');
+  if (option) names = {"--version", "--help"};
   const std::string near = near_names(given, names);
-  throw UsageError(fmt::format("unknown command `{}`; {}", given, near.empty() ? "`mezzo --help` lists them" : near));
+  throw UsageError(fmt::format("unknown {} `{}`; {}", option ? "option" : "command", given, near.empty() ? "`mezzo --help` lists them" : near));
 }
 
 /// Text for a person, which must arrive.

@@ -16,6 +16,14 @@
 namespace mezzo::cli {
 namespace {
 
+/// Tokens of a step, padding not counted: the mean over its first pass.
+double mean_tokens(train::Workload& work, std::int64_t steps) {
+  const std::int64_t n = std::clamp<std::int64_t>(steps, 1, std::max<std::int64_t>(1, work.steps_of(1)));
+  std::int64_t sum = 0;
+  for (std::int64_t i = 0; i < n; ++i) sum += work.next_step();
+  return static_cast<double>(sum) / static_cast<double>(n);
+}
+
 class Plan final : public Task {
  public:
   void declare(Options& o) override {
@@ -29,6 +37,7 @@ class Plan final : public Task {
   int run(Options& options, Console& console) override {
     cli::complete(options, arguments_, RunKind::either);
     auto& t = arguments_.options;
+    if (options.given("--epochs") && t.data.empty()) throw UsageError("[plan] --epochs given without --data, with which it goes");
     const bool out = !t.out.empty();
     const auto resolve = [&] {
       const auto shape = train::shape_of(t);
@@ -48,17 +57,19 @@ class Plan final : public Task {
     const auto [shape, precision] = resolve();
     const train::MemoryPlan memory = train::plan_bytes(shape, t, precision);
     std::optional<double> passes;
+    auto tokens = static_cast<double>(train::tokens_of_step(t));  // all that there is room for; of data that is known, those that are there
     if (!t.data.empty()) {
       const auto data = train::read_data(t, shape);
       train::resolve_steps(t, *data.work);
       passes = data.work->passes_of(t.steps);
+      tokens = mean_tokens(*data.work, t.steps);
     }
     const bool known = t.steps > 0;  // epochs of data that was not named
     const std::int64_t have = train::memory_of(t);
     const bool fits = memory.peak <= have;
     const auto helps = fits ? std::vector<train::Lighter>() : train::lighter(complete(), shape, memory, have);
     const StepTime time = estimate_step(memory, shape, t, precision);
-    const double ms = time.ms(), tokens = static_cast<double>(train::tokens_of_step(t));
+    const double ms = time.ms();
     const std::int64_t each = t.checkpoint_steps, most = t.keep == 0 && known ? t.steps : std::max(t.keep, 1);
     const std::int64_t kept = each == 0 ? 1 : known ? std::min((t.steps + each - 1) / each, most) : most;
     const std::int64_t disk = kept * memory.checkpoint;

@@ -57,8 +57,8 @@ void ProgressLine::clear() {
 }
 
 std::string describe(const train::Progress& p) {
-  std::string text =
-      fmt::format("step {}/{}  loss {:.4f}  {} tokens/s", p.step, p.steps, p.loss, format_count(static_cast<std::int64_t>(p.tokens_per_second)));
+  std::string text = fmt::format("step {}/{}  loss {}  {} tokens/s", p.step, p.steps, format_loss(p.loss),
+                                 format_count(static_cast<std::int64_t>(p.tokens_per_second)));
   if (p.scale != 1) text += fmt::format("  scale {}", p.scale);
   if (p.skipped > 0) text += fmt::format("  skipped {}", p.skipped);
   return text + fmt::format("  ETA {}", format_seconds(p.eta_seconds));

@@ -8,7 +8,6 @@
 #include <nlohmann/json.hpp>
 
 #include "train/checkpoint.h"
-#include "train/options.h"
 #include "train/step_lines.h"
 
 namespace mezzo::cli {
@@ -51,39 +50,23 @@ Table summary_table(const std::vector<RunRecord>& runs) {
     table.row(std::move(cells));
   };
   row("validation loss", [](const RunRecord& r) {
-    return !r.failure.empty() ? "failed" : r.summary.val_loss ? fmt::format("{:.4f}", *r.summary.val_loss) : "not taken";
+    return !r.failure.empty() ? "failed" : r.summary.val_loss ? format_loss(*r.summary.val_loss) : "not taken";
   });
   row("steps skipped", [](const RunRecord& r) { return fmt::format("{} of {}", format_count(r.summary.skipped), format_count(r.summary.step)); });
   row("gradients lost to zero", [](const RunRecord& r) { return format_share(r.summary.zero_fraction); });
-  row("ms a step", [](const RunRecord& r) { return format_ms(r.summary.step_ms_median); });
+  const auto measured = [&](std::string name, const std::function<std::string(const RunRecord&)>& cell) {
+    row(std::move(name), [&](const RunRecord& r) { return r.summary.steps_run > 0 ? cell(r) : "not measured"; });
+  };
+  measured("ms a step", [](const RunRecord& r) { return format_ms(r.summary.step_ms_median); });
   if (runs.size() > 1) {
     const double first = runs.front().summary.step_ms_median;
     row(fmt::format("speed against {}", runs.front().name),
         [first](const RunRecord& r) { return r.summary.step_ms_median > 0 ? fmt::format("{:.2f}x", first / r.summary.step_ms_median) : "-"; });
   }
-  row("memory at the peak", [](const RunRecord& r) { return format_bytes(r.summary.peak_bytes); });
+  measured("memory at the peak", [](const RunRecord& r) { return format_bytes(r.summary.peak_bytes); });
   for (std::size_t c = 0; c < kMemoryCategories; ++c)
-    row(fmt::format("  {}", name(static_cast<Memory>(c))), [c](const RunRecord& r) { return format_bytes(r.summary.bytes[c]); });
+    measured(fmt::format("  {}", name(static_cast<Memory>(c))), [c](const RunRecord& r) { return format_bytes(r.summary.bytes[c]); });
   return table;
-}
-
-io::Json to_json(const train::TrainSummary& s) {
-  return {{"status", s.status == train::RunStatus::finished ? "finished" : "interrupted"},
-          {"step", s.step},
-          {"skipped", s.skipped},
-          {"rollbacks", s.rollbacks},
-          {"val_loss", s.val_loss ? io::Json(*s.val_loss) : io::Json(nullptr)},
-          {"best_step", s.best_step > 0 ? io::Json(s.best_step) : io::Json(nullptr)},
-          {"best_val_loss", s.best_step > 0 ? io::Json(s.best_loss) : io::Json(nullptr)},
-          {"train_loss", s.train_loss},
-          {"scale", s.scale},
-          {"zero_fraction", s.zero_fraction},
-          {"step_ms_median", s.step_ms_median},
-          {"tokens_per_second", s.tokens_per_second},
-          {"tokens", s.tokens},
-          {"peak_bytes", s.peak_bytes},
-          {"bytes", train::bytes_json(s.bytes)},
-          {"checkpoint", s.checkpoint.empty() ? io::Json(nullptr) : io::Json(s.checkpoint.native())}};
 }
 
 }  // namespace mezzo::cli

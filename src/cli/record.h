@@ -40,7 +40,4 @@ io::Json read_config(const std::filesystem::path& run_directory);
 /// are several), memory and its categories.
 Table summary_table(const std::vector<RunRecord>&);
 
-/// The summary as JSON.
-io::Json to_json(const train::TrainSummary&);
-
 }  // namespace mezzo::cli

@@ -242,7 +242,8 @@ std::string to_html(const Report& r) {
   if (!r.events.empty()) out += events_section(r.events);
   if (!r.inspections.empty()) out += numerics_section(r.inspections);
   out += precision_section(r);
-  out += r.ended ? memory_section(r) : planned_memory(r.runs.front());
+  const bool measured = std::any_of(r.runs.begin(), r.runs.end(), [](const RunRecord& run) { return run.summary.steps_run > 0; });
+  out += measured ? memory_section(r) : planned_memory(r.runs.front());
   if (!r.sample.empty()) out += fmt::format("<h2>{}</h2>\n<pre>{}</pre>\n", escape_html(r.sample_title), escape_html(r.sample));
   if (!r.settings.empty()) out += "<h2>Settings</h2>\n" + facts_table(r.settings);
   if (!r.machine.empty()) out += "<h2>Machine</h2>\n" + facts_table(r.machine);

@@ -3,6 +3,8 @@
 
 #include "cli/train_options.h"
 
+#include <algorithm>
+
 #include <fmt/ranges.h>
 
 #include "cli/command.h"
@@ -137,6 +139,18 @@ template <class Names> void refuse(const Options& o, const Names& names, std::st
     if (o.given(name)) throw UsageError(fmt::format("[options] {} given, {}", name, why));
 }
 
+/// Options that another one makes do nothing.
+void refuse_idle(const Options& o, const train::TrainOptions& t) {
+  const auto goes_with = [&](const char* name, const char* other, std::initializer_list<std::string_view> values, std::string_view is) {
+    if (o.given(name) && std::find(values.begin(), values.end(), is) == values.end())
+      throw UsageError(fmt::format("[options] {} given without {} {}, with which it goes", name, other, fmt::join(values, " or ")));
+  };
+  goes_with("--momentum", "--optimizer", {"sgd"}, t.optimizer);
+  goes_with("--betas", "--optimizer", {"adamw", "adam", "lion"}, t.optimizer);
+  goes_with("--fallbacks", "--on-divergence", {"fallback"}, train::name(t.on_divergence));
+  goes_with("--max-rollbacks", "--on-divergence", {"rollback"}, train::name(t.on_divergence));
+}
+
 /// What was given over these defaults, or over a run's options.
 void take(Options& o, TrainingArguments& a, train::TrainOptions under) {
   a.options = std::move(under);
@@ -191,6 +205,8 @@ void complete(Options& o, TrainingArguments& a, RunKind kind) {
   }
   if (o.given("--steps") && o.given("--epochs")) throw UsageError("[options] --steps and --epochs given, one of them wanted");
   if (o.given("--steps")) t.epochs = 0;
+  else if (t.epochs == 0 && t.steps == 0) throw UsageError("[options] --epochs 0 given, 1 or more wanted, or --steps");
+  refuse_idle(o, t);
   if (a.no_tensorboard) t.tensorboard = false;
   if (o.given("--inspect")) {
     constexpr std::string_view kEvery = "every=";

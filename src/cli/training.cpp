@@ -14,6 +14,7 @@
 #include "cli/stop.h"
 #include "cli/train_options.h"
 #include "train/options.h"
+#include "train/result.h"
 
 namespace mezzo::cli {
 namespace {
@@ -62,13 +63,28 @@ void introduce(const train::Trainer& trainer, Console& console) {
   if (trainer.first_step() > 0) console.say(fmt::format("resumed after step {} of {}", trainer.first_step(), o.steps));
 }
 
-void conclude(const train::Trainer& trainer, const train::TrainSummary& s, std::string_view command, Console& console) {
+void give_result(const train::Trainer& trainer, const train::TrainSummary& s, Console& console) {
   const auto& out = trainer.options().out;
   io::Json document = to_json(s);
   document["precision"] = trainer.plan().recipe.name;
   document["out"] = out.native();
   document["report"] = (out / "report.html").native();
   console.result(document);
+}
+
+/// A run that is resumed and has ended already: its files stay as they are.
+int nothing_left(const train::Trainer& trainer, const train::TrainSummary& s, Console& console) {
+  const auto& out = trainer.options().out;
+  if (!std::filesystem::exists(out / "report.html")) write_report(out, trainer, s);
+  give_result(trainer, s, console);
+  console.say(fmt::format("nothing is left to do: the run has ended, after step {} of {}; its report is {}", s.step, trainer.options().steps,
+                          (out / "report.html").native()));
+  return kSuccess;
+}
+
+void conclude(const train::Trainer& trainer, const train::TrainSummary& s, std::string_view command, Console& console) {
+  const auto& out = trainer.options().out;
+  give_result(trainer, s, console);
   if (s.skipped == s.step && s.step > 0)
     console.note(
         fmt::format("warning: none of the {} steps was applied, the model is as it was: gradients overflow at loss scale {:g}; "
@@ -82,7 +98,7 @@ void conclude(const train::Trainer& trainer, const train::TrainSummary& s, std::
   }
   if (s.step < trainer.options().steps)
     console.say(fmt::format("\nended after step {} of {}: {} evaluations without a lower loss; the model is that of step {}", s.step,
-                            trainer.options().steps, trainer.options().early_stop, s.best_step));
+                            trainer.options().steps, trainer.options().early_stop, s.best_step > 0 ? s.best_step : s.step));
   console.say(fmt::format("\n{:<10} {}\nreport     {}", trainer.options().tune && !trainer.options().tune->full ? "adapter" : "model",
                           (out / "model").native(), (out / "report.html").native()));
 }
@@ -90,13 +106,14 @@ void conclude(const train::Trainer& trainer, const train::TrainSummary& s, std::
 }  // namespace
 
 int run_training(train::Trainer& trainer, std::string_view command, const char* promise, Console& console) {
+  if (const auto& ended = trainer.ended()) return nothing_left(trainer, *ended, console);
   catch_interrupts(promise);
   introduce(trainer, console);
   ProgressLine progress;
   const train::TrainSummary summary = trainer.run(
       [&](const train::Progress& p) {
         if (p.val_loss)
-          progress.keep(fmt::format("step {}/{}  validation loss {:.4f}{}", p.step, p.steps, *p.val_loss, p.best ? "" : ", not the lowest"));
+          progress.keep(fmt::format("step {}/{}  validation loss {}{}", p.step, p.steps, format_loss(*p.val_loss), p.best ? "" : ", not the lowest"));
         if (!p.applied)
           progress.keep(fmt::format("step {}/{}  skipped: Inf or NaN in the gradient of {} at loss scale {}", p.step, p.steps, p.culprit, p.scale));
         if (progress.due()) progress.update(describe(p));

@@ -137,11 +137,12 @@ Corpus::Corpus(Documents documents, const Tokenizer& tokenizer, const CorpusOpti
   const auto cut = [&] { split(tokenizer, fraction, options.end_of_text); };
   for (cut(); fraction > 0 && fraction < 0.5 && validation_.size() < wanted; cut()) fraction = std::min(0.5, 2 * fraction);
   if (train_.size() < wanted || (fraction > 0 && validation_.size() < wanted))
-    fail(
-        "data",
-        fmt::format("{}: too short: {} tokens for training and {} for validation, at least {} were expected {}(sequences of {} tokens, and the next)",
-                    documents_.path().native(), train_.size(), validation_.size(), wanted, fraction > 0 ? "of each " : "", options.seq),
-        "give more text or take shorter sequences");
+    fail("data",
+         fmt::format("{}: too short: {}, at least {} were expected {}(sequences of {} tokens, and the next)", documents_.path().native(),
+                     fraction > 0 ? fmt::format("{} tokens for training and {} for validation", train_.size(), validation_.size())
+                                  : fmt::format("{} tokens", train_.size()),
+                     wanted, fraction > 0 ? "of each " : "", options.seq),
+         "give more text or take shorter sequences");
 }
 
 void Corpus::split(const Tokenizer& tokenizer, double fraction, bool end_of_text) {

@@ -32,6 +32,11 @@ std::int64_t sum_of(const std::vector<Example>& examples, std::int64_t (Example:
   return std::accumulate(examples.begin(), examples.end(), std::int64_t{0}, [&](std::int64_t sum, const Example& e) { return sum + (e.*one)(); });
 }
 
+bool has_answer(const io::Json& messages) {
+  return std::any_of(messages.begin(), messages.end(),
+                     [](const io::Json& m) { return m.is_object() && m.contains("role") && m["role"] == "assistant"; });
+}
+
 }  // namespace
 
 std::int64_t Example::targets() const noexcept { return counted.empty() ? 0 : std::count(counted.begin() + 1, counted.end(), 1); }
@@ -54,7 +59,11 @@ Example encode_chat(const ChatTemplate& chat, const Tokenizer& tokenizer, const 
   ChatTemplate::Marked marked;
   if (options.train_on == TrainOn::assistant) {
     marked = chat.render_marked(messages, options.tools);
-    if (marked.assistant.empty()) fail("chat template", "no turn of the assistant: there is nothing to learn");
+    if (marked.assistant.empty()) {
+      if (!has_answer(messages)) fail("chat template", "no turn of the assistant: there is nothing to learn");
+      fail("chat template", "the template writes nothing of the turns of the assistant: there is nothing to learn",
+           "--chat-template gives another one");
+    }
   } else {
     marked.text = chat.render(messages, {.tools = options.tools});
     marked.assistant = {{0, static_cast<std::int64_t>(marked.text.size())}};

@@ -32,6 +32,10 @@ struct Circumstances {
 /// not finite is in f16 an overflow, which the next scale or batch may not have; f32 and bf16 reach so far that it is the end.
 std::optional<Divergence> judge(RunState&, const StepReport&, RunWatch::Explanation overflow, const Circumstances&);
 
+/// After an evaluation whose loss is not finite. A warning under OnDivergence::warn, since training may go on where its own
+/// losses are finite, and where those are not either, but judge() still counts them.
+std::optional<Divergence> judge_validation(const RunState&, const Circumstances&);
+
 /// The last step after which the weights are known to have been good, nothing having been skipped since.
 inline std::int64_t last_good(const RunState& s) { return std::max<std::int64_t>(0, std::min(s.trend.good(), s.step - s.skips_in_a_row)); }
 

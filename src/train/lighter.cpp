@@ -23,6 +23,7 @@ constexpr std::int64_t kTrainedShrink = 4, kBaseShrink = 32;
 
 std::string human(std::int64_t bytes) {
   const double mib = static_cast<double>(bytes) / (1 << 20);
+  if (bytes < 100 << 10) return bytes < 1 << 10 ? fmt::format("{} bytes", bytes) : fmt::format("{:.1f} KiB", 1024 * mib);
   return mib < 1024 ? fmt::format("{:.1f} MiB", mib) : fmt::format("{:.2f} GiB", mib / 1024);
 }
 

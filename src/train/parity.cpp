@@ -12,6 +12,25 @@
 
 namespace mezzo::train {
 
+namespace {
+
+std::int64_t last_input(const std::vector<std::int32_t>& ids) { return static_cast<std::int64_t>(ids.size()) - 1; }
+
+}  // namespace
+
+double loss_on(models::LanguageModel& model, const std::vector<std::int32_t>& ids, std::int64_t window) {
+  const GradMode off(false);
+  const EvalMode mode(model);
+  window = std::min(window, model.context());
+  double sum = 0;
+  for (std::int64_t begin = 0; begin < last_input(ids); begin += window) {
+    const auto t = std::min(window, last_input(ids) - begin);
+    const auto at = [&](std::int64_t i) { return std::span(ids).subspan(static_cast<std::size_t>(begin + i), static_cast<std::size_t>(t)); };
+    sum += model.loss(from_span(at(0), {1, t}), from_span(at(1), {1, t})).item() * static_cast<double>(t);
+  }
+  return sum / static_cast<double>(last_input(ids));
+}
+
 Parity compare(models::LanguageModel& source, models::LanguageModel& other, const std::vector<std::int32_t>& ids, std::int64_t window) {
   const char* op = "parity";
   if (ids.size() < 2) fail(op, fmt::format("a text of {} tokens given, 2 or more wanted", ids.size()));
@@ -51,7 +70,7 @@ Parity compare(models::LanguageModel& source, models::LanguageModel& other, cons
   }
   const auto n = static_cast<double>(p.tokens);
   p.relative_difference = std::sqrt(difference / size);
-  p.kl_mean /= n;
+  p.kl_mean = p.kl_mean < 0 ? 0 : p.kl_mean / n;  // it is at least 0, but for rounding; NaN stays
   p.same_first = static_cast<double>(same) / n;
   p.source_perplexity = std::exp(loss[0] / n);
   p.other_perplexity = std::exp(loss[1] / n);

@@ -16,6 +16,9 @@ struct Parity {
   double same_first = 0;                               ///< share of positions with the same likeliest token
   double source_perplexity = 0, other_perplexity = 0;  ///< of the text
 };
+/// Mean natural-log loss of the tokens after the first, in evaluation mode and f32, in such windows too. At least two tokens.
+double loss_on(models::LanguageModel&, const std::vector<std::int32_t>& ids, std::int64_t window = 256);
+
 /// Both models in evaluation mode and f32 over `ids`, in windows of at most `window` tokens. Error for fewer than two tokens, or vocabularies of
 /// different sizes.
 Parity compare(models::LanguageModel& source, models::LanguageModel& other, const std::vector<std::int32_t>& ids, std::int64_t window = 256);

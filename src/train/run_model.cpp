@@ -33,6 +33,16 @@ RunModel from_tuning(const fs::path& checkpoint, const TrainOptions& run, models
   return {std::move(model), model_tokenizer(run.model), checkpoint, run.model, template_path(here)};
 }
 
+/// An adapter in a GGUF file does not say which model it is for.
+void refuse_adapter_file(const fs::path& path) {
+  constexpr std::string_view kKind = "general.type";
+  if (path.extension() != ".gguf") return;
+  const io::GgufFile file(path);
+  if (file.field(kKind) && file.string(kKind) == "adapter")
+    fail("model", fmt::format("{}: an adapter alone, a model wanted", path.native()),
+         "give the run or the directory it was exported from, or what `mezzo export --merge` makes of that; llama.cpp takes this file with --lora");
+}
+
 RunModel from_checkpoint(const fs::path& checkpoint, const models::LoadOptions& options) {
   verify_checkpoint(checkpoint);
   const io::Json config = checkpoint_config(checkpoint);
@@ -99,7 +109,10 @@ RunModel load_run_model(const fs::path& path, const models::LoadOptions& options
   if (!present(path))
     fail("model", fmt::format("{}: nothing of that name is there", path.native()),
          "give a run directory, a GGUF file, or a directory with model.safetensors and config.json");
-  if (!fs::is_directory(path)) return {models::load_pretrained(path, options), load_tokenizer(path), path, path, path};
+  if (!fs::is_directory(path)) {
+    refuse_adapter_file(path);
+    return {models::load_pretrained(path, options), load_tokenizer(path), path, path, path};
+  }
   if (present(path / "manifest.json")) return from_checkpoint(path, options);
   if (models::is_adapter(path)) return from_adapter(path, options);
   if (holds_weights(path)) return {models::load_pretrained(path, options), model_tokenizer(path), path, path, path};

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <cmath>
 
 #include <fmt/ranges.h>
 #include <fmt/format.h>
@@ -20,6 +21,7 @@
 #include "train/machinery.h"
 #include "train/metrics.h"
 #include "train/options.h"
+#include "train/result.h"
 #include "train/run_directory.h"
 #include "train/rules.h"
 #include "train/run_model.h"
@@ -66,6 +68,7 @@ struct Trainer::Impl {
   std::vector<double> step_times;
   std::int64_t peak = 0;
   std::array<std::int64_t, kMemoryCategories> peak_bytes{};
+  std::optional<TrainSummary> ended;
   bool ran = false;
 
   explicit Impl(TrainOptions o) {
@@ -158,6 +161,9 @@ struct Trainer::Impl {
     restore(from);
     first_step = state.step;
     if (from > 0) newest_checkpoint = from;
+    else warnings.push_back(fmt::format("{} has no checkpoint to go on from: the run starts from the beginning", options.out.native()));
+    if (is_behind_last_step() && present(options.out / "model")) ended = read_result(options.out);
+    if (ended && ended->step != state.step) ended.reset();
   }
 
   /// Weights, moments, scaler, random numbers and data as they were after step `from`, of which 0 is a new machine's; where something was done about
@@ -190,6 +196,8 @@ struct Trainer::Impl {
 
   TrainSummary run(const std::function<void(const Progress&)>& on_progress, const std::function<bool()>& stop) {
     if (std::exchange(ran, true)) fail(kOp, "run() was called a second time", "build another Trainer with .resume = true");
+    if (ended) return *ended;
+    remove_result(options.out);
     if (state.step > 0 || options.resume_step) remove_after(options.out, state.step);
     if (!options.tune && !options.resume) save_tokenizer(*input.tokenizer, options.out, options.seq);
     io::write_json(options.out / "config.json", config());
@@ -202,15 +210,22 @@ struct Trainer::Impl {
     TrainSummary summary;
     bool stopped = false;
     const auto begin = Clock::now();
-    while (state.step < options.steps && !worn_out() && !stopped) {
+    while (!is_behind_last_step() && !stopped) {
       std::optional<Divergence> divergence;
       Progress p = one_step(divergence);
       if (divergence) {
         recover(*divergence);
         continue;
       }
-      if (state.step == options.steps || (options.eval_steps > 0 && state.step % options.eval_steps == 0)) evaluate_after(p);
-      const bool last = state.step == options.steps || worn_out();
+      if (state.step == options.steps || (options.eval_steps > 0 && state.step % options.eval_steps == 0)) {
+        evaluate_after(p);
+        if (p.val_loss && !std::isfinite(*p.val_loss)) divergence = judge_validation(state, circumstances());
+        if (divergence) {
+          recover(*divergence);
+          continue;
+        }
+      }
+      const bool last = is_behind_last_step();
       stopped = !last && stop && stop();
       lock->require_held();
       metrics->write(p);
@@ -231,14 +246,17 @@ struct Trainer::Impl {
       finish();
     }
     fill(summary);
+    if (!stopped) write_result(options.out, summary);
     return summary;
   }
+
+  Circumstances circumstances() { return {.options = options, .plan = plan, .model = *machine.model, .watch = *watch}; }
 
   /// Logs that go on behind the present step.
   void open_logs() {
     metrics.reset();
     watch.reset();
-    metrics.emplace(options.out, state.step, options.tensorboard);
+    metrics.emplace(options.out, state.step, options.tensorboard && !is_behind_last_step());
     watch.emplace(now, plan, state.step > 0 || !history.empty() ? state.step : -1);
   }
 
@@ -259,7 +277,7 @@ struct Trainer::Impl {
     state.zero_sum += r.zero_fraction;
     RunWatch::Explanation overflow;
     if (!r.applied) overflow = watch->explain(state.step, machine, loss, counter, report);
-    divergence = judge(state, report, std::move(overflow), {.options = options, .plan = plan, .model = *machine.model, .watch = *watch});
+    divergence = judge(state, report, std::move(overflow), circumstances());
 
     const double ms = milliseconds(Clock::now() - begin);
     step_times.push_back(ms);
@@ -371,13 +389,14 @@ struct Trainer::Impl {
 
   bool keeps_best() const { return options.tune || options.early_stop > 0; }
   bool worn_out() const { return options.early_stop > 0 && state.evaluations_since_best >= options.early_stop; }
+  bool is_behind_last_step() const { return state.step >= options.steps || worn_out(); }
 
   /// The loss on what is held out after this step, and whether it is the lowest of those over as many tokens.
   void evaluate_after(Progress& p) {
     const bool last = state.step == options.steps;
     p.val_loss = validate(last ? 0 : options.eval_tokens);
     if (!p.val_loss || (last && options.eval_tokens > 0 && state.best_step > 0)) return;
-    p.best = state.best_step == 0 || *p.val_loss < state.best_loss;
+    p.best = std::isfinite(*p.val_loss) && (state.best_step == 0 || *p.val_loss < state.best_loss);
     ++state.evaluations_since_best;
     if (!p.best) return;
     state.best_step = state.step;
@@ -428,10 +447,11 @@ struct Trainer::Impl {
     s.tokens = state.tokens;
     s.best_step = state.best_step;
     s.best_loss = state.best_loss;
+    s.steps_run = std::ssize(step_times);
     constexpr std::size_t kWarm = 3;  // steps in which buffers and caches are made
     const std::vector<double> warm(step_times.begin() + static_cast<std::ptrdiff_t>(step_times.size() > kWarm ? kWarm : 0), step_times.end());
     s.step_ms_median = median(warm);
-    const double tokens_of_a_step = static_cast<double>(tokens_here) / static_cast<double>(step_times.size());
+    const double tokens_of_a_step = static_cast<double>(tokens_here) / std::max(1.0, static_cast<double>(step_times.size()));
     s.tokens_per_second = s.step_ms_median > 0 ? tokens_of_a_step * 1000 / s.step_ms_median : 0;
     s.peak_bytes = peak;
     s.bytes = peak_bytes;
@@ -451,6 +471,7 @@ const MemoryPlan& Trainer::memory() const { return impl_->memory; }
 const Workload& Trainer::workload() const { return *impl_->input.work; }
 std::int64_t Trainer::trained_parameters() const { return impl_->trained_parameters(); }
 std::int64_t Trainer::first_step() const { return impl_->first_step; }
+const std::optional<TrainSummary>& Trainer::ended() const { return impl_->ended; }
 double Trainer::loss_divisor() const { return train::loss_divisor(impl_->options); }
 std::vector<std::string> Trainer::warnings() const { return impl_->warnings; }
 models::LanguageModel& Trainer::model() { return *impl_->machine.model; }

@@ -3,7 +3,7 @@
 //
 // Run directory: config.json (options, model, precision plan), metrics.jsonl (one object a step), events.jsonl (overflows, the scaler's moves,
 // warnings), numerics.jsonl (inspections), events.out.tfevents.* (TensorBoard), checkpoints/step-N/ (atomic, checksummed), model/ (Hugging Face
-// layout, or an adapter in PEFT's, when the run has finished), .lock (while a process trains in it).
+// layout, or an adapter in PEFT's) and result.json (what was measured) when the run has finished, .lock (while a process trains in it).
 #pragma once
 
 #include <array>
@@ -119,6 +119,7 @@ struct TrainSummary {
   std::optional<double> val_loss = {};  ///< mean natural-log loss a token of the whole validation part; none without one, or when interrupted
   std::int64_t best_step = 0;           ///< after which that loss was lowest, and ...
   double best_loss = 0;                 ///< ... what it was; 0: it was not taken
+  std::int64_t steps_run = 0;           ///< by this process; where there were none, nothing was measured: the figures of steps below are 0
   double train_loss = 0;                ///< of the last step
   double scale = 1;                     ///< at the end
   double zero_fraction = 0;             ///< share of gradient elements that were exactly 0, all steps together
@@ -159,6 +160,7 @@ class Trainer {
   Trainer& operator=(const Trainer&) = delete;
 
   /// Trains to the last step, or until stop() (asked after each step) is true: then a checkpoint is written and the summary says interrupted.
+  /// Where the run has ended() already: returns that, and leaves the directory as it is.
   /// Once. Error: NaN or Inf where the recipe has no way to skip it, a full disk, too many skipped steps in a row; what was written before stays.
   TrainSummary run(const std::function<void(const Progress&)>& on_progress = {}, const std::function<bool()>& stop = {});
 
@@ -167,8 +169,10 @@ class Trainer {
   const PrecisionPlan& plan() const;
   const MemoryPlan& memory() const;
   const Workload& workload() const;
-  std::int64_t trained_parameters() const;    ///< numbers that the optimizer updates
-  std::int64_t first_step() const;            ///< steps done before this process: 0, or where it resumed
+  std::int64_t trained_parameters() const;  ///< numbers that the optimizer updates
+  std::int64_t first_step() const;          ///< steps done before this process: 0, or where it resumed
+  /// How the run in `out` ended, where nothing is left to do: its last step is done, its model is there. Otherwise none.
+  const std::optional<TrainSummary>& ended() const;
   double loss_divisor() const;                ///< global_batch / (B T accumulate)
   std::vector<std::string> warnings() const;  ///< for a person: the plan's, and those of the run (another thread count than before, ...)
   models::LanguageModel& model();

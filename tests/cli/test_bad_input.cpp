@@ -120,7 +120,28 @@ TEST_CASE("a command line that is wrong: exit code 2, and no directory is made")
   check_refused({"plan", "--overcommit=maybe"}, 2, "--overcommit=maybe given");
   check_refused({"plan", "--batch", "0"}, 2, "--batch 0");
   check_refused({"plan", "--model", c.dir / "nothing.gguf"}, 2, "nothing.gguf");
+  check_refused({"--verison"}, 2, "unknown option `--verison`; did you mean `--version`?");
+  check_refused(c.train_with("--memory", "0.00001"), 1, "--memory allows 10.5 KiB");
   CHECK(!fs::exists(c.out));
+}
+
+TEST_CASE("options that do nothing beside the others are refused, in a new run and in one that is resumed") {
+  const Case c;
+  for (const char* optimizer : {"adamw", "adam", "adagrad", "lion", "adafactor"})
+    check_refused(join(c.train({"--optimizer", optimizer}), {"--momentum", "0.5"}), 2,
+                  "--momentum given without --optimizer sgd, with which it goes");
+  for (const char* optimizer : {"sgd", "adagrad", "adafactor"})
+    check_refused(join(c.train({"--optimizer", optimizer}), {"--betas", "0.9,0.9"}), 2, "--betas given without --optimizer adamw or adam or lion");
+  for (const char* guard : {"warn", "stop", "rollback"})
+    check_refused(c.train({"--on-divergence", guard, "--fallbacks", "lr"}), 2, "--fallbacks given without --on-divergence fallback");
+  for (const char* guard : {"warn", "stop", "fallback"})
+    check_refused(c.train({"--on-divergence", guard, "--max-rollbacks", "2"}), 2, "--max-rollbacks given without --on-divergence rollback");
+  check_refused({"plan", "--momentum", "0.5"}, 2, "--momentum given");
+  check_refused({"plan", "--epochs", "2"}, 2, "--epochs given without --data, with which it goes");
+  CHECK(!fs::exists(c.out));
+  REQUIRE(run(c.train({"--optimizer", "sgd", "--momentum", "0.5", "--on-divergence", "fallback", "--fallbacks", "lr"})).code == 0);
+  check_refused({"train", "--out", c.out, "--resume", "--betas", "0.9,0.9"}, 2, "--betas given");
+  CHECK(run({"train", "--out", c.out, "--resume", "--momentum", "0.5", "--fallbacks", "lr,op"}).code == 0);  // it is the run that says what goes
 }
 
 TEST_CASE("text that cannot be trained on") {
@@ -194,6 +215,15 @@ TEST_CASE("models and texts that eval and generate cannot use") {
   check_refused({"eval", "--model", c.out, "--data", c.dir / "absent.txt"}, 1, "absent.txt");
   check_refused({"eval", "--model", c.out, "--data", c.text, "--seq", "99"}, 1, "context of 16");
   check_refused({"eval", "--model", c.out, "--data", c.text, "--bos"}, 2, "--bos");
+  write(c.dir / "short.txt", "short");
+  check_refused({"eval", "--model", c.out, "--data", c.dir / "short.txt"}, 1, "too short: 5 tokens, at least 17");
+  for (const Arguments& ask : {Arguments{"eval", "--data", c.text}, Arguments{"generate", "--prompt", "x"}})
+    for (const auto& precision : train::recipe_names()) {
+      const Result r = run(join(ask, {"--model", c.out, "--precision", precision}));
+      CAPTURE(precision);
+      CHECK(r.code == (precision == "fp32" || precision == "bf16" || precision == "fp16" ? 0 : 2));
+      if (r.code == 2) CHECK(r.err.find("one of auto, fp32, bf16, fp16 wanted") != r.err.npos);
+    }
   check_refused({"generate", "--model", c.out, "--prompt", "x", "--chat"}, 2, "no chat template");
   check_refused({"generate", "--model", c.out, "--prompt", "x", "--system", "y"}, 2, "without --chat");
   check_refused({"generate", "--model", c.out, "--prompt", "x", "--top-p", "0"}, 2, "--top-p 0");
@@ -207,7 +237,12 @@ TEST_CASE("models and texts that eval and generate cannot use") {
   }
   models::save_pretrained(*model, broken);
   fs::copy_file(fs::path(c.out) / "model/tokenizer_config.json", fs::path(broken) / "tokenizer_config.json");
-  check_refused({"eval", "--model", broken, "--data", c.text, "--precision", "fp16"}, 1, "the loss is");
+  check_refused({"eval", "--model", broken, "--data", c.text, "--precision", "fp16"}, 1, "the loss is nan");
+  const Result cut = run({"generate", "--model", broken, "--prompt", "x", "--precision", "fp16"});
+  CHECK(cut.code == 1);
+  CHECK(cut.out == "x\n");  // the prompt was there already: the error stands on a line of its own
+  check_refused({"export", "--model", broken, "--format", "gguf", "--out", c.dir / "broken.gguf"}, 1, "its perplexity over the text");
+  CHECK_FALSE(fs::exists(c.dir / "broken.gguf"));
   write(c.out + "/model/model.safetensors", "not a model");
   check_refused({"generate", "--model", c.out, "--prompt", "x"}, 1, "model.safetensors");
 }
@@ -224,6 +259,11 @@ TEST_CASE("exports that cannot be: refused, and nothing is written") {
   check_refused(with({"--format", "gguf", "--type", "nf4"}), 2, "--type nf4 given, f32, f16, bf16, q8_0 or q4_0 wanted");
   check_refused(with({"--format", "safetensors", "--type", "q8_0"}), 2, "f32, f16 or bf16 wanted");
   check_refused(with({"--format", "gguf", "--adapter"}), 2, "no adapters");
+  check_refused(with({"--format", "gguf", "--merge"}), 2, "--merge given, but ");
+  write(c.dir / "empty.txt", "");
+  check_refused(with({"--format", "gguf", "--data", c.dir / "empty.txt"}), 1, "empty.txt given: 0 tokens, 2 or more wanted");
+  check_refused(with({"--format", "gguf", "--data", c.dir / "absent.txt"}), 1, "absent.txt");
+  CHECK_FALSE(fs::exists(to));
   check_refused(with({"--format", "gguf", "--adapter", "--merge"}), 2, "--merge and --adapter");
   check_refused({"export", "--model", c.out, "--format", "gguf", "--out", c.text}, 2, "is there already");
   check_refused({"export", "--model", c.dir / "absent", "--format", "gguf", "--out", to}, 1, "absent");
@@ -240,6 +280,8 @@ TEST_CASE("exports that cannot be: refused, and nothing is written") {
   for (const std::string format : {"gguf", "safetensors"})
     for (const std::string what : {"--merge", "--adapter"})
       CHECK(run({"export", "--model", adapter, "--format", format, what, "--out", to + format + what}).code == 0);
+  fs::copy_file(to + "gguf--adapter", c.dir / "adapter.gguf");
+  check_refused({"generate", "--model", c.dir / "adapter.gguf", "--prompt", "x"}, 1, "adapter.gguf: an adapter alone, a model wanted");
   fs::remove_all(llama);
   check_refused({"generate", "--model", adapter, "--prompt", "x"}, 1, "the base model");
 }

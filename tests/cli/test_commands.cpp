@@ -2,6 +2,7 @@
 #include <signal.h>
 
 #include <cmath>
+#include <map>
 #include <set>
 
 #include <doctest/doctest.h>
@@ -78,7 +79,10 @@ TEST_CASE("train, evaluate, generate") {
   CHECK(read(dir / "run/report.html").find("</html>") != std::string::npos);
 
   const auto evaluated = document(run({"eval", "--json", "--model", dir / "run", "--data", dir / "text.txt"}));
-  CHECK(keys(evaluated) == std::set<std::string>{"loss", "perplexity", "tokens"});
+  CHECK(keys(evaluated) == std::set<std::string>{"loss", "perplexity", "tokens", "precision", "seq", "stride"});
+  CHECK((evaluated["precision"] == "fp32" || evaluated["precision"] == "bf16"));  // what auto chose
+  CHECK(evaluated["seq"] == 16);
+  CHECK(evaluated["stride"] == 16);
   CHECK(evaluated["perplexity"].get<double>() == doctest::Approx(std::exp(evaluated["loss"].get<double>())));
   CHECK(evaluated["tokens"] ==
         (static_cast<std::int64_t>(fs::file_size(dir / "text.txt")) - 1) / 16 * 16);  // whole windows of the context, each with its next token
@@ -163,6 +167,44 @@ TEST_CASE("Ctrl-C leaves a checkpoint, and --resume goes on from it") {
   CHECK(resumed["status"] == "finished");
   CHECK(resumed["step"] == step + 4);
   CHECK(line_count(metrics) == step + 4);
+}
+
+TEST_CASE("a run that has ended, resumed: a line that nothing is left to do, its own figures, and no file of it changes") {
+  const Scratch dir;
+  write(dir / "text.txt", some_text(4000));
+  for (const bool early : {false, true}) {
+    CAPTURE(early);
+    const std::string out = dir / (early ? "early" : "whole");
+    const Arguments length = early ? Arguments{"--steps",    "40",       "--eval-steps", "2", "--early-stop", "2",   "--lr", "10",
+                                               "--schedule", "constant", "--warmup",     "0", "--precision",  "fp32"}
+                                   : Arguments{"--steps", "6"};
+    const auto done = document(run(join(join({"train", "--json", "--data", dir / "text.txt", "--out", out}, kTiny), length)));
+    CHECK(done["step"].get<int>() < 40);
+    const auto contents = [&] {
+      std::map<std::string, std::string> all;
+      for (const auto& e : fs::recursive_directory_iterator(out))
+        if (e.is_regular_file() && e.path().filename() != ".lock") all[e.path().native()] = read(e.path().native());
+      return all;
+    };
+    const auto before = contents();
+    CHECK(document(run({"train", "--json", "--out", out, "--resume"})) == done);
+    const Result said = run({"train", "--out", out, "--resume"});
+    CHECK(said.code == 0);
+    CHECK(said.err.empty());
+    CHECK(std::count(said.out.begin(), said.out.end(), '\n') == 1);
+    CHECK(said.out.starts_with("nothing is left to do: the run has ended, after step " + std::to_string(done["step"].get<int>()) + " of "));
+    CHECK(contents() == before);
+
+    // What was lost of it is made again; nothing is measured then, and no events are added.
+    fs::remove_all(out + "/model");
+    const auto again = document(run({"train", "--json", "--out", out, "--resume"}));
+    CHECK(fs::exists(out + "/model/model.safetensors"));
+    CHECK(again["val_loss"] == done["val_loss"]);
+    for (const char* figure : {"train_loss", "step_ms_median", "tokens_per_second", "peak_bytes", "bytes"})
+      CHECK_MESSAGE(again[figure].is_null(), figure);
+    CHECK(contents().size() == before.size());
+    CHECK(read(out + "/report.html").find("not measured") != std::string::npos);
+  }
 }
 
 TEST_CASE("plan: bytes before anything is allocated") {

@@ -101,7 +101,7 @@ TEST_CASE("--on-divergence and its like: a bad value is a line, and exit code 2"
     CHECK_FALSE(fs::exists(t.out));
   };
   refused({"--on-divergence", "rolback"}, "did you mean `rollback`?");
-  refused({"--fallbacks", "lr,bf61"}, "--fallbacks bf61 given");
-  refused({"--max-rollbacks", "0"}, "--max-rollbacks 0 given");
+  refused({"--on-divergence", "fallback", "--fallbacks", "lr,bf61"}, "--fallbacks bf61 given");
+  refused({"--on-divergence", "rollback", "--max-rollbacks", "0"}, "--max-rollbacks 0 given");
   refused({"--f32-ops", "sofmax"}, "softmax");
 }

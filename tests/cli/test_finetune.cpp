@@ -1,4 +1,6 @@
 // test_finetune.cpp - `mezzo finetune`, from a model that `mezzo train` made to one that answers; and what it refuses.
+#include <algorithm>
+
 #include <doctest/doctest.h>
 #include <fmt/core.h>
 #include <nlohmann/json.hpp>
@@ -98,6 +100,30 @@ TEST_CASE("finetune: adapters, evaluated and generated from; stopped and resumed
     CHECK_MESSAGE(fs::exists(other + "/model/" + file), file);
 }
 
+TEST_CASE("plan counts the tokens of examples as a run does; without them, all there is room for") {
+  const Case c;
+  const Arguments same{"--model", c.base, "--seq", "96", "--batch", "2", "--lora-rank", "2", "--steps", "2"};
+  const auto tokens = [](const io::Json& plan) { return plan["tokens_per_second"].get<double>() * plan["step_ms"].get<double>() / 1000; };
+  CHECK(tokens(document(run(join({"plan", "--json"}, same)))) == doctest::Approx(2 * 96));
+  const auto done = document(run(join(c.finetune_with("--steps", "2"), {"--json"})));
+  CHECK(tokens(document(run(join({"plan", "--json", "--data", c.chat}, same)))) == doctest::Approx(done["tokens"].get<double>() / 2));
+  CHECK(done["tokens"].get<int>() < 2 * 2 * 96);
+}
+
+TEST_CASE("finetune: a validation loss that is not finite is a warning, and never the best") {
+  const Case c;
+  const Result r = run({"finetune", "--json",  "--model", c.base,   "--data",      c.chat, "--out", c.out, "--seq",    "96", "--batch",
+                        "2",        "--steps", "2",       "--full", "--precision", "fp16", "--lr",  "100", "--warmup", "0"});
+  const auto done = document(r);
+  CHECK(done["val_loss"].is_null());
+  CHECK(done["best_step"].is_null());
+  CHECK(done["best_val_loss"].is_null());
+  CHECK(r.err.find("validation loss nan, not the lowest") != r.err.npos);
+  CHECK(r.err.find("-nan") == r.err.npos);
+  const auto lines = r.lines();
+  CHECK(std::count_if(lines.begin(), lines.end(), [](const std::string& l) { return l.find("the validation loss is not finite") != l.npos; }) == 1);
+}
+
 TEST_CASE("finetune: a GPT-2 as it is published, with dropout in its file: adapters, exported alone and merged, and all weights") {
   const Case c;
   const std::string gpt = c.dir / "gpt/model";
@@ -114,6 +140,11 @@ TEST_CASE("finetune: a GPT-2 as it is published, with dropout in its file: adapt
   CHECK(document(run(tuned(gpt, "dropped", {"--full", "--dropout", "0.1", "--no-packing"})))["step"] == 4);
   check_refused(tuned(gpt, "x", {"--dropout", "0.1"}), 2, "--dropout 0.1 given, and attention weights of packed examples");
   check_refused(tuned(gpt, "x", {"--dropout", "1"}), 2, "--dropout 1 given");
+  const Result none = run({"finetune", "--model", c.base, "--data", c.chat, "--out", c.dir / "x", "--epochs", "0"});
+  CHECK(none.code == 2);
+  CHECK(none.err == "mezzo finetune: --epochs 0 given, 1 or more wanted, or --steps\n");
+  CHECK(run({"plan", "--model", c.base, "--batch", "0"}).err.starts_with("mezzo plan: --batch 0 given"));
+  CHECK(run(c.finetune_with("--batch", "0")).err.starts_with("mezzo finetune: --batch 0 given"));
   check_refused(tuned(c.base, "x", {"--dropout", "0.1", "--no-packing"}), 1, "which has none");
   check_refused(tuned(gpt, "x", {"--lora-targets", "q_proj"}), 1, "there are c_attn, c_proj, c_fc, all-linear");
   check_refused({"plan", "--model", "gpt:layers=1,heads=2,width=16", "--dropout", "0.1"}, 2, "--dropout given");
@@ -264,6 +295,10 @@ TEST_CASE("finetune: a run goes on with its own base and examples alone") {
   const Case c;
   const auto done = document(run(c.finetune({"--json"})));
   check_refused(c.finetune(), 1, "--resume continues it");
+  const std::string report = read(c.out + "/report.html");
+  CHECK(document(run({"finetune", "--json", "--out", c.out, "--resume"})) == done);
+  CHECK(run({"finetune", "--out", c.out, "--resume"}).out.starts_with("nothing is left to do: the run has ended, after step 4 of 4"));
+  CHECK(read(c.out + "/report.html") == report);
   check_refused({"train", "--out", c.out, "--resume"}, 2, "is a run of mezzo finetune");
   check_refused({"finetune", "--out", c.dir / "base", "--resume"}, 2, "is a run of mezzo train");
   check_refused({"finetune", "--out", c.out, "--resume", "--lora-rank", "4"}, 1, "--lora-rank: 2 in the run, 4 given");

@@ -1,4 +1,6 @@
 // test_options.cpp - reading a command line, and numbers for people.
+#include <cmath>
+
 #include <doctest/doctest.h>
 
 #include "cli/command.h"
@@ -135,6 +137,8 @@ TEST_CASE("numbers for people") {
   CHECK(format_seconds(80) == "1 min 20 s");
   CHECK(format_seconds(3661) == "1 h 01 min");
   CHECK(format_seconds(-1) == "?");
+  CHECK(format_loss(-std::nan("")) == "nan");
+  CHECK(format_loss(2.5) == "2.5000");
   CHECK(format_share(0) == "0.0 %");
   CHECK(format_share(0.662) == "66.2 %");
   CHECK(format_share(0.00004) == "0.004 %");

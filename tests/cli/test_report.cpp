@@ -32,6 +32,7 @@ RunRecord made_up(std::string name, double skipped_at) {
   r.summary.skipped = 1;
   r.summary.val_loss = 2.5;
   r.summary.zero_fraction = 0.25;
+  r.summary.steps_run = 600;
   r.summary.step_ms_median = 4;
   r.summary.bytes[0] = 1 << 20;
   r.summary.peak_bytes = 1 << 20;
@@ -68,6 +69,24 @@ TEST_CASE("ticks are round, rising, and inside") {
       CHECK(t[i] <= high + 1e-9 * (high - low));
       if (i > 0) CHECK(t[i] > t[i - 1]);
     }
+  }
+}
+
+TEST_CASE("ticks of steps are whole and distinct, however short the run") {
+  for (int steps = 1; steps <= 40; ++steps) {
+    Series s{.name = "n", .x = {}, .y = {}};
+    for (int i = 1; i <= steps; ++i) s.x.push_back(i), s.y.push_back(1.0 / i);
+    const std::string svg = draw(LineChart{.label = "l", .x_title = "step", .y_title = "y", .series = {s}});
+    constexpr std::string_view kTick = "text-anchor=\"middle\">";
+    std::vector<std::string> ticks;
+    for (auto at = svg.find(kTick); at != svg.npos; at = svg.find(kTick, at + 1))
+      ticks.push_back(svg.substr(at + kTick.size(), svg.find('<', at + kTick.size()) - at - kTick.size()));
+    REQUIRE(ticks.size() >= 2);
+    CHECK(ticks.back() == "step");
+    ticks.pop_back();
+    CAPTURE(steps);
+    CHECK(ticks.size() <= 11);
+    for (std::size_t i = 1; i < ticks.size(); ++i) CHECK(std::stoi(ticks[i]) > std::stoi(ticks[i - 1]));
   }
 }
 

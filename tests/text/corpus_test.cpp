@@ -108,7 +108,8 @@ TEST_CASE("corpus: a fraction too small for one sequence is raised until one fit
   CHECK(contains(
       error, "[data] " + (dir / "a").native() + ": too short: 200 tokens for training and 200 for validation, at least 201 were expected of each"));
   CHECK(Corpus(dir / "a", kBytes, {.seq = 399, .val_fraction = 0}).train().size() == 400);
-  CHECK(contains(error_of([&] { Corpus(dir / "a", kBytes, {.seq = 400, .val_fraction = 0}); }), "at least 401 were expected ("));
+  CHECK(contains(error_of([&] { Corpus(dir / "a", kBytes, {.seq = 400, .val_fraction = 0}); }),
+                 ": too short: 400 tokens, at least 401 were expected ("));
 }
 
 TEST_CASE("corpus: what cannot be used is one clear line") {

@@ -174,6 +174,12 @@ TEST_CASE("examples: a line that cannot be used is named, with what was expected
   says(R"({"prompt": "a"})", "`completion` is missing, a string was expected");
   says(R"({"completion": "a"})", "`prompt` is missing");
   says(R"({"prompt": "a", "completion": ""})", "`completion` is empty");
+  {
+    const ChatTemplate deaf("hello");
+    const std::string line = R"({"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]})";
+    CHECK(contains(error_of([&] { text::parse_examples(line, "chat.jsonl", kBytes, &deaf); }),
+                   "the template writes nothing of the turns of the assistant: there is nothing to learn. Hint: --chat-template gives another one"));
+  }
   says(R"({"messages": []})", "no turn of the assistant: there is nothing to learn");
   says(R"({"messages": [{"role": "user", "content": "a"}]})", "no turn of the assistant");
   says(R"({"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": ""}]})",

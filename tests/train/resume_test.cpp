@@ -142,7 +142,12 @@ TEST_CASE("stopped before the first checkpoint: --resume begins again") {
   });
   CHECK(WIFSIGNALED(status));
   again.resume = true;
-  run(again);
+  {
+    train::Trainer trainer(again);
+    REQUIRE(trainer.warnings().size() == 1);
+    CHECK(contains(trainer.warnings()[0], "has no checkpoint to go on from: the run starts from the beginning"));
+    trainer.run();
+  }
   check_equal(o.out, again.out, o.steps);
 }
 
