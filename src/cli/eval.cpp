@@ -39,7 +39,7 @@ class Eval final : public Task {
     o.value("--seq", "T", seq_, "Tokens of a window; without it the model's context, at most 2048");
     o.value("--stride", "S", stride_, "Tokens from one window to the next, up to T; 0: T");
     o.value("--batch", "B", batch_, "Windows at once");
-    o.value("--precision", "P", precision_, fmt::format("{}", fmt::join(kAsked, ", ")));
+    o.value("--precision", "P", precision_, asked_precisions());
     o.flag("--bos", bos_, "The beginning-of-text token before each window");
     o.flag("--chat", chat_, "The loss of what `mezzo finetune` would learn of the examples in --data: the assistant's turns, completions");
     o.value("--chat-template", "FILE", template_, "With --chat: a Jinja template instead of the model's own");
@@ -58,7 +58,7 @@ class Eval final : public Task {
         if (chat_ && options.given(other)) fail("eval", fmt::format("{} with --chat given: examples are no windows of a text", other));
       for (const char* other : {"--chat-template", "--skip-bad-lines"})
         if (!chat_ && options.given(other)) fail("eval", fmt::format("{} given without --chat, with which it goes", other));
-      return asked_recipe("eval", precision_);
+      return train::recipe(precision_);
     });
     const train::RunModel m = train::load_run_model(model_, for_inference(recipe));
     if (chat_) return run_examples(m, recipe, console);

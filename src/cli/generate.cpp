@@ -28,7 +28,7 @@ class Generate final : public Task {
     o.value("--top-p", "P", s_.top_p, "Of these the fewest that hold this share of the probability");
     o.value("--repetition-penalty", "X", s_.repetition_penalty, "Makes tokens that are there already less likely; 1: does not");
     o.value("--seed", "S", s_.seed, "Of the draws");
-    o.value("--precision", "P", precision_, fmt::format("{}", fmt::join(kAsked, ", ")));
+    o.value("--precision", "P", precision_, asked_precisions());
     o.flag("--chat", chat_, "The prompt is a message, which the model answers: for models with a chat template");
     o.value("--chat-template", "FILE", template_, "With --chat: a Jinja template instead of the model's own");
     o.value("--system", "TEXT", system_, "With --chat: what the conversation begins with, instead of the template's own");
@@ -50,7 +50,7 @@ class Generate final : public Task {
         fail("generate", fmt::format("--repetition-penalty {} given, a number above 0 wanted", s_.repetition_penalty));
       for (const char* o : {"--system", "--chat-template"})
         if (!chat_ && options.given(o)) fail("generate", fmt::format("{} given without --chat, with which it goes", o));
-      asked_recipe("generate", precision_);
+      train::recipe(precision_);
     });
     const train::Recipe recipe = train::recipe_for_asking(precision_, model_);
     const train::RunModel m = train::load_run_model(model_, for_inference(recipe));
