@@ -1,4 +1,4 @@
-// result.cpp
+// result.cpp - the summary of a run as JSON, there and back.
 #include "train/result.h"
 
 #include <cmath>
