@@ -138,8 +138,8 @@ std::string zero_section(const Report& report) {
   for (const auto& run : report.runs) chart.series.push_back(curve(run, style++, group, &StepRecord::zero_fraction));
   return fmt::format(
       "<h2>Gradients lost to zero</h2>\n{}<figure><div>{}</div><figcaption>Share of the elements of all parameter gradients that are exactly 0: what "
-      "lies below "
-      "the format's smallest number.</figcaption></figure>\n{}",
+      "lies below the format's smallest number, and what is 0 in any format, as rows of an embedding whose tokens a step does not hold, or the first "
+      "half of an adapter while its second half is still 0.</figcaption></figure>\n{}",
       legend(chart.series), draw(chart),
       folded("Zero gradient elements in numbers, of single steps", figures_table(report.runs, &StepRecord::zero_fraction, "{}", true)));
 }
