@@ -60,8 +60,6 @@ bool matmul(const Gemm& g, const void* a, const void* b, void* c) { return onedn
 
 }  // namespace
 
-TEST_CASE("oneDNN's f32 product takes what has no epilogue") { CHECK(taken<float, float>(onednn_sgemm) == (kOneDnn ? kPlain : 0)); }
-
 TEST_CASE("weight gradients: oneDNN's undeclared bf16 product, its matmul, and the packed one") {
   const bool native = native_gemm(bf16);
   CHECK(taken<bf16_t, float>(onednn_gemm_bf16) == (kOneDnn && native ? kPlain : 0));
@@ -71,11 +69,13 @@ TEST_CASE("weight gradients: oneDNN's undeclared bf16 product, its matmul, and t
   CHECK(taken<bf16_t, float>(packed) == kAll);
 }
 
-TEST_CASE("oneDNN's bf16 matmul takes every epilogue, and runs again from its cache") {
-  const int first = taken<bf16_t, bf16_t>(matmul);
+TEST_CASE("oneDNN's matmul takes every epilogue, and runs again from its cache") {
+  const int first = taken<bf16_t, bf16_t>(matmul), wide = taken<float, float>(matmul);
   CHECK((first > 0) == (kOneDnn && native_gemm(bf16)));
+  CHECK((wide > 0) == (kOneDnn && active_isa() >= Isa::avx512));
   CHECK(taken<bf16_t, bf16_t>(matmul) == first);
   CHECK(taken<bf16_t, bf16_t, bf16_t>(matmul) == first);
+  CHECK(taken<float, float>(matmul) == wide);
 }
 
 TEST_CASE("the thin product, of few rows, gives the same bits on any number of threads") {
@@ -217,7 +217,7 @@ TEST_CASE("oneDNN is left alone inside a parallel region") {
   Product<float, float> p(g, {}, Integers(1));
   bool took = false;
   parallel_parts(2, [&](int part) {
-    if (part == 0) took = onednn_sgemm(p.g, p.a.data(), p.b.data(), p.c.data());
+    if (part == 0) took = matmul(p.g, p.a.data(), p.b.data(), p.c.data());
   });
   CHECK(!took);
 }

@@ -1,8 +1,8 @@
 // gemm.cpp - matrix products: checks, the choice of who computes them, and batches.
 //
 // Few rows: the thin product, or the streamed one, which also takes weight gradients with a narrow side. 16-bit operands without native instructions:
-// the packed f32 product widens them. Most of f32, small products, and epilogues that oneDNN lacks: the packed product. Native bf16, and f32 where it
-// is the faster one: oneDNN. f64: f64.cpp.
+// the packed f32 product widens them. Small products, what oneDNN lacks, and where it is the faster one: the packed product. Native bf16 and f32 else:
+// oneDNN. f64: f64.cpp.
 #include <algorithm>
 #include <cstddef>
 
@@ -53,10 +53,14 @@ const Tiles& tiles_for(Dtype t) {
   return native ? *native : f32_tiles();
 }
 
-/// f32 products that our own packed one does as fast as oneDNN's, or up to three times faster (a transposed B with 16 to 256 rows), without buffers
-/// from malloc. With a B that needs no transposing oneDNN is twice as fast on few rows, on a narrow C by a fifth, and by 8 % on transposed A (weight
-/// gradients).
-bool packs_well(const Gemm& g) { return !g.trans_a && (g.trans_b ? g.m >= 16 && g.n > 64 : g.m >= 1024 && g.n >= 64); }
+/// Where oneDNN's f32 product loses to the packed one, or gains nothing: a narrow C, long sums of many rows, weight gradients (which it begins by
+/// transposing A) unless of thousands of tokens, a transposed B with many rows. It wins by a tenth to a half on fewer.
+bool loses_in_f32(const Gemm& g) {
+  constexpr std::int64_t kManyTokens = 2048, kLong = 8192, kManyRows = 256;
+  if (g.trans_a) return g.k < kManyTokens || g.n <= 64;
+  if (g.trans_b) return g.n < 192 || g.k < 128 || g.m > kManyRows;
+  return (g.n <= 64 && g.m < 64) || (g.k >= kLong && g.m >= 128);
+}
 
 /// Where reading B's rows as they are beats packing them. Each sum ends in adding up lanes, so short ones are worth it on few rows only.
 bool thin(const Gemm& g) {
@@ -100,7 +104,7 @@ bool loses_in_bf16(const Gemm& g) {
 bool by_onednn(Queue& queue, const Gemm& g, const void* a, const void* b, void* c) {
   if (g.k == 0 || flops(g) < kSmallFlops) return false;
   if (g.trans_a && g.k <= kShallow && g.n >= kWide && g.m * g.n >= kUncached) return false;
-  if (g.a == f32) return !packs_well(g) && onednn_sgemm(g, a, b, c);
+  if (g.a == f32) return !loses_in_f32(g) && onednn_matmul(queue, g, a, b, c);
   if (g.a != bf16 || loses_in_bf16(g)) return false;
   if (g.c == f32) return onednn_gemm_bf16(g, a, b, c);
   return !g.trans_a && onednn_matmul(queue, g, a, b, c);  // which first copies a transposed A, more slowly than the packed product

@@ -1,4 +1,4 @@
-// onednn.cpp - oneDNN 2.6.3: its two C-style products, and its matmul primitive with a cache of primitives by shape.
+// onednn.cpp - oneDNN 2.6.3: its C-style bf16 product, and its matmul primitive with a cache of primitives by shape.
 #include "kernels/gemm/onednn.h"
 
 #include <array>
@@ -19,7 +19,7 @@ void check(dnnl_status_t status, const char* what) { onednn::check("gemm", statu
 bool has_epilogue(const Gemm& g) { return g.bias || g.residual; }
 char transposed(bool t) { return t ? 'T' : 'N'; }
 
-// In the library since 1.1, but declared in none of its headers; row-major like dnnl_sgemm.
+// In the library since 1.1, but declared in none of its headers; row-major.
 using GemmBf16 = dnnl_status_t (*)(char trans_a, char trans_b, dnnl_dim_t m, dnnl_dim_t n, dnnl_dim_t k, float alpha, const bf16_t* a, dnnl_dim_t lda,
                                    const bf16_t* b, dnnl_dim_t ldb, float beta, float* c, dnnl_dim_t ldc);
 GemmBf16 gemm_bf16_function() {
@@ -33,12 +33,13 @@ GemmBf16 gemm_bf16_function() {
 struct Key {
   std::array<std::int64_t, 6> sizes;  // m, n, k, lda, ldb, ldc
   int threads;
-  Dtype c, bias_dtype;
+  Dtype ab, c, bias_dtype;
   bool trans_a, trans_b, bias, residual, accumulate;
 
   explicit Key(const Gemm& g)
       : sizes{g.m, g.n, g.k, g.lda, g.ldb, g.ldc},
         threads(num_threads()),
+        ab(g.a),
         c(g.c),
         bias_dtype(g.bias ? g.bias_dtype : f32),
         trans_a(g.trans_a),
@@ -54,7 +55,7 @@ struct KeyHash {
     onednn::Mix mix;
     for (const std::int64_t size : key.sizes) mix(size);
     const auto flags = key.trans_a << 4 | key.trans_b << 3 | key.bias << 2 | key.residual << 1 | int{key.accumulate};
-    return mix(key.threads)(static_cast<int>(key.c))(static_cast<int>(key.bias_dtype))(flags).value();
+    return mix(key.threads)(static_cast<int>(key.ab))(static_cast<int>(key.c))(static_cast<int>(key.bias_dtype))(flags).value();
   }
 };
 
@@ -64,9 +65,9 @@ class Matmul {
   explicit Matmul(const Key& key) {
     using dnnl::memory;
     const auto [m, n, k, lda, ldb, ldc] = key.sizes;
-    const auto bf16_type = memory::data_type::bf16;
-    const memory::desc a({m, k}, bf16_type, key.trans_a ? memory::dims{1, lda} : memory::dims{lda, 1});
-    const memory::desc b({k, n}, bf16_type, key.trans_b ? memory::dims{1, ldb} : memory::dims{ldb, 1});
+    const auto type = onednn::type_of(key.ab);
+    const memory::desc a({m, k}, type, key.trans_a ? memory::dims{1, lda} : memory::dims{lda, 1});
+    const memory::desc b({k, n}, type, key.trans_b ? memory::dims{1, ldb} : memory::dims{ldb, 1});
     const memory::desc c({m, n}, onednn::type_of(key.c), memory::dims{ldc, 1});
     const memory::desc bias = key.bias ? memory::desc({1, n}, onednn::type_of(key.bias_dtype), memory::dims{n, 1}) : memory::desc();
 
@@ -119,15 +120,6 @@ class Matmul {
 
 }  // namespace
 
-bool onednn_sgemm(const Gemm& g, const void* a, const void* b, void* c) {
-  if (has_epilogue(g) || !onednn::may_run()) return false;
-  if (DryRun::active()) return true;
-  check(dnnl_sgemm(transposed(g.trans_a), transposed(g.trans_b), g.m, g.n, g.k, static_cast<float>(g.alpha), static_cast<const float*>(a), g.lda,
-                   static_cast<const float*>(b), g.ldb, static_cast<float>(g.beta), static_cast<float*>(c), g.ldc),
-        "sgemm");
-  return true;
-}
-
 bool onednn_gemm_bf16(const Gemm& g, const void* a, const void* b, void* c) {
   if (g.c != f32 || has_epilogue(g) || !native_gemm(bf16) || !gemm_bf16_function() || !onednn::may_run()) return false;
   if (DryRun::active()) return true;
@@ -138,7 +130,7 @@ bool onednn_gemm_bf16(const Gemm& g, const void* a, const void* b, void* c) {
 }
 
 bool onednn_matmul(Queue& queue, const Gemm& g, const void* a, const void* b, void* c) {
-  if (g.alpha != 1 || (g.beta != 0 && g.beta != 1) || !native_gemm(bf16) || !onednn::may_run()) return false;
+  if (g.alpha != 1 || (g.beta != 0 && g.beta != 1) || !native_gemm(g.a) || !onednn::may_run()) return false;
   thread_local onednn::PrimitiveCache<Key, KeyHash, Matmul> cache;
   Matmul& matmul = cache.get(Key(g));
   if (!matmul.usable()) return false;
