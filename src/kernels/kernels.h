@@ -174,7 +174,14 @@ void cell_backward(Queue&, Cell, Dtype, const void* gates, const void* h, const 
 /// trans_b (the usual Linear weight). `batch` products at the given strides (0: shared).
 /// a == b in {f32, f16, bf16, f64}; c is a, or f32 for 16-bit a. bias may be f32 or c's dtype (added in f32, unrounded), residual c's dtype, ld ldc.
 /// Without native instructions a 16-bit operand is widened panel by panel into the f32 product.
+/// The sum may go on with a second pair of operands that lie as the first do: + alpha op(tail.a) op(tail.b), (m, tail.k) and (tail.k, n). batch is 1
+/// then; a 16-bit C may be rounded once between the two (few rows).
 struct Gemm {
+  struct Tail {
+    const void *a = nullptr, *b = nullptr;
+    std::int64_t k = 0, lda = 0, ldb = 0;
+  };
+
   std::int64_t m = 0, n = 0, k = 0;
   Dtype a = f32, b = f32, c = f32;
   bool trans_a = false, trans_b = false;
@@ -184,6 +191,7 @@ struct Gemm {
   Dtype bias_dtype = f32;
   const void* residual = nullptr;
   std::int64_t batch = 1, stride_a = 0, stride_b = 0, stride_c = 0;
+  Tail tail = {};
 };
 void gemm(Queue&, const Gemm&, const void* a, const void* b, void* c);
 /// Whether a product of 16-bit operands of this dtype has native instructions here.

@@ -6,6 +6,7 @@
 #include "autograd/context.h"
 #include "core/fail.h"
 #include "nn/init.h"
+#include "ops/product.h"
 #include "tensor/layout.h"
 
 namespace mezzo::models {
@@ -25,14 +26,9 @@ Projection::Projection(const Maker& make, const std::string& path, std::int64_t 
 }
 
 Tensor Projection::run(const Tensor& x, const Tensor& residual) {
-  Tensor r = residual;
-  if (lora_a_) {
-    // The adapter's part joins the residual, in the epilogue of a product; the product with the weight is added to that in another.
-    const Tensor low = mul(linear(dropout(x, lora_.dropout, is_training()), lora_a_->weight), lora_scale());  // (..., r)
-    r = residual.defined() ? linear_add(residual, low, lora_b_->weight) : linear(low, lora_b_->weight);
-  }
-  if (blocks_) return block_linear(x, blocks_, bias, r);
-  return r.defined() ? linear_add(r, x, weight, bias) : linear(x, weight, bias);
+  Joined adapter;
+  if (lora_a_) adapter = {mul(linear(dropout(x, lora_.dropout, is_training()), lora_a_->weight), lora_scale()), lora_b_->weight};  // x (..., r)
+  return blocks_ ? block_linear(x, blocks_, bias, residual, adapter) : detail::linear(x, weight, bias, residual, adapter);
 }
 
 void Projection::add_lora(const LoraOptions& o) {

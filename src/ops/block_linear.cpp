@@ -30,8 +30,9 @@ const void* column(const void* p, std::int64_t i, Dtype dtype) {
   return p ? static_cast<const std::byte*>(p) + i * static_cast<std::int64_t>(size_of(dtype)) : nullptr;
 }
 
-/// y (n, rows of w) = x w^T + b + residual.
-void forward(const BlockMatrix& w, Dtype dtype, const Tensor& x, const Tensor& b, const Tensor& residual, const Tensor& y, std::int64_t n) {
+/// y (n, rows of w) = x w^T + b + residual + joined.x joined.w^T.
+void forward(const BlockMatrix& w, Dtype dtype, const Tensor& x, const Tensor& b, const Tensor& residual, const Joined& joined, const Tensor& y,
+             std::int64_t n) {
   const PartScope timed(Part::gemm_forward);
   kernels::Gemm whole;
   whole.a = whole.b = whole.c = dtype;
@@ -41,12 +42,17 @@ void forward(const BlockMatrix& w, Dtype dtype, const Tensor& x, const Tensor& b
   whole.trans_b = true;
   if (b.defined()) whole.bias = data(b), whole.bias_dtype = b.dtype();
   if (residual.defined()) whole.residual = data(residual);
-  if (kernels::thin_product(cpu_queue(), w.format, whole, data(x), w.blocks, mutable_data(y))) return;
+  const std::int64_t rank = joined.x.defined() ? joined.x.size(-1) : 0;
+  if (kernels::thin_product(cpu_queue(), w.format, whole, data(x), w.blocks, mutable_data(y))) {
+    if (rank != 0) product_into(as_rows(y, n, w.rows), as_rows(joined.x, n, rank), turned(joined.w), true);
+    return;
+  }
   each_slice(w, dtype, [&](const void* rows, std::int64_t r, std::int64_t m) {
     kernels::Gemm g = whole;
     g.n = m;
     g.bias = column(whole.bias, r, g.bias_dtype);
     g.residual = column(whole.residual, r, dtype);
+    if (rank != 0) g.tail = {data(joined.x), column(data(joined.w), r * rank, dtype), rank, rank, rank};
     kernels::gemm(cpu_queue(), g, data(x), rows, const_cast<void*>(column(data(y), r, dtype)));
   });
 }
@@ -96,7 +102,7 @@ Tensor block_embedding(const Tensor& ids, const BlockMatrix& table, Dtype dtype)
   return y;
 }
 
-Tensor block_linear(const Tensor& x, const std::shared_ptr<const BlockMatrix>& w, const Tensor& b, const Tensor& residual) {
+Tensor block_linear(const Tensor& x, const std::shared_ptr<const BlockMatrix>& w, const Tensor& b, const Tensor& residual, const Joined& joined) {
   const char* op = "block_linear";
   require_floating(op, x);
   if (x.dim() == 0 || x.size(-1) != w->cols)
@@ -108,15 +114,18 @@ Tensor block_linear(const Tensor& x, const std::shared_ptr<const BlockMatrix>& w
   shape[shape.size() - 1] = w->rows;
   const Operand bo = b.defined() ? dense(operand(b, b.dtype() == dtype ? dtype : Dtype::f32)) : Operand();
   const Operand r = residual.defined() ? dense(operand(residual, dtype)) : Operand();
+  const bool joins = joined.x.defined();
+  const Operand jx = joins ? dense(operand(joined.x, dtype)) : Operand(), jw = joins ? dense(operand(joined.w, dtype)) : Operand();
   const auto n = x.numel() / w->cols;
   const Tensor y = make_tensor(shape, dtype);
-  forward(*w, dtype, a.value, bo.value, r.value, y, n);
-  return record(OpId::linear, y, {a, bo, r}, {}, [=, shape = x.shape()](Backward& g) {
+  forward(*w, dtype, a.value, bo.value, r.value, {jx.value, jw.value}, y, n);
+  return record(OpId::linear, y, {a, bo, r, jx, jw}, {jx.value, jw.value}, [=, shape = x.shape()](Backward& g) {
     if (g.create_graph()) fail(op, "create_graph given", "a quantised weight has no second derivative here; unpack it first");
     if (g.wants(2)) g.set(2, g.dy());
     const Tensor dy = dense(g.dy());
     if (g.wants(0)) g.set(0, input_gradient(*w, dy, shape, n));
     if (g.wants(1)) g.set(1, sum_to(dy, g.input(1)));
+    if (joins) give_factors(g, 3, 4, as_rows(dy, n, w->rows), g.saved(0), g.saved(1), false);
   });
 }
 

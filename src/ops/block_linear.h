@@ -6,6 +6,7 @@
 #include <mezzo/tensor.h>
 
 #include "kernels/blocks.h"
+#include "ops/product.h"
 
 namespace mezzo {
 
@@ -18,9 +19,9 @@ struct BlockMatrix {
   std::int64_t row_bytes() const { return cols / kernels::facts(format).elements * kernels::facts(format).bytes; }
 };
 
-/// residual + x w^T + b with w in blocks, unpacked a few rows at a time into the dtype of the region (or x's); b (out) and residual may be
-/// undefined. The weight has no gradient; x, b and the residual have. Storage T, accumulation f32, one rounding on store.
-Tensor block_linear(const Tensor& x, const std::shared_ptr<const BlockMatrix>& w, const Tensor& b, const Tensor& residual);
+/// residual + x w^T + b + joined.x joined.w^T with w in blocks, unpacked a few rows at a time into the dtype of the region (or x's); all but x and w
+/// may be undefined. The weight has no gradient; all others have. Storage T, accumulation f32, one rounding on store.
+Tensor block_linear(const Tensor& x, const std::shared_ptr<const BlockMatrix>& w, const Tensor& b, const Tensor& residual, const Joined& joined = {});
 
 /// Rows of a table in blocks, as embedding() gives them of one in `dtype`; without a gradient.
 Tensor block_embedding(const Tensor& ids, const BlockMatrix& table, Dtype dtype);

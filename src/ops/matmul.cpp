@@ -1,4 +1,6 @@
 // matmul.cpp - matrix products and linear. Storage T, products exact, accumulate f32, one rounding to nearest even on store.
+#include <optional>
+
 #include "ops/product.h"
 
 namespace mezzo {
@@ -11,15 +13,16 @@ struct MatrixView {
   std::int64_t ld = 0, batch_stride = 0;
 };
 
-MatrixView view_matrix(const Tensor& t) {
-  const auto find = [](const Tensor& v, MatrixView& out) {
+/// With `transposed`, only that way.
+MatrixView view_matrix(const Tensor& t, std::optional<bool> transposed = {}) {
+  const auto find = [transposed](const Tensor& v, MatrixView& out) {
     const auto& impl = *v.impl();
     const auto d = impl.shape.size();
     const auto rows = impl.shape[d - 2], cols = impl.shape[d - 1], sr = impl.strides[d - 2], sc = impl.strides[d - 1];
-    if ((sc == 1 || cols == 1) && (sr >= cols || rows == 1)) {
+    if (transposed != true && (sc == 1 || cols == 1) && (sr >= cols || rows == 1)) {
       out.transposed = false;
       out.ld = rows == 1 ? std::max<std::int64_t>(cols, 1) : sr;
-    } else if ((sr == 1 || rows == 1) && (sc >= rows || cols == 1)) {
+    } else if (transposed != false && (sr == 1 || rows == 1) && (sc >= rows || cols == 1)) {
       out.transposed = true;
       out.ld = cols == 1 ? std::max<std::int64_t>(rows, 1) : sc;
     } else return false;
@@ -28,11 +31,16 @@ MatrixView view_matrix(const Tensor& t) {
     return true;
   };
   MatrixView v;
-  if (!find(t, v)) find(dense(t), v);
+  if (!find(t, v)) find(transposed == true ? dense(t.transpose(-2, -1)).transpose(-2, -1) : dense(t), v);
   return v;
 }
 
-void run(const Tensor& out, const Tensor& a, const Tensor& b, bool accumulate, const Tensor& bias = {}, const Tensor& residual = {}) {
+/// What a product of two matrices ends with; undefined: nothing. `a`, `b`: with which its sum goes on.
+struct Ending {
+  Tensor bias, residual, a, b;
+};
+
+void run(const Tensor& out, const Tensor& a, const Tensor& b, bool accumulate, const Ending& end = {}) {
   const MatrixView x = view_matrix(a), y = view_matrix(b);
   kernels::Gemm p;
   p.m = a.size(-2);
@@ -51,11 +59,17 @@ void run(const Tensor& out, const Tensor& a, const Tensor& b, bool accumulate, c
   p.stride_a = x.batch_stride;
   p.stride_b = y.batch_stride;
   p.stride_c = p.m * p.n;
-  if (bias.defined()) {
-    p.bias = data(bias);
-    p.bias_dtype = bias.dtype();
+  if (end.bias.defined()) {
+    p.bias = data(end.bias);
+    p.bias_dtype = end.bias.dtype();
   }
-  if (residual.defined()) p.residual = data(residual);
+  if (end.residual.defined()) p.residual = data(end.residual);
+  MatrixView tail_x, tail_y;  // which live as long as the product
+  if (end.a.defined()) {
+    tail_x = view_matrix(end.a, x.transposed);
+    tail_y = view_matrix(end.b, y.transposed);
+    p.tail = {data(tail_x.t), data(tail_y.t), end.a.size(-1), tail_x.ld, tail_y.ld};
+  }
   kernels::gemm(cpu_queue(), p, data(x.t), data(y.t), mutable_data(out));
 }
 
@@ -104,6 +118,15 @@ Tensor recorded_product(OpId op, const Operand& a, const Operand& b) {
 
 }  // namespace
 
+Tensor as_rows(const Tensor& t, std::int64_t rows, std::int64_t cols) {
+  return make_view(t, {rows, cols}, contiguous_strides({rows, cols}), t.impl()->offset);
+}
+
+Tensor turned(const Tensor& m) {
+  const auto& i = *m.impl();
+  return make_view(m, {i.shape[1], i.shape[0]}, {i.strides[1], i.strides[0]}, i.offset);
+}
+
 Tensor product(const Tensor& a, const Tensor& b, Dtype to) {
   const auto m = a.size(-2), n = b.size(-1);
   Tensor out = a.dim() == 3 || b.dim() == 3 ? make_tensor({a.dim() == 3 ? a.size(0) : b.size(0), m, n}, to) : make_tensor({m, n}, to);
@@ -121,6 +144,24 @@ void give_product(Backward& g, int input, const Tensor& a, const Tensor& b, bool
     if (const auto s = g.sink(input); s.buffer.defined()) return product_into(s.buffer, a, b, s.accumulate);
   }
   g.set(input, product(a, b, direct ? wanted : low));
+}
+
+void give_factors(Backward& g, int i, int j, const Tensor& dy, const Tensor& x, const Tensor& w, bool round_first) {
+  const auto rows = dy.size(0), cols = w.size(1);
+  if (g.create_graph()) {
+    if (g.wants(i)) g.set(i, matmul(dy, w).reshape(x.shape()));
+    if (g.wants(j)) g.set(j, matmul(t(dy), x.reshape({rows, cols})));
+    return;
+  }
+  if (g.wants(i)) {
+    const PartScope timed(Part::gemm_input_grad);
+    const Dtype to = g.input(i).dtype == Dtype::f32 && !round_first ? Dtype::f32 : x.dtype();
+    const Tensor waiting = round_first || g.input(i).dtype != to ? Tensor() : g.take_existing(i);
+    const Tensor dx = waiting.defined() ? waiting : make_tensor(x.shape(), to);
+    run(as_rows(dx, rows, cols), dy, w, waiting.defined());
+    g.set(i, dx);
+  }
+  if (g.wants(j)) give_product(g, j, t(dy), as_rows(x, rows, cols), round_first);
 }
 
 void give_bias(Backward& g, int input, const Tensor& d) {
@@ -217,9 +258,10 @@ Tensor addmm(const Tensor& c, const Tensor& a, const Tensor& b) {
   });
 }
 
-// linear: bias added in f32 before the one rounding (torch's policy: rounded first). Saves x and w as they were multiplied. The weight's
-// gradient goes from the product into an f32 leaf's buffer.
-Tensor detail::linear(const Tensor& x, const Tensor& w, const Tensor& b, const Tensor& residual) {
+// linear: bias and what joins added in f32 before the one rounding (torch's policy: rounded first). Saves x and w as they were multiplied. The
+// weight's gradient goes from the product into an f32 leaf's buffer, the input's into what already waits for it.
+Tensor detail::linear(const Tensor& x, const Tensor& w, const Tensor& b, const Tensor& residual, const Joined& joined) {
+  if (joined.x.defined() && context().policy.rounds_like_torch()) return linear(x, w, b, linear(joined.x, joined.w, {}, residual));
   const auto p = pair(OpId::linear, x, w, b);
   if (w.dim() != 2) fail("linear", fmt::format("w has shape {}, (out, in) wanted", to_string(w.shape())));
   if (x.dim() == 0 || x.size(-1) != w.size(1))
@@ -237,37 +279,25 @@ Tensor detail::linear(const Tensor& x, const Tensor& w, const Tensor& b, const T
   shape[shape.size() - 1] = w.size(0);
   const Operand a = dense(p[0]);
   const Operand r = residual.defined() ? dense(operand(residual, dtype)) : Operand();
+  const Operand jx = joined.x.defined() ? dense(operand(joined.x, dtype)) : Operand(), jw = joined.x.defined() ? operand(joined.w, dtype) : Operand();
   const auto in = w.size(1), out = w.size(0), n = in ? x.numel() / in : shape.numel() / std::max<std::int64_t>(out, 1);
-  const auto flat = [](const Tensor& t, std::int64_t rows, std::int64_t cols) {
-    return make_view(t, {rows, cols}, contiguous_strides({rows, cols}), t.impl()->offset);
-  };
   const Tensor y = make_tensor(shape, dtype);
   const PartScope timed(Part::gemm_forward);
-  run(flat(y, n, out), flat(a.value, n, in),
-      make_view(p[1].value, {in, out}, {p[1].value.impl()->strides[1], p[1].value.impl()->strides[0]}, p[1].value.impl()->offset), false, bo.value,
-      r.value);
+  Ending end{bo.value, r.value, {}, {}};
+  if (jx.value.defined()) end.a = as_rows(jx.value, n, joined.w.size(1)), end.b = turned(jw.value);
+  run(as_rows(y, n, out), as_rows(a.value, n, in), turned(p[1].value), false, end);
   const bool round = context().policy.rounds_like_torch();
-  return record(OpId::linear, y, {a, p[1], bo, r}, {a.value, p[1].value}, [=](Backward& g) {
-    const Tensor x = g.saved(0), w = g.saved(1);
+  const auto give = [=](Backward& g, bool joins) {
     if (g.wants(3)) g.set(3, g.dy());
-    if (g.create_graph()) {
-      const Tensor dy = g.dy().to(x.dtype()).reshape({n, out});
-      if (g.wants(0)) g.set(0, matmul(dy, w).reshape(x.shape()));
-      if (g.wants(1)) g.set(1, matmul(t(dy), x.reshape({n, in})));
-      if (g.wants(2)) g.set(2, sum_to(dy, g.input(2)));
-      return;
-    }
-    const Tensor dy = flat(dense(g.dy()), n, out), x2 = flat(x, n, in);
-    if (g.wants(0)) {
-      const Dtype to = g.input(0).dtype == Dtype::f32 && !round ? Dtype::f32 : x.dtype();
-      const PartScope timed(Part::gemm_input_grad);
-      const Tensor dx = make_tensor(x.shape(), to);
-      run(flat(dx, n, in), dy, w, false);
-      g.set(0, dx);
-    }
-    if (g.wants(1)) give_product(g, 1, t(dy), x2, round);
-    give_bias(g, 2, dy);
-  });
+    const Tensor x = g.saved(0);
+    const Tensor dy = g.create_graph() ? g.dy().to(x.dtype()).reshape({n, out}) : as_rows(dense(g.dy()), n, out);
+    give_factors(g, 0, 1, dy, x, g.saved(1), round);
+    if (joins) give_factors(g, 4, 5, dy, g.saved(2), g.saved(3), round);
+    if (!g.create_graph()) return give_bias(g, 2, dy);
+    if (g.wants(2)) g.set(2, sum_to(dy, g.input(2)));
+  };
+  if (!jx.value.defined()) return record(OpId::linear, y, {a, p[1], bo, r}, {a.value, p[1].value}, [give](Backward& g) { give(g, false); });
+  return record(OpId::linear, y, {a, p[1], bo, r, jx, jw}, {a.value, p[1].value, jx.value, jw.value}, [give](Backward& g) { give(g, true); });
 }
 
 Tensor linear(const Tensor& x, const Tensor& w, const Tensor& b) { return detail::linear(x, w, b, {}); }

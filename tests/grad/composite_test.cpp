@@ -8,6 +8,7 @@
 #include <mezzo/mezzo.h>
 
 #include "grad/differences.h"
+#include "ops/product.h"
 
 using namespace mezzo;
 using mezzo::test::check_differences;
@@ -30,6 +31,47 @@ TEST_CASE("packed_attention, causal") {
 TEST_CASE("linear_add") {
   check_differences([](const auto& v) { return linear_add(v[0], v[1], v[2], v[3]); },
                     {random64({2, 4}, 4), random64({2, 3}, 5), random64({4, 3}, 6), random64({4}, 7)});
+}
+TEST_CASE("linear with a second product in its sum") {
+  check_differences(
+      [](const auto& v) {
+        return detail::linear(v[0], v[1], v[2], v[3], {v[4], v[5]});
+      },
+      {random64({2, 3}, 8), random64({4, 3}, 9), random64({4}, 10), random64({2, 4}, 11), random64({2, 2}, 12), random64({4, 2}, 13)});
+  // Few and many rows go different ways; torch's policy rounds each product by itself.
+  for (const std::int64_t rows : {5, 300}) {
+    for (const Dtype dtype : {f32, f16, bf16}) {
+      for (const bool like_torch : {false, true}) {
+        CAPTURE(rows);
+        CAPTURE(name(dtype));
+        const amp::Autocast region(is_16bit(dtype) ? dtype : bf16,
+                                   {.enabled = is_16bit(dtype), .policy = like_torch ? amp::Policy::torch() : amp::Policy::mezzo()});
+        std::vector<Tensor> v{random64({rows, 96}, 14),  random64({130, 96}, 15),  random64({130}, 16),
+                              random64({rows, 130}, 17), random64({rows, 16}, 18), random64({130, 16}, 19)};
+        std::vector<Tensor> low;
+        for (auto& t : v) {
+          low.push_back(t.to(f32).requires_grad_());
+          t = low.back().detach().to(f64).requires_grad_();
+        }
+        const Tensor y = detail::linear(low[0], low[1], low[2], low[3], {low[4], low[5]});
+        Tensor wanted;
+        {
+          const amp::Autocast off(bf16, {.enabled = false});
+          wanted = add(add(add(matmul(v[0], v[1].transpose(0, 1)), v[2]), v[3]), matmul(v[4], v[5].transpose(0, 1)));
+        }
+        sum(mul(y.to(f32), y.to(f32).detach())).backward();
+        sum(mul(wanted, y.to(f64).detach())).backward();
+        // In 16 bits operands, gradient and result are rounded once or twice each; in f32 each of up to 300 sums is.
+        const double eps = dtype == f32 ? 300 * 0x1p-24 : format_info(dtype).epsilon;
+        const auto near = [&](const Tensor& a, const Tensor& b) {
+          return amax(abs(sub(a.detach().to(f64), b.detach()))).item() <= 4 * eps * amax(abs(b.detach())).item();
+        };
+        CHECK(y.dtype() == dtype);
+        CHECK(near(y, wanted));
+        for (std::size_t i = 0; i < v.size(); ++i) CHECK_MESSAGE(near(low[i].grad(), v[i].grad()), "input ", i);
+      }
+    }
+  }
 }
 TEST_CASE("dropout: backward drops what forward dropped, and keeps the expectation") {
   manual_seed(5);

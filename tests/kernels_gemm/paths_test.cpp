@@ -210,6 +210,38 @@ TEST_CASE("the streamed product lets NaN and infinity of the matrix stay in thei
   if (bf16_tiles()) stream(bf16_t(), *bf16_tiles());
 }
 
+TEST_CASE("a sum that goes on with a second pair of operands") {
+  const auto extended = [](auto t, auto c, const Tiles& tiles) {
+    unsigned seed = 0;
+    for (const Size& s :
+         {Size{96, 64, 80}, Size{37, 65, 33}, Size{13, 1, 1}, Size{290, 100, 47}, Size{50, 70, 4097}, Size{3, 64, 256}, Size{40, 30, 0}}) {
+      for (const std::int64_t tail : {1, 16, 35}) {
+        for (const Variant& v : kVariants) {
+          Gemm g;
+          g.m = s.m, g.n = s.n, g.k = s.k;
+          g.trans_a = v.trans_a, g.trans_b = v.trans_b, g.beta = v.beta;
+          g.alpha = ++seed % 3 == 0 ? 0.5 : 1;
+          Layout l;
+          l.bias = v.bias, l.residual = v.residual, l.tail = tail;
+          l.pad_a = l.pad_b = l.pad_c = seed % 2 * 5;
+          Product<decltype(t), decltype(c)> p(g, l, Integers(seed));
+          p.reset();
+          packed_gemm(cpu_queue(), tiles, 2, p.g, p.a.data(), p.b.data(), p.c.data());
+          p.check(true, 3);
+          if (dtype_of<decltype(c)> != f32) continue;  // gemm() may round a 16-bit C twice
+          p.run();
+          p.check(true, 3);
+        }
+      }
+    }
+  };
+  extended(float(), float(), f32_tiles());
+  extended(f16_t(), f16_t(), f32_tiles());
+  extended(bf16_t(), bf16_t(), f32_tiles());
+  extended(bf16_t(), float(), f32_tiles());
+  if (bf16_tiles()) extended(bf16_t(), bf16_t(), *bf16_tiles()), extended(bf16_t(), float(), *bf16_tiles());
+}
+
 TEST_CASE("oneDNN is left alone inside a parallel region") {
   if (num_threads() == 1) return;
   Gemm g;

@@ -27,11 +27,12 @@ struct Layout {
   bool share_a = false, share_b = false;         // batch stride 0
   std::int64_t gap = 0;                          // elements between the products of a batch
   bool bias = false, residual = false;
+  std::int64_t tail = 0;  // k of a second pair of operands
 };
 
 inline std::string describe(const Gemm& g) {
-  return fmt::format("{} to {}: m {} n {} k {} batch {} trans {} {} ld {} {} {} alpha {} beta {} bias {} residual {}", name(g.a), name(g.c), g.m, g.n,
-                     g.k, g.batch, g.trans_a, g.trans_b, g.lda, g.ldb, g.ldc, g.alpha, g.beta, g.bias ? name(g.bias_dtype) : "no",
+  return fmt::format("{} to {}: m {} n {} k {} + {} batch {} trans {} {} ld {} {} {} alpha {} beta {} bias {} residual {}", name(g.a), name(g.c), g.m,
+                     g.n, g.k, g.tail.k, g.batch, g.trans_a, g.trans_b, g.lda, g.ldb, g.ldc, g.alpha, g.beta, g.bias ? name(g.bias_dtype) : "no",
                      g.residual != nullptr);
 }
 
@@ -39,7 +40,7 @@ inline std::string describe(const Gemm& g) {
 template <class T, class C, class B = float> class Product {
  public:
   Gemm g;
-  Guarded<T> a, b;
+  Guarded<T> a, b, tail_a, tail_b;
   Guarded<C> c, residual;
   Guarded<B> bias;
 
@@ -48,12 +49,15 @@ template <class T, class C, class B = float> class Product {
       : g(with_strides(given, l)),
         a(extent(g.stride_a, g.trans_a ? g.k : g.m, g.lda, g.trans_a ? g.m : g.k), l.offset, make),
         b(extent(g.stride_b, g.trans_b ? g.n : g.k, g.ldb, g.trans_b ? g.k : g.n), l.offset, make),
+        tail_a(l.tail == 0 ? 0 : extent(0, g.trans_a ? g.tail.k : g.m, g.tail.lda, g.trans_a ? g.m : g.tail.k), l.offset, make),
+        tail_b(l.tail == 0 ? 0 : extent(0, g.trans_b ? g.n : g.tail.k, g.tail.ldb, g.trans_b ? g.tail.k : g.n), l.offset, make),
         c(extent(g.stride_c, g.m, g.ldc, g.n), l.offset, make),
         residual(l.residual ? c.size() : 0, l.offset, make),
         bias(l.bias ? g.n : 0, l.offset, make),
         before_(c) {
     if (l.bias) g.bias = bias.data(), g.bias_dtype = dtype_of<B>;
     if (l.residual) g.residual = residual.data();
+    g.tail.a = tail_a.data(), g.tail.b = tail_b.data();
   }
   Product(const Product&) = delete;
 
@@ -97,7 +101,7 @@ template <class T, class C, class B = float> class Product {
   /// k products and sums, and the terms after them, each rounded in the format of the arithmetic; then the store. The bf16 dot flushes
   /// what is below 2^-126 in every sum.
   double tolerance(const kernels::ref::GemmElement& e) const {
-    const double u = dtype_of<T> == f64 ? 0x1p-53 : kUnit32, k = static_cast<double>(g.k);
+    const double u = dtype_of<T> == f64 ? 0x1p-53 : kUnit32, k = static_cast<double>(g.k + g.tail.k);
     return (k + 6) * u * e.size + unit<C>() * std::abs(e.value) + tiny<C>() + (dtype_of<T> == bf16 ? k * std::abs(g.alpha) * 0x1p-126 : 0);
   }
 
@@ -111,6 +115,9 @@ template <class T, class C, class B = float> class Product {
     g.lda = (g.trans_a ? g.m : g.k) + l.pad_a;
     g.ldb = (g.trans_b ? g.k : g.n) + l.pad_b;
     g.ldc = g.n + l.pad_c;
+    g.tail.k = l.tail;
+    g.tail.lda = (g.trans_a ? g.m : l.tail) + l.pad_b;
+    g.tail.ldb = (g.trans_b ? l.tail : g.n) + l.pad_a;
     g.stride_a = l.share_a || g.batch == 1 ? 0 : (g.trans_a ? g.k : g.m) * g.lda + l.gap;
     g.stride_b = l.share_b || g.batch == 1 ? 0 : (g.trans_b ? g.n : g.k) * g.ldb + l.gap;
     g.stride_c = g.batch == 1 ? 0 : g.m * g.ldc + l.gap;

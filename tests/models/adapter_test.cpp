@@ -161,24 +161,31 @@ TEST_CASE("a matrix in blocks of several slices: products and input gradient as 
   // 8 MiB of unpacked rows make a slice: 4096 columns in f32 are cut after 512 rows.
   constexpr std::int64_t kRows = 1100, kCols = 4096;
   manual_seed(5);
-  const Tensor w = randn({kRows, kCols}), bias = randn({kRows}).requires_grad_(), residual = randn({3, kRows});
+  const Tensor w = randn({kRows, kCols}), bias = randn({kRows}).requires_grad_();
   auto m = std::make_shared<BlockMatrix>(BlockMatrix{kernels::Format::q8_0, nullptr, kRows, kCols, nullptr});
   const Tensor blocks = empty({kRows * m->row_bytes()}, {.dtype = u8});
   kernels::quantize(kernels::cpu_queue(), m->format, static_cast<const float*>(data(w)), mutable_data(blocks), w.numel());
   m->blocks = static_cast<const std::byte*>(data(blocks));
   const Tensor plain = unpacked(*m, f32);
-  for (const Dtype dtype : {f32, bf16}) {
+  for (const auto& [dtype, rows] : {std::pair{f32, 3}, std::pair{bf16, 3}, std::pair{f32, 40}, std::pair{bf16, 40}}) {
     CAPTURE(name(dtype));
-    Tensor x = randn({3, kCols}).to(dtype), x2 = x.clone();
+    CAPTURE(rows);
+    Tensor x = randn({rows, kCols}).to(dtype), x2 = x.clone();
     x.requires_grad_();
     x2.requires_grad_();
-    const Tensor y = block_linear(x, m, bias, residual.to(dtype)), wanted = linear_add(residual.to(dtype), x2, plain.to(dtype), bias);
+    const Tensor residual = randn({rows, kRows}).to(dtype);
+    const Joined joined{randn({rows, 8}).to(dtype).requires_grad_(), randn({kRows, 8}).to(dtype).requires_grad_()};
+    const Joined joined2{joined.x.detach().clone().requires_grad_(), joined.w.detach().clone().requires_grad_()};
+    const Tensor y = block_linear(x, m, bias, residual, joined);
+    const Tensor wanted = add(linear_add(residual, x2, plain.to(dtype), bias), linear(joined2.x, joined2.w));
     // Sums of 4096 products of size 1 in another order: sqrt(4096) = 64 in size, a few units in the last place of f32 or one rounding to bf16.
     const double eps = dtype == f32 ? 4096 * 0x1p-24 : format_info(bf16).epsilon;
     CHECK(largest_difference(y, wanted) <= eps * amax(abs(wanted)).item());
     sum(y).backward();
     sum(wanted).backward();
     CHECK(largest_difference(x.grad(), x2.grad()) <= eps * amax(abs(x2.grad())).item());
+    CHECK(largest_difference(joined.x.grad(), joined2.x.grad()) <= eps * amax(abs(joined2.x.grad())).item());
+    CHECK(largest_difference(joined.w.grad(), joined2.w.grad()) <= eps * amax(abs(joined2.w.grad())).item());
   }
   CHECK_THROWS_WITH_AS(block_linear(randn({3, 8}), m, {}, {}), doctest::Contains("inner sizes differ"), Error);
 }

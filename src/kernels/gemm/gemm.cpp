@@ -1,8 +1,8 @@
 // gemm.cpp - matrix products: checks, the choice of who computes them, and batches.
 //
 // Few rows: the thin product, or the streamed one, which also takes weight gradients with a narrow side. 16-bit operands without native instructions:
-// the packed f32 product widens them. Small products, what oneDNN lacks, and where it is the faster one: the packed product. Native bf16 and f32 else:
-// oneDNN. f64: f64.cpp.
+// the packed f32 product widens them. Small products, what oneDNN lacks, and where it is the faster one: the packed product. Native bf16 and f32
+// else: oneDNN. f64: f64.cpp.
 #include <algorithm>
 #include <cstddef>
 
@@ -46,6 +46,7 @@ void check(const Gemm& g) {
   MEZZO_CHECK(g.m >= 0 && g.n >= 0 && g.k >= 0 && g.batch >= 0);
   MEZZO_CHECK(g.batch <= 1 || g.stride_c != 0);
   MEZZO_CHECK(g.lda >= (g.trans_a ? g.m : g.k) && g.ldb >= (g.trans_b ? g.k : g.n) && g.ldc >= g.n);
+  MEZZO_CHECK(g.tail.k >= 0 && (g.tail.k == 0 || g.batch == 1));
 }
 
 const Tiles& tiles_for(Dtype t) {
@@ -110,6 +111,19 @@ bool by_onednn(Queue& queue, const Gemm& g, const void* a, const void* b, void* 
   return !g.trans_a && onednn_matmul(queue, g, a, b, c);  // which first copies a transposed A, more slowly than the packed product
 }
 
+/// The product that is added to what g without its tail gives.
+Gemm tail_of(const Gemm& g) {
+  Gemm t = g;
+  t.tail = {};
+  t.k = g.tail.k, t.lda = g.tail.lda, t.ldb = g.tail.ldb;
+  t.beta = 1;
+  t.bias = t.residual = nullptr;
+  return t;
+}
+
+/// Whether the packed product takes a tail along at less cost than a product of its own for it.
+bool extends(const Gemm& g) { return !g.trans_a && (is_16bit(g.a) ? g.m > 24 : g.a == f32 && g.m > 256); }
+
 void one(Queue& queue, int threads, const Gemm& g, const void* a, const void* b, void* c) {
   if (g.a == f64) return f64_gemm(queue, threads, g, static_cast<const double*>(a), static_cast<const double*>(b), static_cast<double*>(c));
   packed_gemm(queue, tiles_for(g.a), threads, g, a, b, c);
@@ -120,6 +134,12 @@ void one(Queue& queue, int threads, const Gemm& g, const void* a, const void* b,
 bool native_gemm(Dtype t) { return !is_16bit(t) || (t == bf16 && bf16_tiles()); }
 
 void gemm(Queue& queue, const Gemm& given, const void* a, const void* b, void* c) {
+  if (given.tail.k != 0 && !extends(given)) {  // one after the other
+    Gemm main = given;
+    main.tail = {};
+    gemm(queue, main, a, b, c);
+    return gemm(queue, tail_of(given), given.tail.a, given.tail.b, c);
+  }
   Gemm g = given;
   settle(g.trans_a ? g.k : g.m, g.trans_a ? g.m : g.k, g.lda);
   settle(g.trans_b ? g.n : g.k, g.trans_b ? g.k : g.n, g.ldb);
@@ -127,7 +147,8 @@ void gemm(Queue& queue, const Gemm& given, const void* a, const void* b, void* c
   check(g);
   if (g.m == 0 || g.n == 0 || g.batch == 0) return;
   if (auto* log = WorkLog::current()) log->add(g);
-  if (g.alpha == 0) g.k = 0;  // as in BLAS, A and B are not looked at
+  if (g.alpha == 0) g.k = g.tail.k = 0;  // as in BLAS, A and B are not looked at
+  if (g.tail.k != 0) return packed_gemm(queue, tiles_for(g.a), flops(g) < kSmallFlops ? 1 : num_threads(), g, a, b, c);
 
   const auto product = [&](std::int64_t i, auto&& compute) {
     const auto at = [i](const void* p, std::int64_t stride, Dtype t) {

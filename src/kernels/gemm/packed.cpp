@@ -32,9 +32,15 @@ template <class P> P* at(P* p, std::int64_t elements, Dtype t) {
 }
 
 Operand advanced(Operand o, std::int64_t i, std::int64_t p) {
-  o.x = at(o.x, o.k_contiguous ? i * o.ld + p : p * o.ld + i, o.dtype);
+  if (o.x) o.x = at(o.x, o.k_contiguous ? i * o.ld + p : p * o.ld + i, o.dtype);
   return o;
 }
+
+/// An operand, and the one in which its sums go on (Gemm::Tail).
+struct Operands {
+  Operand main, tail;
+  Operands from(std::int64_t i) const { return {advanced(main, i, 0), advanced(tail, i, 0)}; }
+};
 
 /// Threads as a grid over panels of rows and of columns: the least work for the busiest, each of which packs its own panels. Short sums are bound by
 /// going through C: whole rows of it, if there are enough.
@@ -80,8 +86,8 @@ class Ahead {
 /// What is the same for all tiles of a slice: packed B stands ready, A is packed on the way.
 struct Slice {
   const Tiles& tiles;
-  Operand a;
-  std::int64_t m, n, k, units;
+  Operands a;
+  std::int64_t m, n, k, tail, units;
   const std::byte* b_panels;
   std::int64_t block_panels;  // panels of A that are packed together
   std::byte* a_panels;        // workspace for them
@@ -97,7 +103,7 @@ struct Slice {
     const std::int64_t row_panels = ceil_div(m, tiles.rows), col_panels = ceil_div(n, tiles.cols);
     for (std::int64_t first = 0; first < row_panels; first += block_panels) {
       const std::int64_t last = std::min(first + block_panels, row_panels);
-      tiles.pack_a(a, m, k, first, last, a_panels);
+      pack(tiles.pack_a, tiles.rows, a, m, first, last, a_panels);
       if (along_rows) {
         for (std::int64_t r = first; r < last; ++r) {
           Ahead next(at(finish.c, (r + 1) * tiles.rows * finish.ldc, c_dtype), finish.ldc * c_bytes(), col_panels * tiles.cols * c_bytes());
@@ -114,6 +120,13 @@ struct Slice {
         }
       }
     }
+  }
+
+  /// Panels of an operand, those of its tail behind each.
+  void pack(decltype(Tiles::pack_a) pack, int width, const Operands& o, std::int64_t count, std::int64_t first, std::int64_t last,
+            std::byte* to) const {
+    pack(o.main, count, k, first, last, units, to);
+    if (tail) pack(o.tail, count, tail, first, last, units, to + ceil_div(k, tiles.unit) * width * 4);
   }
 
  private:
@@ -138,8 +151,9 @@ struct Plan {
   std::int64_t at_a, at_sums, at_bias, bytes;
 
   Plan(const Tiles& tiles, const Gemm& g, std::int64_t row_panels, std::int64_t col_panels) {
-    const std::int64_t slices = std::max<std::int64_t>(ceil_div(g.k, kSlice), 1), units = ceil_div(ceil_div(g.k, slices), tiles.unit);
-    slice = std::max<std::int64_t>(units * tiles.unit, 1);
+    const std::int64_t slices = std::max<std::int64_t>(ceil_div(g.k, kSlice), 1), main = ceil_div(ceil_div(g.k, slices), tiles.unit);
+    slice = std::max<std::int64_t>(main * tiles.unit, 1);
+    const std::int64_t units = main + ceil_div(g.tail.k, tiles.unit);
     const std::int64_t a_panel = units * tiles.rows * 4, b_panel = units * tiles.cols * 4;
     block = std::min(row_panels, std::max<std::int64_t>(cpu_info().l2 * 3 / 8 / std::max<std::int64_t>(a_panel, 1), 1));
     chunk = std::min(col_panels, std::max<std::int64_t>(kPanelBytes / std::max<std::int64_t>(b_panel, 1), 1));
@@ -153,12 +167,12 @@ struct Plan {
 };
 
 /// The product g of one thread, which may be a rectangle of a larger one.
-void serial(const Tiles& tiles, const Plan& plan, const Gemm& g, const Operand& rows, const Operand& cols, void* c, std::byte* memory) {
+void serial(const Tiles& tiles, const Plan& plan, const Gemm& g, const Operands& rows, const Operands& cols, void* c, std::byte* memory) {
   float* const sums = reinterpret_cast<float*>(memory + plan.at_sums);
   const float* bias = static_cast<const float*>(g.bias);
   if (Plan::widens_bias(g)) {  // a panel one step long is a row
     const Tiles& f32 = f32_tiles();
-    f32.pack_b({g.bias, g.bias_dtype, g.n, false}, g.n, 1, 0, ceil_div(g.n, f32.cols), memory + plan.at_bias);
+    f32.pack_b({g.bias, g.bias_dtype, g.n, false}, g.n, 1, 0, ceil_div(g.n, f32.cols), 1, memory + plan.at_bias);
     bias = reinterpret_cast<const float*>(memory + plan.at_bias);
   }
   const std::int64_t chunk = plan.chunk * tiles.cols;
@@ -167,7 +181,9 @@ void serial(const Tiles& tiles, const Plan& plan, const Gemm& g, const Operand& 
     for (std::int64_t p = 0; p == 0 || p < g.k; p += plan.slice) {
       const std::int64_t k = std::min(plan.slice, g.k - p);
       const bool first = p == 0, last = p + k == g.k;
-      Slice s{tiles, advanced(rows, 0, p), g.m, n, k, ceil_div(k, tiles.unit), memory, plan.block, memory + plan.at_a, g.c, {}};
+      const std::int64_t tail = last ? g.tail.k : 0, units = ceil_div(k, tiles.unit) + ceil_div(tail, tiles.unit);
+      const auto slice_of = [p](const Operands& o, std::int64_t i) { return Operands{advanced(o.main, i, p), advanced(o.tail, i, 0)}; };
+      Slice s{tiles, slice_of(rows, 0), g.m, n, k, tail, units, memory, plan.block, memory + plan.at_a, g.c, {}};
       s.along_rows = s.units <= kShort && n * s.units * 4 <= cpu_info().l2 / 2;
       s.finish.alpha = static_cast<float>(g.alpha);
       if (plan.partial && !last) {
@@ -185,7 +201,7 @@ void serial(const Tiles& tiles, const Plan& plan, const Gemm& g, const Operand& 
         if (bias) s.finish.bias = bias + j;
         if (g.residual) s.finish.residual = at(g.residual, j, g.c);
       }
-      tiles.pack_b(advanced(cols, j, p), n, k, 0, ceil_div(n, tiles.cols), memory);
+      s.pack(tiles.pack_b, tiles.cols, slice_of(cols, j), n, 0, ceil_div(n, tiles.cols), memory);
       s.compute();
     }
   }
@@ -194,9 +210,10 @@ void serial(const Tiles& tiles, const Plan& plan, const Gemm& g, const Operand& 
 }  // namespace
 
 void packed_gemm(Queue& queue, const Tiles& tiles, int threads, const Gemm& g, const void* a, const void* b, void* c) {
-  const Operand rows{a, g.a, g.lda, !g.trans_a}, cols{b, g.b, g.ldb, g.trans_b};
+  const Operands rows{{a, g.a, g.lda, !g.trans_a}, {g.tail.a, g.a, g.tail.lda, !g.trans_a}};
+  const Operands cols{{b, g.b, g.ldb, g.trans_b}, {g.tail.b, g.b, g.tail.ldb, g.trans_b}};
   const std::int64_t row_panels = ceil_div(g.m, tiles.rows), col_panels = ceil_div(g.n, tiles.cols);
-  const Grid parts = grid(threads, tiles, ceil_div(g.k, tiles.unit), row_panels, col_panels);
+  const Grid parts = grid(threads, tiles, ceil_div(g.k + g.tail.k, tiles.unit), row_panels, col_panels);
   const int count = parts.rows * parts.cols;
   const Plan plan(tiles, g, ceil_div(row_panels, parts.rows), ceil_div(col_panels, parts.cols));
   alignas(kAlignment) std::byte near[16 << 10];  // a small workspace lies on the stack
@@ -215,7 +232,7 @@ void packed_gemm(Queue& queue, const Tiles& tiles, int threads, const Gemm& g, c
     mine.n = std::min(g.n, q.end * tiles.cols) - j;
     if (g.bias) mine.bias = at(g.bias, j, g.bias_dtype);
     if (g.residual) mine.residual = at(g.residual, i * g.ldc + j, g.c);
-    serial(tiles, plan, mine, advanced(rows, i, 0), advanced(cols, j, 0), at(c, i * g.ldc + j, g.c), memory + part * plan.bytes);
+    serial(tiles, plan, mine, rows.from(i), cols.from(j), at(c, i * g.ldc + j, g.c), memory + part * plan.bytes);
   });
 }
 

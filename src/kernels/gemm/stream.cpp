@@ -352,9 +352,9 @@ void stream_gemm(Queue& queue, const Tiles& tiles, const Gemm& g, Short side, co
     const std::int64_t length = (mine_of_k.end - mine_of_k.begin) * group, used = (k + tiles.unit - 1) / tiles.unit;
     Operand piece = small;
     piece.x = at(small.x, small.k_contiguous ? first : first * small.ld, size_of(small.dtype));
+    tiles.pack_a(piece, rows, k, 0, panels, length, left);
     for (std::int64_t q = 0; q < panels; ++q) {
       float* const panel = left + q * length * tiles.rows;
-      tiles.pack_a(piece, rows, k, q, q + 1, panel);
       std::fill(panel + used * tiles.rows, panel + length * tiles.rows, 0.0f);
     }
     std::fill_n(zeros, block, 0.0f);

@@ -147,10 +147,10 @@ HWY_INLINE void pack_rows(Dv d, const T* x, std::int64_t ld, std::int64_t count,
 }
 
 template <bool kPairs, std::size_t kWidth, class Dv, class T>
-void pack(const Operand& o, std::int64_t count, std::int64_t k, std::int64_t begin, std::int64_t end, float* out) {
+void pack(const Operand& o, std::int64_t count, std::int64_t k, std::int64_t begin, std::int64_t end, std::int64_t units, float* out) {
   constexpr std::int64_t kUnit = kPairs ? 2 : 1, kW = kWidth;
   const T* x = static_cast<const T*>(o.x);
-  const std::int64_t panel = (k + kUnit - 1) / kUnit * kW;  // floats
+  const std::int64_t panel = units * kW;  // floats
   if (o.k_contiguous) {
     for (std::int64_t q = begin; q < end; ++q)
       pack_transposed<kPairs, kWidth>(x + q * kW * o.ld, o.ld, std::min(kW, count - q * kW), k, out + (q - begin) * panel);
@@ -165,12 +165,12 @@ void pack(const Operand& o, std::int64_t count, std::int64_t k, std::int64_t beg
 }
 
 template <std::size_t kWidth, class Dv>
-void pack_widened(const Operand& o, std::int64_t count, std::int64_t k, std::int64_t begin, std::int64_t end, void* out) {
+void pack_widened(const Operand& o, std::int64_t count, std::int64_t k, std::int64_t begin, std::int64_t end, std::int64_t units, void* out) {
   float* to = static_cast<float*>(out);
   switch (o.dtype) {
-    case Dtype::f16: return pack<false, kWidth, Dv, f16_t>(o, count, k, begin, end, to);
-    case Dtype::bf16: return pack<false, kWidth, Dv, bf16_t>(o, count, k, begin, end, to);
-    default: return pack<false, kWidth, Dv, float>(o, count, k, begin, end, to);
+    case Dtype::f16: return pack<false, kWidth, Dv, f16_t>(o, count, k, begin, end, units, to);
+    case Dtype::bf16: return pack<false, kWidth, Dv, bf16_t>(o, count, k, begin, end, units, to);
+    default: return pack<false, kWidth, Dv, float>(o, count, k, begin, end, units, to);
   }
 }
 
@@ -317,8 +317,8 @@ constexpr Tiles kF32 = {kRows, kCols, 1, pack_widened<kRows, D4>, pack_widened<k
 
 #if HWY_TARGET == HWY_AVX3
 template <std::size_t kWidth, class Dv>
-void pack_pairs(const Operand& o, std::int64_t count, std::int64_t k, std::int64_t begin, std::int64_t end, void* out) {
-  pack<true, kWidth, Dv, bf16_t>(o, count, k, begin, end, static_cast<float*>(out));
+void pack_pairs(const Operand& o, std::int64_t count, std::int64_t k, std::int64_t begin, std::int64_t end, std::int64_t units, void* out) {
+  pack<true, kWidth, Dv, bf16_t>(o, count, k, begin, end, units, static_cast<float*>(out));
 }
 constexpr Tiles kBf16 = {kRows, kCols, 2, pack_pairs<kRows, D4>, pack_pairs<kCols, D>, tile_to<PairsBf16>};
 #endif

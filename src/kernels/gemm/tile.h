@@ -32,10 +32,10 @@ struct Finish {
 struct Tiles {
   int rows, cols;  ///< of a whole tile
   int unit;        ///< elements of k in a 32-bit unit: 1 (f32) or 2 (bf16 pairs)
-  /// Panels [begin, end) of (count, k) into out[panel - begin][unit of k][width]; the width is `rows` for A, `cols` for B. Places past `count`
-  /// are left undefined: the sums made of them are never stored.
-  void (*pack_a)(const Operand&, std::int64_t count, std::int64_t k, std::int64_t begin, std::int64_t end, void* out);
-  void (*pack_b)(const Operand&, std::int64_t count, std::int64_t k, std::int64_t begin, std::int64_t end, void* out);
+  /// Panels [begin, end) of (count, k) into out[panel - begin][unit of k][width]; the width is `rows` for A, `cols` for B. From one panel to the next
+  /// are `units` units, at least those of k. Places past `count` are left undefined: the sums made of them are never stored.
+  void (*pack_a)(const Operand&, std::int64_t count, std::int64_t k, std::int64_t begin, std::int64_t end, std::int64_t units, void* out);
+  void (*pack_b)(const Operand&, std::int64_t count, std::int64_t k, std::int64_t begin, std::int64_t end, std::int64_t units, void* out);
   /// The first m <= rows rows and n <= cols columns of the product of a panel of A and one of B, `units` long, into C.
   void (*tile)(Dtype c, int m, int n, std::int64_t units, const void* a, const void* b, const Finish&);
 };

@@ -24,14 +24,15 @@ GemmElement gemm_element(const Gemm& g, const T* a, const T* b, const C* c, std:
   const std::int64_t at = batch * g.stride_c + i * g.ldc + j;
   GemmElement e;
   if (g.alpha != 0) {
-    const std::int64_t step_a = g.trans_a ? g.lda : 1, step_b = g.trans_b ? 1 : g.ldb;
-    a += g.trans_a ? i : i * g.lda;
-    b += g.trans_b ? j * g.ldb : j;
-    for (std::int64_t p = 0; p < g.k; ++p) {
-      const double term = as_double(a[p * step_a]) * as_double(b[p * step_b]);
-      e.value += term;
-      e.size += std::abs(term);
-    }
+    const auto sum = [&](const T* x, std::int64_t ldx, const T* y, std::int64_t ldy, std::int64_t k) {
+      for (std::int64_t p = 0; p < k; ++p) {
+        const double term = as_double(x[g.trans_a ? p * ldx + i : i * ldx + p]) * as_double(y[g.trans_b ? j * ldy + p : p * ldy + j]);
+        e.value += term;
+        e.size += std::abs(term);
+      }
+    };
+    sum(a, g.lda, b, g.ldb, g.k);
+    sum(static_cast<const T*>(g.tail.a), g.tail.lda, static_cast<const T*>(g.tail.b), g.tail.ldb, g.tail.k);
     e.value *= g.alpha;
     e.size *= std::abs(g.alpha);
   }
