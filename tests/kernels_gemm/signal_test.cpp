@@ -18,19 +18,23 @@ using namespace mezzo::test;
 #if defined(__x86_64__) && defined(__linux__)
 namespace {
 
+pthread_t computing;
 std::atomic<std::uintptr_t> low, high;
 std::atomic<int> on_stack, elsewhere;
 
 void on_signal(int, siginfo_t*, void* context) {
+  if (!pthread_equal(pthread_self(), computing)) return;  // a thread of the pool that waits
   const auto pointer = static_cast<std::uintptr_t>(static_cast<const ucontext_t*>(context)->uc_mcontext.gregs[REG_RSP]);
   ++(pointer >= low && pointer < high ? on_stack : elsewhere);
 }
 
-/// Sends this thread, the only one that computes, a signal every half millisecond of its time; handled on another stack, so that nothing breaks here.
+/// Sends the process, whose only thread that computes is this one, a signal every half millisecond of its time; handled on another stack, so that
+/// nothing breaks here.
 class Signals {
  public:
   Signals() : threads_(num_threads()), stack_(1 << 16) {
     set_num_threads(1);
+    computing = pthread_self();
     pthread_attr_t attributes;
     REQUIRE(pthread_getattr_np(pthread_self(), &attributes) == 0);
     void* bottom = nullptr;

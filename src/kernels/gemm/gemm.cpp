@@ -98,16 +98,21 @@ bool thin_in_columns(const Gemm& g) {
 bool loses_in_bf16(const Gemm& g) {
   if (g.c == f32) return odd_narrow(g) || (g.trans_a && g.k >= 16 && g.k <= 32 && g.m >= 96 && g.n >= 512);  // by up to three times on some widths
   if (g.k <= 40 && g.m >= 48 && g.n >= 2048) return true;  // C is most of the work, and leaves the cache
+  if (!g.trans_b && g.k >= 16384) return true;             // a head's input gradient, by a tenth to a half
   if (g.n < 128 || g.m > 64) return false;
   return g.trans_b ? g.m >= 26 && g.k <= 640 : g.m > 16 && g.n <= 512;  // by a fifth
 }
+
+/// Which of oneDNN's two products gives f32 of bf16 (logits), where A needs no transposing: the older one is slower by a tenth to a third on 144 to
+/// 450 rows, and on long sums; elsewhere it is as much the faster.
+bool by_matmul(const Gemm& g) { return !g.trans_a && g.m < 512 && (g.m > 128 || g.k >= 2048); }
 
 bool by_onednn(Queue& queue, const Gemm& g, const void* a, const void* b, void* c) {
   if (g.k == 0 || flops(g) < kSmallFlops) return false;
   if (g.trans_a && g.k <= kShallow && g.n >= kWide && g.m * g.n >= kUncached) return false;
   if (g.a == f32) return !loses_in_f32(g) && onednn_matmul(queue, g, a, b, c);
   if (g.a != bf16 || loses_in_bf16(g)) return false;
-  if (g.c == f32) return onednn_gemm_bf16(g, a, b, c);
+  if (g.c == f32 && !by_matmul(g)) return onednn_gemm_bf16(g, a, b, c);
   return !g.trans_a && onednn_matmul(queue, g, a, b, c);  // which first copies a transposed A, more slowly than the packed product
 }
 
