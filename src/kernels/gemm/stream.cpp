@@ -88,7 +88,8 @@ struct Pairs {
       if constexpr (sizeof...(N) == 0) return hn::LoadU(d16, &p->bits);
       else return hn::MaskedLoad(hn::FirstN(d16, static_cast<std::size_t>((n + ...))), d16, &p->bits);
     };
-    const auto a = load(row[2 * u] + j), b = load(row[2 * u + 1] + j);
+    auto a = load(row[2 * u] + j), b = load(row[2 * u + 1] + j);
+    asm("" : "+v"(a.raw), "+v"(b.raw));  // in registers: GCC 12 sends them through the stack, which costs more than the products
     lower = hn::BitCast(D(), hn::InterleaveLower(d16, a, b));
     upper = hn::BitCast(D(), hn::InterleaveUpper(d16, a, b));
   }
@@ -143,6 +144,7 @@ MEZZO_BF16_ATTR void AddColumns(const Stream& s, std::int64_t begin, std::int64_
   constexpr auto kAll = std::make_index_sequence<Arithmetic::kUnits>();
   constexpr std::int64_t kRows = Arithmetic::kRows, kLine = 64 / sizeof(W), kNear = 16 << 10;  // what fits into the first cache
   const std::int64_t width = end - begin;
+  const bool whole = width == s.ld;  // the group is one stretch of memory
   const bool near = kRows * width * static_cast<std::int64_t>(sizeof(W)) <= kNear;
   const W* const matrix = static_cast<const W*>(s.matrix) + begin;
   for (std::int64_t p = 0; p < s.k; p += kRows) {
@@ -154,7 +156,13 @@ MEZZO_BF16_ATTR void AddColumns(const Stream& s, std::int64_t begin, std::int64_
     const std::int64_t unit = p / kRows * static_cast<std::int64_t>(Arithmetic::kUnits);
     std::int64_t j = 0;
     for (; j + kStep <= width; j += kStep) {
-      if (s.fetch) {
+      if (s.fetch && whole) {
+        const W* const ahead = next + j * kRows;
+        for (std::int64_t line = 0; line < kRows * kStep; line += kLine) {
+          if (near) __builtin_prefetch(ahead + line, 0, 3);
+          else __builtin_prefetch(ahead + line, 0, 2);
+        }
+      } else if (s.fetch) {
         for (std::int64_t line = 0; line < kRows * kStep; line += kLine) {
           if (near) __builtin_prefetch(next + at, 0, 3);
           else __builtin_prefetch(next + at, 0, 2);
