@@ -81,7 +81,7 @@ void forward_block(const ForwardJob& job, const ForwardWork& work, const Queries
   job.engine.pack_rows(job.rows_of_q(at), work.q);
   std::fill_n(work.top, kQueries, -std::numeric_limits<float>::infinity());
   std::fill_n(work.sum, kQueries, 0.0f);
-  std::fill_n(work.out, kQueries * job.d_lanes, 0.0f);
+  std::fill_n(work.out, (at.end - at.begin) * job.d_lanes, 0.0f);
 
   Forward f;
   f.rows = static_cast<int>(at.end - at.begin);

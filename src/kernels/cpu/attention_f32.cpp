@@ -9,6 +9,7 @@
 #include "dtype/dispatch.h"
 #include "kernels/cpu/attention_engine.h"
 #include "kernels/cpu/convert-inl.h"
+#include "kernels/cpu/transpose-inl.h"
 
 #undef MEZZO_INLINE
 #define MEZZO_INLINE HWY_INLINE
@@ -17,6 +18,9 @@ HWY_BEFORE_NAMESPACE();
 namespace mezzo::kernels::flash::HWY_NAMESPACE {
 namespace hn = hwy::HWY_NAMESPACE;
 using mezzo::kernels::HWY_NAMESPACE::LoadF32;
+#if HWY_TARGET != HWY_SCALAR
+using mezzo::kernels::HWY_NAMESPACE::TransposeRows;
+#endif
 
 constexpr float kInfinity = std::numeric_limits<float>::infinity();
 
@@ -103,7 +107,17 @@ template <class T> void pack_columns_of(const Rows& x, Unit* to) {
   }
 }
 #else
-// 4 x 4 elements at a time, on vectors of 16 bytes.
+/// Columns of four rows, as far as whole vectors reach: how many.
+template <class D, class T> HWY_INLINE std::int64_t pack_four(D d, const Rows& x, std::int64_t row, std::int64_t c, Unit* panel, std::int64_t width) {
+  constexpr auto kN = static_cast<std::int64_t>(hn::MaxLanes(D()));
+  const T *const r0 = row_of<T>(x, row), *const r1 = row_of<T>(x, row + 1), *const r2 = row_of<T>(x, row + 2), *const r3 = row_of<T>(x, row + 3);
+  for (; c + kN <= x.d; c += kN)
+    TransposeRows(d, LoadF32(d, r0 + c), LoadF32(d, r1 + c), LoadF32(d, r2 + c), LoadF32(d, r3 + c), panel + c * width,
+                  static_cast<std::size_t>(width));
+  return c;
+}
+
+// Four rows at a time; their last columns, and the last rows, on vectors of 16 bytes.
 template <class T> void pack_columns_of(const Rows& x, Unit* to) {
   const hn::CappedTag<float, 4> d;
   const hn::RepartitionToWide<decltype(d)> wide;
@@ -111,7 +125,9 @@ template <class T> void pack_columns_of(const Rows& x, Unit* to) {
   for (std::int64_t row = 0; row < lanes; row += 4) {
     const std::int64_t first = row / kPanel * kPanel, width = lanes - first < kPanel ? lanes - first : kPanel;
     Unit* const panel = to + first * x.d + row % kPanel;
-    for (std::int64_t c = 0; c < x.d; c += 4) {
+    std::int64_t c = 0;
+    if (row + 4 <= x.rows) c = pack_four<decltype(d), T>(d, x, row, pack_four<Simd::D, T>(Simd::D(), x, row, 0, panel, width), panel, width);
+    for (; c < x.d; c += 4) {
       const auto a = load_values<decltype(d), T>(d, x, row, c), b = load_values<decltype(d), T>(d, x, row + 1, c);
       const auto e = load_values<decltype(d), T>(d, x, row + 2, c), f = load_values<decltype(d), T>(d, x, row + 3, c);
       const auto ab = hn::BitCast(wide, hn::InterleaveLower(d, a, b)), ef = hn::BitCast(wide, hn::InterleaveLower(d, e, f));

@@ -17,6 +17,7 @@
 #include <hwy/highway.h>
 
 #include "kernels/cpu/convert-inl.h"
+#include "kernels/cpu/transpose-inl.h"
 #include "kernels/gemm/dot_bf16-inl.h"
 
 HWY_BEFORE_NAMESPACE();
@@ -56,29 +57,11 @@ template <bool kPairs, class Dv, class T> HWY_INLINE hn::Vec<Dv> load_units(Dv d
   }
 }
 
-/// The 128-bit blocks of v, four rows of `out` apart.
-template <class Dv> HWY_INLINE void store_blocks(Dv d, hn::Vec<Dv> v, float* out, std::size_t width) {
-  if constexpr (hn::MaxLanes(Dv()) == 4) {
-    hn::StoreU(v, d, out);
-  } else {
-    const hn::Half<Dv> half;
-    store_blocks(half, hn::LowerHalf(half, v), out, width);
-    store_blocks(half, hn::UpperHalf(half, v), out + hn::MaxLanes(half) * width, width);
-  }
-}
-
-/// out[p][0..3] = unit p of rows r[0..3], for as many p as d has lanes: a 4 x 4 transpose in each 128-bit block.
+/// out[p][0..3] = unit p of rows r[0..3], for as many p as d has lanes.
 template <bool kPairs, class Dv, class T>
 HWY_INLINE void transpose(Dv d, const T* const (&r)[4], std::int64_t offset, float* out, std::size_t width) {
-  const hn::Repartition<std::uint64_t, Dv> d2;
-  const auto r0 = load_units<kPairs>(d, r[0] + offset), r1 = load_units<kPairs>(d, r[1] + offset);
-  const auto r2 = load_units<kPairs>(d, r[2] + offset), r3 = load_units<kPairs>(d, r[3] + offset);
-  const auto lo01 = hn::BitCast(d2, hn::InterleaveLower(d, r0, r1)), hi01 = hn::BitCast(d2, hn::InterleaveUpper(d, r0, r1));
-  const auto lo23 = hn::BitCast(d2, hn::InterleaveLower(d, r2, r3)), hi23 = hn::BitCast(d2, hn::InterleaveUpper(d, r2, r3));
-  store_blocks(d, hn::BitCast(d, hn::InterleaveLower(d2, lo01, lo23)), out, width);
-  store_blocks(d, hn::BitCast(d, hn::InterleaveUpper(d2, lo01, lo23)), out + width, width);
-  store_blocks(d, hn::BitCast(d, hn::InterleaveLower(d2, hi01, hi23)), out + 2 * width, width);
-  store_blocks(d, hn::BitCast(d, hn::InterleaveUpper(d2, hi01, hi23)), out + 3 * width, width);
+  TransposeRows(d, load_units<kPairs>(d, r[0] + offset), load_units<kPairs>(d, r[1] + offset), load_units<kPairs>(d, r[2] + offset),
+                load_units<kPairs>(d, r[3] + offset), out, width);
 }
 #endif
 
