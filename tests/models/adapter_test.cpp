@@ -167,7 +167,9 @@ TEST_CASE("a matrix in blocks of several slices: products and input gradient as 
   kernels::quantize(kernels::cpu_queue(), m->format, static_cast<const float*>(data(w)), mutable_data(blocks), w.numel());
   m->blocks = static_cast<const std::byte*>(data(blocks));
   const Tensor plain = unpacked(*m, f32);
-  for (const auto& [dtype, rows] : {std::pair{f32, 3}, std::pair{bf16, 3}, std::pair{f32, 40}, std::pair{bf16, 40}}) {
+  for (const auto& both : {std::pair{f32, 3}, std::pair{bf16, 3}, std::pair{f32, 40}, std::pair{bf16, 40}}) {
+    const Dtype dtype = both.first;
+    const std::int64_t rows = both.second;
     CAPTURE(name(dtype));
     CAPTURE(rows);
     Tensor x = randn({rows, kCols}).to(dtype), x2 = x.clone();
