@@ -175,7 +175,7 @@ void cell_backward(Queue&, Cell, Dtype, const void* gates, const void* h, const 
 /// a == b in {f32, f16, bf16, f64}; c is a, or f32 for 16-bit a. bias may be f32 or c's dtype (added in f32, unrounded), residual c's dtype, ld ldc.
 /// Without native instructions a 16-bit operand is widened panel by panel into the f32 product.
 /// The sum may go on with a second pair of operands that lie as the first do: + alpha op(tail.a) op(tail.b), (m, tail.k) and (tail.k, n). batch is 1
-/// then; a 16-bit C may be rounded once between the two (few rows).
+/// then; of few rows, with a 16-bit C, the second product may be rounded before it is added.
 struct Gemm {
   struct Tail {
     const void *a = nullptr, *b = nullptr;

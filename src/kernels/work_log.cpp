@@ -16,13 +16,14 @@ WorkLog::~WorkLog() { tl_log = nullptr; }
 WorkLog* WorkLog::current() noexcept { return tl_log; }
 
 void WorkLog::add(const Gemm& g) {
+  const std::int64_t k = g.k + g.tail.k;
   for (auto& p : products_) {
-    if (p.a == g.a && p.c == g.c && p.m == g.m && p.n == g.n && p.k == g.k && p.trans_a == g.trans_a && p.trans_b == g.trans_b) {
+    if (p.a == g.a && p.c == g.c && p.m == g.m && p.n == g.n && p.k == k && p.trans_a == g.trans_a && p.trans_b == g.trans_b) {
       p.count += g.batch;
       return;
     }
   }
-  products_.push_back({g.a, g.c, g.m, g.n, g.k, g.trans_a, g.trans_b, g.batch});
+  products_.push_back({g.a, g.c, g.m, g.n, k, g.trans_a, g.trans_b, g.batch});
 }
 
 void WorkLog::add(const Attention& a, double flops_per_score) {

@@ -7,6 +7,7 @@
 namespace mezzo {
 namespace {
 
+constexpr std::int64_t kFewRows = 24;
 constexpr std::int64_t kSliceBytes = 8 << 20;  // of unpacked rows: large enough for the products to run at full speed
 
 std::int64_t slice_rows(const BlockMatrix& w, Dtype dtype) {
@@ -42,11 +43,18 @@ void forward(const BlockMatrix& w, Dtype dtype, const Tensor& x, const Tensor& b
   whole.trans_b = true;
   if (b.defined()) whole.bias = data(b), whole.bias_dtype = b.dtype();
   if (residual.defined()) whole.residual = data(residual);
-  const std::int64_t rank = joined.x.defined() ? joined.x.size(-1) : 0;
-  if (kernels::thin_product(cpu_queue(), w.format, whole, data(x), w.blocks, mutable_data(y))) {
-    if (rank != 0) product_into(as_rows(y, n, w.rows), as_rows(joined.x, n, rank), turned(joined.w), true);
-    return;
+  std::int64_t rank = joined.x.defined() ? joined.x.size(-1) : 0;
+  Tensor few;  // of few rows what joins comes first, as the residual: thin_product() takes no tail
+  if (rank != 0 && n <= kFewRows) {
+    kernels::Gemm g = whole;
+    g.bias = nullptr;
+    g.k = g.lda = g.ldb = rank;
+    few = make_tensor(y.shape(), dtype);
+    kernels::gemm(cpu_queue(), g, data(joined.x), data(joined.w), mutable_data(few));
+    whole.residual = data(few);
+    rank = 0;
   }
+  if (kernels::thin_product(cpu_queue(), w.format, whole, data(x), w.blocks, mutable_data(y))) return;
   each_slice(w, dtype, [&](const void* rows, std::int64_t r, std::int64_t m) {
     kernels::Gemm g = whole;
     g.n = m;
@@ -104,6 +112,7 @@ Tensor block_embedding(const Tensor& ids, const BlockMatrix& table, Dtype dtype)
 
 Tensor block_linear(const Tensor& x, const std::shared_ptr<const BlockMatrix>& w, const Tensor& b, const Tensor& residual, const Joined& joined) {
   const char* op = "block_linear";
+  if (joined.x.defined() && context().policy.rounds_like_torch()) return block_linear(x, w, b, detail::linear(joined.x, joined.w, {}, residual));
   require_floating(op, x);
   if (x.dim() == 0 || x.size(-1) != w->cols)
     fail(op, fmt::format("x {} given for a matrix of ({}, {}): inner sizes differ", to_string(x.shape()), w->rows, w->cols));

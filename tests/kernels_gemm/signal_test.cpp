@@ -58,6 +58,7 @@ class Signals {
   ~Signals() {
     const itimerval never{};
     setitimer(ITIMER_PROF, &never, nullptr);
+    signal(SIGPROF, SIG_IGN);  // drops what is still pending for another thread
     sigaction(SIGPROF, &before_, nullptr);
     stack_t none{};
     none.ss_flags = SS_DISABLE;

@@ -33,7 +33,7 @@ bool odd_narrow(const Gemm& g) {
   return g.c == f32 && g.trans_a && g.n <= kOddNarrow && g.n % 64 != 0 && (g.m >= 256 ? g.k >= 32 : g.m >= 48 && g.k >= 256);
 }
 
-double flops(const Gemm& g) { return 2.0 * static_cast<double>(g.m) * static_cast<double>(g.n) * static_cast<double>(g.k); }
+double flops(const Gemm& g) { return 2.0 * static_cast<double>(g.m) * static_cast<double>(g.n) * static_cast<double>(g.k + g.tail.k); }
 
 /// The leading dimension of a single row says nothing.
 void settle(std::int64_t rows, std::int64_t cols, std::int64_t& ld) {
@@ -140,10 +140,20 @@ bool native_gemm(Dtype t) { return !is_16bit(t) || (t == bf16 && bf16_tiles()); 
 
 void gemm(Queue& queue, const Gemm& given, const void* a, const void* b, void* c) {
   if (given.tail.k != 0 && !extends(given)) {  // one after the other
-    Gemm main = given;
+    MEZZO_CHECK(given.tail.k > 0 && given.batch == 1);
+    Gemm main = given, tail = tail_of(given);
     main.tail = {};
-    gemm(queue, main, a, b, c);
-    return gemm(queue, tail_of(given), given.tail.a, given.tail.b, c);
+    if (!is_16bit(given.c) || given.beta != 0) {
+      gemm(queue, main, a, b, c);
+      return gemm(queue, tail, given.tail.a, given.tail.b, c);
+    }
+    // The tail first, as the residual of the rest: small beside it, it would be lost in a sum that is rounded already.
+    const Block sums = queue.scratch(static_cast<std::size_t>(given.m * given.ldc) * size_of(given.c));
+    tail.beta = 0;
+    tail.residual = given.residual;
+    main.residual = sums.as<void>();
+    gemm(queue, tail, given.tail.a, given.tail.b, sums.as<void>());
+    return gemm(queue, main, a, b, c);
   }
   Gemm g = given;
   settle(g.trans_a ? g.k : g.m, g.trans_a ? g.m : g.k, g.lda);
