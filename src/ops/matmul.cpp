@@ -263,6 +263,8 @@ Tensor addmm(const Tensor& c, const Tensor& a, const Tensor& b) {
 Tensor detail::linear(const Tensor& x, const Tensor& w, const Tensor& b, const Tensor& residual, const Joined& joined) {
   if (joined.x.defined() && context().policy.rounds_like_torch()) return linear(x, w, b, linear(joined.x, joined.w, {}, residual));
   const auto p = pair(OpId::linear, x, w, b);
+  MEZZO_CHECK(!joined.x.defined() || (joined.w.dim() == 2 && joined.w.size(0) == w.size(0) && joined.x.size(-1) == joined.w.size(1) &&
+                                      joined.x.shape().without(joined.x.dim() - 1) == x.shape().without(x.dim() - 1)));
   if (w.dim() != 2) fail("linear", fmt::format("w has shape {}, (out, in) wanted", to_string(w.shape())));
   if (x.dim() == 0 || x.size(-1) != w.size(1))
     fail("linear", fmt::format("x {} and w {}: inner sizes differ", to_string(x.shape()), to_string(w.shape())), "w is (out, in)");

@@ -228,7 +228,7 @@ TEST_CASE("a sum that goes on with a second pair of operands") {
           p.reset();
           packed_gemm(cpu_queue(), tiles, 2, p.g, p.a.data(), p.b.data(), p.c.data());
           p.check(true, 3);
-          if (dtype_of<decltype(c)> != f32) continue;  // gemm() may round a 16-bit C twice
+          if (dtype_of<decltype(c)> != f32) continue;  // of few rows gemm() may round what joins before it is added
           p.run();
           p.check(true, 3);
         }

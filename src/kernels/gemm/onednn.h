@@ -12,7 +12,7 @@ namespace mezzo::kernels {
 // Not dnnl_sgemm, though it is up to a tenth faster on weight gradients: its kernel lets the stack pointer point into a block of malloc's (2.6.3 to
 // this day), so that a signal handled meanwhile writes its frame over the heap. One Ctrl-C in a hundred ended in a corrupted heap.
 
-/// bf16 operands, f32 C, without bias and residual: weight gradients.
+/// bf16 operands, f32 C, without bias and residual: weight gradients, logits.
 bool onednn_gemm_bf16(const Gemm&, const void* a, const void* b, void* c);
 /// f32; or bf16 operands and bf16 or f32 C. alpha 1, beta 0 or 1.
 bool onednn_matmul(Queue&, const Gemm&, const void* a, const void* b, void* c);

@@ -123,10 +123,10 @@ struct Slice {
   }
 
   /// Panels of an operand, those of its tail behind each.
-  void pack(decltype(Tiles::pack_a) pack, int width, const Operands& o, std::int64_t count, std::int64_t first, std::int64_t last,
+  void pack(decltype(Tiles::pack_a) panels, int width, const Operands& o, std::int64_t count, std::int64_t first, std::int64_t last,
             std::byte* to) const {
-    pack(o.main, count, k, first, last, units, to);
-    if (tail) pack(o.tail, count, tail, first, last, units, to + ceil_div(k, tiles.unit) * width * 4);
+    panels(o.main, count, k, first, last, units, to);
+    if (tail) panels(o.tail, count, tail, first, last, units, to + ceil_div(k, tiles.unit) * width * 4);
   }
 
  private:
