@@ -14,7 +14,7 @@ class Observer {
   virtual void forward(const Node& node, std::span<const Tensor> outputs, std::span<const Operand> inputs) = 0;
   /// The backward of `node` is about to run on the gradients of its outputs; undefined ones did not arrive.
   virtual void backward(const Node& node, std::span<const Tensor> gradients) = 0;
-  /// It gave input `input` this gradient; of a leaf, the sum so far.
+  /// It gave input `input` this gradient; of a leaf, and where it was added to what waited for the input, the sum so far.
   virtual void gave(const Node& node, int input, const Tensor& gradient) = 0;
 
  protected:

@@ -155,7 +155,7 @@ void give_factors(Backward& g, int i, int j, const Tensor& dy, const Tensor& x, 
   }
   if (g.wants(i)) {
     const PartScope timed(Part::gemm_input_grad);
-    const Dtype to = g.input(i).dtype == Dtype::f32 && !round_first ? Dtype::f32 : x.dtype();
+    const Dtype to = g.input(i).dtype == Dtype::f32 && is_16bit(x.dtype()) && !round_first ? Dtype::f32 : x.dtype();
     const Tensor waiting = round_first || g.input(i).dtype != to ? Tensor() : g.take_existing(i);
     const Tensor dx = waiting.defined() ? waiting : make_tensor(x.shape(), to);
     run(as_rows(dx, rows, cols), dy, w, waiting.defined());

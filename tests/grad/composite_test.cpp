@@ -1,9 +1,13 @@
 // composite_test.cpp - ops without a PyTorch twin: gradients of first and second order against central differences in f64; values at the edges.
 #include <doctest/doctest.h>
 
+#include <array>
 #include <cmath>
 #include <limits>
+#include <string>
 #include <vector>
+
+#include <fmt/format.h>
 
 #include <mezzo/mezzo.h>
 
@@ -69,6 +73,29 @@ TEST_CASE("linear with a second product in its sum") {
         CHECK(y.dtype() == dtype);
         CHECK(near(y, wanted));
         for (std::size_t i = 0; i < v.size(); ++i) CHECK_MESSAGE(near(low[i].grad(), v[i].grad()), "input ", i);
+      }
+    }
+  }
+}
+TEST_CASE("linear with a second product in its sum: operands as they lie in memory, and sizes of one and none") {
+  const auto integers = [](Shape s, std::uint64_t seed, Dtype dtype, bool turned) {
+    Generator g(seed);
+    std::vector<float> values;
+    for (std::int64_t i = 0; i < s.numel(); ++i) values.push_back(static_cast<float>(g.below(5)) - 2);  // sums of them are exact in bf16 too
+    const Tensor t = tensor(values, s, {.dtype = dtype});
+    return turned ? t.transpose(0, 1).contiguous().transpose(0, 1) : t;
+  };
+  for (const Dtype dtype : {f32, bf16}) {
+    for (const std::int64_t rows : {0, 1, 3, 40, 300}) {  // few go one way, many another
+      for (const auto& [in, out, r] : {std::array<std::int64_t, 3>{5, 7, 3}, {1, 7, 3}, {5, 1, 3}, {5, 7, 1}, {1, 1, 1}}) {
+        for (int turned = 0; turned < 16; ++turned) {
+          const std::string label = fmt::format("{} {}x{}x{} + {}, turned {}", name(dtype), rows, in, out, r, turned);
+          CAPTURE(label);
+          const Tensor x = integers({rows, in}, 20, dtype, turned & 1), w = integers({out, in}, 21, dtype, turned & 2);
+          const Tensor jx = integers({rows, r}, 22, dtype, turned & 4), jw = integers({out, r}, 23, dtype, turned & 8);
+          const Tensor wanted = add(matmul(x.contiguous(), w.contiguous().transpose(0, 1)), matmul(jx.contiguous(), jw.contiguous().transpose(0, 1)));
+          CHECK(detail::linear(x, w, {}, {}, {jx, jw}).to_vector() == wanted.to_vector());
+        }
       }
     }
   }
