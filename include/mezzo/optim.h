@@ -139,6 +139,7 @@ class MEZZO_API Optimizer {
  private:
   struct Slot;   // what is kept for one parameter
   struct State;  // what one moment of it looks like
+  struct Given;  // tensors of a state that is being loaded
   void check() const;
   void lower(Slot&);
   void round_master(const Slot&, const Tensor& to) const;
@@ -146,6 +147,9 @@ class MEZZO_API Optimizer {
   void prepare(Slot&);
   void update(Slot&, std::size_t index, const StepScaling&);
   std::vector<State> states_of(const Slot&) const;
+  void check_origin(const OptimizerState&) const;
+  Slot taken(Given&, std::size_t index, std::int64_t updates) const;
+  void go_on_from(Slot&, const Slot& loaded);
   std::string kind() const;
 
   std::vector<ParamGroup> groups_;

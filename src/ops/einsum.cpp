@@ -109,20 +109,23 @@ Named sum_out(Named x, const Labels& keep) {
   return o.dims.empty() ? x : Named{sum(x.t, o), left};
 }
 
-/// x with its dimensions in this order; each group of labels one dimension.
-Tensor arrange(const Named& x, std::initializer_list<const Labels*> groups) {
+/// x with its dimensions in this order.
+Tensor arrange(const Named& x, const Labels& labels) {
   std::vector<int> order;
+  for (const Label l : labels) order.push_back(x.at(l));
+  return std::is_sorted(order.begin(), order.end()) ? x.t : x.t.permute(order);
+}
+/// The same; each group of labels becomes one dimension.
+Tensor arrange(const Named& x, std::initializer_list<const Labels*> groups) {
+  Labels all;
   Shape shape;
   for (const Labels* g : groups) {
     std::int64_t n = 1;
-    for (const Label l : *g) {
-      order.push_back(x.at(l));
-      n *= x.size(l);
-    }
+    for (const Label l : *g) n *= x.size(l);
+    all.insert(all.end(), g->begin(), g->end());
     shape.push_back(n);
   }
-  const bool in_order = std::is_sorted(order.begin(), order.end());
-  return (in_order ? x.t : x.t.permute(order)).reshape(shape);
+  return arrange(x, all).reshape(shape);
 }
 
 /// The sum over what `keep` lacks of a b.
@@ -159,22 +162,17 @@ Named contract(Named a, Named b, const Labels& keep) {
   return {y.reshape(shape), labels};
 }
 
-}  // namespace
+// ---- the call --------------------------------------------------------------------------------------
 
-Tensor einsum(std::string_view spec, const std::vector<Tensor>& tensors) {
-  const Lists lists = split_lists(spec);
-  if (tensors.empty()) fail("einsum", "no tensors given, at least one wanted");
-  if (lists.inputs.size() != tensors.size())
-    fail_spec(spec, fmt::format("{} lists for {} tensors", lists.inputs.size(), tensors.size()), "a list for each tensor, parted by commas");
+/// The tensors with their names, and what is known of the names.
+struct Call {
+  std::string_view spec;
+  std::vector<Named> inputs = {};
+  Labels all = {};    // of every list, as often as they are there
+  int most_dots = 0;  // dimensions of the longest ellipsis
+  std::map<Label, std::int64_t> sizes = {};
 
-  std::vector<Named> inputs;
-  Labels all, used_once;
-  int most_dots = 0;
-  std::map<Label, std::int64_t> sizes;
-  for (std::size_t k = 0; k < tensors.size(); ++k) {
-    const Tensor& t = tensors[k];
-    require_floating("einsum", t);
-    const auto& list = lists.inputs[k];
+  void add(const std::string& list, const Tensor& t) {
     const bool dotted = list.find(kDots) != std::string::npos;
     const int letters = static_cast<int>(list.size()) - (dotted ? 3 : 0), dots = t.dim() - letters;
     const Labels labels = read(spec, list, dotted ? std::max(dots, 0) : 0);
@@ -182,12 +180,7 @@ Tensor einsum(std::string_view spec, const std::vector<Tensor>& tensors) {
       fail_spec(spec, fmt::format("\"{}\" names {} dimensions and its tensor has shape {}", list, letters, to_string(t.shape())),
                 dotted ? "" : "\"...\" stands for dimensions without a name");
     if (dotted) most_dots = std::max(most_dots, dots);
-    for (const Label l : labels) {
-      const bool seen = has(all, l);
-      if (!seen) used_once.push_back(l);
-      else used_once.erase(std::remove(used_once.begin(), used_once.end(), l), used_once.end());
-      all.push_back(l);
-    }
+    all.insert(all.end(), labels.begin(), labels.end());
     inputs.push_back(diagonal(spec, {t, labels}));
     for (const Label l : inputs.back().labels) {
       auto& n = sizes.try_emplace(l, 1).first->second;
@@ -196,56 +189,83 @@ Tensor einsum(std::string_view spec, const std::vector<Tensor>& tensors) {
       if (n == 1) n = here;
     }
   }
+
+  /// The output's dimensions: those of its list, or the ellipsis' and then the letters that are there once, in order.
+  Labels output(const std::optional<std::string>& list) const {
+    Labels out;
+    if (!list) {
+      for (int k = most_dots; k-- > 0;) out.push_back(kEllipsis + k);
+      for (const auto& [label, size] : sizes)
+        if (label < kEllipsis && std::count(all.begin(), all.end(), label) == 1) out.push_back(label);
+      return out;
+    }
+    for (const Label l : read(spec, *list, most_dots)) {
+      if (!has(all, l)) fail_spec(spec, fmt::format("{} is in the output and in no input", spell(l)));
+      if (has(out, l)) fail_spec(spec, fmt::format("{} is twice in the output", spell(l)));
+      out.push_back(l);
+    }
+    return out;
+  }
+
+  /// A size of 1 broadcasts: as if the tensor lacked that dimension.
+  void drop_ones() {
+    for (auto& x : inputs)
+      for (std::size_t d = x.labels.size(); d-- > 0;)
+        if (x.t.size(static_cast<int>(d)) == 1 && sizes[x.labels[d]] != 1) {
+          x.t = x.t.squeeze(static_cast<int>(d));
+          x.labels.erase(x.labels.begin() + static_cast<std::ptrdiff_t>(d));
+        }
+  }
+
+  /// Whether something is no product: one tensor's trace, a dimension that one tensor sums alone.
+  bool sums_alone(const Labels& out) const {
+    const auto alone = [&](Label l) {
+      return !has(out, l) && std::count_if(inputs.begin(), inputs.end(), [&](const Named& x) { return has(x.labels, l); }) == 1;
+    };
+    return inputs.size() == 1 || std::any_of(all.begin(), all.end(), alone);
+  }
+
+  /// The inputs contracted from left to right.
+  Tensor contracted(const Labels& out) const {
+    Named result = inputs[0];
+    for (std::size_t k = 1; k < inputs.size(); ++k) {
+      Labels keep = out;
+      for (std::size_t later = k + 1; later < inputs.size(); ++later)
+        keep.insert(keep.end(), inputs[later].labels.begin(), inputs[later].labels.end());
+      result = contract(std::move(result), inputs[k], keep);
+    }
+    return arrange(sum_out(std::move(result), out), out);
+  }
+};
+
+}  // namespace
+
+Tensor einsum(std::string_view spec, const std::vector<Tensor>& tensors) {
+  const Lists lists = split_lists(spec);
+  if (tensors.empty()) fail("einsum", "no tensors given, at least one wanted");
+  if (lists.inputs.size() != tensors.size())
+    fail_spec(spec, fmt::format("{} lists for {} tensors", lists.inputs.size(), tensors.size()), "a list for each tensor, parted by commas");
+  Call call{.spec = spec};
+  for (std::size_t k = 0; k < tensors.size(); ++k) {
+    require_floating("einsum", tensors[k]);
+    call.add(lists.inputs[k], tensors[k]);
+  }
   if (!context().autocast)
     for (const Tensor& t : tensors)
       if (t.dtype() != tensors[0].dtype())
         fail("einsum", fmt::format("dtypes {} and {} given, equal ones wanted", name(tensors[0].dtype()), name(t.dtype())),
              "convert one with to(), or run inside amp::autocast");
-
-  Labels out;
-  if (lists.output) {
-    out = read(spec, *lists.output, most_dots);
-    for (std::size_t i = 0; i < out.size(); ++i) {
-      if (!has(all, out[i])) fail_spec(spec, fmt::format("{} is in the output and in no input", spell(out[i])));
-      if (static_cast<std::size_t>(std::find(out.begin(), out.end(), out[i]) - out.begin()) != i)
-        fail_spec(spec, fmt::format("{} is twice in the output", spell(out[i])));
-    }
-  } else {
-    for (int k = most_dots; k-- > 0;) out.push_back(kEllipsis + k);
-    std::sort(used_once.begin(), used_once.end());
-    for (const Label l : used_once)
-      if (l < kEllipsis) out.push_back(l);
-  }
-
-  for (auto& x : inputs)  // a size of 1 broadcasts: as if the tensor lacked that dimension
-    for (std::size_t d = x.labels.size(); d-- > 0;)
-      if (x.t.size(static_cast<int>(d)) == 1 && sizes[x.labels[d]] != 1) {
-        x.t = x.t.squeeze(static_cast<int>(d));
-        x.labels.erase(x.labels.begin() + static_cast<std::ptrdiff_t>(d));
-      }
-
-  // Of class low as a whole: what is no product (one tensor's trace, a dimension that one tensor sums alone) would else follow the classes of its
-  // pieces, as PyTorch's does. Products cast by themselves, and so give f32 leaves their gradient in f32.
-  const auto summed_alone = [&](Label l) {
-    return !has(out, l) && std::count_if(inputs.begin(), inputs.end(), [&](const Named& x) { return has(x.labels, l); }) == 1;
-  };
-  if (context().autocast && !context().policy.rounds_like_torch() && (inputs.size() == 1 || std::any_of(all.begin(), all.end(), summed_alone))) {
+  const Labels out = call.output(lists.output);
+  call.drop_ones();
+  // Of class low as a whole: what is no product would else follow the classes of its pieces, as PyTorch's does. Products cast by themselves, and so
+  // give f32 leaves their gradient in f32.
+  if (context().autocast && !context().policy.rounds_like_torch() && call.sums_alone(out)) {
     std::vector<Tensor> low;
     for (const Tensor& t : tensors) low.push_back(t.to(compute_dtype(OpId::einsum, t.dtype())));
     const AutocastMode whole(false);
     return einsum(spec, low);
   }
-
-  Named result = inputs[0];
-  for (std::size_t k = 1; k < inputs.size(); ++k) {
-    Labels keep = out;
-    for (std::size_t later = k + 1; later < inputs.size(); ++later) keep.insert(keep.end(), inputs[later].labels.begin(), inputs[later].labels.end());
-    result = contract(std::move(result), inputs[k], keep);
-  }
-  result = sum_out(std::move(result), out);
-  std::vector<int> order;
-  for (const Label l : out) order.push_back(result.at(l));
-  return std::is_sorted(order.begin(), order.end()) ? result.t : result.t.permute(order);
+  return call.contracted(out);
 }
 
 }  // namespace mezzo

@@ -44,11 +44,98 @@ Tensor take_rows(const Tensor& x, const Tensor& index) {
   return y;
 }
 
+/// The head's three products of m tokens.
+struct Head {
+  Dtype dtype;
+  std::int64_t c, v, ld;  // width; vocabulary; elements from one row of logits to the next
+
+  kernels::Gemm logits(std::int64_t m) const {
+    kernels::Gemm g = product(m, v, c, Dtype::f32);
+    g.trans_b = true;
+    g.lda = g.ldb = c;
+    g.ldc = ld;
+    return g;
+  }
+  kernels::Gemm input_grad(std::int64_t m) const {
+    kernels::Gemm g = product(m, c, v, dtype);
+    g.lda = ld;
+    g.ldb = g.ldc = c;
+    return g;
+  }
+  kernels::Gemm weight_grad(std::int64_t m, bool accumulate) const {
+    kernels::Gemm g = product(v, c, m, Dtype::f32);
+    g.trans_a = true;
+    g.lda = ld;
+    g.ldb = g.ldc = c;
+    g.beta = accumulate ? 1 : 0;
+    return g;
+  }
+
+ private:
+  kernels::Gemm product(std::int64_t m, std::int64_t n, std::int64_t k, Dtype to) const {
+    kernels::Gemm g;
+    g.a = g.b = dtype;
+    g.c = to;
+    g.m = m, g.n = n, g.k = k;
+    return g;
+  }
+};
+
+/// Logits, softmax and loss of a chunk of tokens, and p - y in the logits' place.
+class Chunk {
+ public:
+  Chunk(const Head& head, std::int64_t rows, Dtype ids, const LossOptions& o, bool grad)
+      : head_(head),
+        ids_(ids),
+        o_(o),
+        logits_(cpu_queue().scratch(static_cast<std::size_t>(rows * head.ld) * sizeof(float))),
+        lse_(cpu_queue().scratch(static_cast<std::size_t>(rows) * sizeof(float))) {
+    if (grad && narrower()) first_ = cpu_queue().scratch(static_cast<std::size_t>(std::min(rows, kHead) * head.ld) * size_of(head.dtype));
+  }
+
+  void losses(std::int64_t m, const void* x, const Tensor& w, const char* ids, float* to) {
+    kernels::gemm(cpu_queue(), head_.logits(m), x, data(w), logits_.as<float>());
+    kernels::cross_entropy(cpu_queue(), Dtype::f32, ids_, logits_.as<float>(), ids, to, lse_.as<float>(), m, head_.v, o_.ignore_index, head_.ld,
+                           o_.label_smoothing);
+  }
+
+  /// (m, ld) in the head's dtype.
+  const void* slopes(std::int64_t m, const char* ids) {
+    if (!narrower()) {
+      slopes_of(0, m, ids, logits_.as<void>());
+      return logits_.as<void>();
+    }
+    // Rows of p - y are half as long as the logits': rows [n, 2n) of them lie where rows [n / 2, n) of those were. The first few go by way of
+    // `first_`.
+    const auto few = std::min(m, kHead), row = head_.ld * static_cast<std::int64_t>(size_of(head_.dtype));
+    slopes_of(0, few, ids, first_.as<void>());
+    kernels::convert(cpu_queue(), head_.dtype, head_.dtype, first_.as<void>(), logits_.as<void>(), few * head_.ld);
+    for (std::int64_t begin = few, end; begin < m; begin = end) {
+      end = std::min(m, 2 * begin);
+      slopes_of(begin, end, ids, logits_.as<char>() + begin * row);
+    }
+    return logits_.as<void>();
+  }
+
+ private:
+  bool narrower() const { return head_.dtype != Dtype::f32; }
+  void slopes_of(std::int64_t begin, std::int64_t end, const char* ids, void* to) {
+    kernels::cross_entropy_backward(cpu_queue(), Dtype::f32, head_.dtype, ids_, logits_.as<float>() + begin * head_.ld,
+                                    ids + begin * static_cast<std::int64_t>(size_of(ids_)), lse_.as<float>() + begin, nullptr, 0, to, end - begin,
+                                    head_.v, o_.ignore_index, head_.ld, o_.label_smoothing);
+  }
+
+  Head head_;
+  Dtype ids_;
+  const LossOptions& o_;
+  Block logits_, lse_, first_;
+};
+
 Pieces run(const Tensor& x, const Tensor& w, const Tensor& ids, const LossOptions& o, bool want_dx, bool want_dw) {
   const PartScope timed(Part::head_loss);
   auto& q = cpu_queue();
   const Dtype dtype = x.dtype();
-  const auto n = x.size(0), c = x.size(1), v = w.size(0), ld = (v + kColumns - 1) / kColumns * kColumns;
+  const auto n = x.size(0), c = x.size(1), v = w.size(0);
   Pieces out;
   out.losses = make_tensor({n}, Dtype::f32);
   if (want_dx) {
@@ -61,70 +148,18 @@ Pieces run(const Tensor& x, const Tensor& w, const Tensor& ids, const LossOption
     out.dw = make_tensor({v, c}, Dtype::f32);
     if (n == 0) kernels::fill(q, Dtype::f32, 0, mutable_data(out.dw), strided({&out.dw}));
   }
-  const auto rows = std::min(n, kChunk);
-  const Block logits = q.scratch(static_cast<std::size_t>(rows * ld) * sizeof(float)),
-              lse = q.scratch(static_cast<std::size_t>(rows) * sizeof(float));
-  const bool grad = want_dx || want_dw, narrower = dtype != Dtype::f32;
-  const Block head = grad && narrower ? q.scratch(static_cast<std::size_t>(std::min(rows, kHead) * ld) * size_of(dtype)) : Block();
-  void* const slopes = logits.as<void>();
-  const auto id_size = static_cast<std::int64_t>(size_of(ids.dtype())), x_size = static_cast<std::int64_t>(size_of(dtype));
+  const Head head{dtype, c, v, (v + kColumns - 1) / kColumns * kColumns};
+  Chunk chunk(head, std::min(n, kChunk), ids.dtype(), o, want_dx || want_dw);
+  const auto id_size = static_cast<std::int64_t>(size_of(ids.dtype())), row = c * static_cast<std::int64_t>(size_of(dtype));
   for (std::int64_t r = 0; r < n; r += kChunk) {
     const auto m = std::min(kChunk, n - r);
-    const char* xr = static_cast<const char*>(data(x)) + r * c * x_size;
-    const char* tr = static_cast<const char*>(data(ids)) + r * id_size;
-    kernels::Gemm g;
-    g.a = g.b = dtype;
-    g.c = Dtype::f32;
-    g.m = m;
-    g.n = v;
-    g.k = c;
-    g.trans_b = true;
-    g.lda = g.ldb = c;
-    g.ldc = ld;
-    kernels::gemm(q, g, xr, data(w), logits.as<float>());
-    kernels::cross_entropy(q, Dtype::f32, ids.dtype(), logits.as<float>(), tr, static_cast<float*>(mutable_data(out.losses)) + r, lse.as<float>(), m,
-                           v, o.ignore_index, ld, o.label_smoothing);
-    if (!grad) continue;
-    const auto slopes_of = [&](std::int64_t begin, std::int64_t end, void* to) {
-      kernels::cross_entropy_backward(q, Dtype::f32, dtype, ids.dtype(), logits.as<float>() + begin * ld, tr + begin * id_size,
-                                      lse.as<float>() + begin, nullptr, 0, to, end - begin, v, o.ignore_index, ld, o.label_smoothing);
-    };
-    if (narrower) {
-      // Rows of p - y are half as long as the logits': rows [n, 2n) of them lie where rows [n / 2, n) of those were. The first few go by way of
-      // `head`.
-      const auto first = std::min(m, kHead);
-      slopes_of(0, first, head.as<void>());
-      kernels::convert(q, dtype, dtype, head.as<void>(), slopes, first * ld);
-      for (std::int64_t begin = first, end; begin < m; begin = end) {
-        end = std::min(m, 2 * begin);
-        slopes_of(begin, end, static_cast<char*>(slopes) + begin * ld * x_size);
-      }
-    } else {
-      slopes_of(0, m, slopes);
-    }
-    if (want_dx) {
-      kernels::Gemm d;
-      d.a = d.b = d.c = dtype;
-      d.m = m;
-      d.n = c;
-      d.k = v;
-      d.lda = ld;
-      d.ldb = d.ldc = c;
-      kernels::gemm(q, d, slopes, data(w), static_cast<char*>(mutable_data(out.dx)) + r * c * x_size);
-    }
-    if (want_dw) {
-      kernels::Gemm d;
-      d.a = d.b = dtype;
-      d.c = Dtype::f32;
-      d.m = v;
-      d.n = c;
-      d.k = m;
-      d.trans_a = true;
-      d.lda = ld;
-      d.ldb = d.ldc = c;
-      d.beta = r == 0 ? 0 : 1;
-      kernels::gemm(q, d, slopes, xr, mutable_data(out.dw));
-    }
+    const char* const xr = static_cast<const char*>(data(x)) + r * row;
+    const char* const ids_r = static_cast<const char*>(data(ids)) + r * id_size;
+    chunk.losses(m, xr, w, ids_r, static_cast<float*>(mutable_data(out.losses)) + r);
+    if (!want_dx && !want_dw) continue;
+    const void* const slopes = chunk.slopes(m, ids_r);
+    if (want_dx) kernels::gemm(q, head.input_grad(m), slopes, data(w), static_cast<char*>(mutable_data(out.dx)) + r * row);
+    if (want_dw) kernels::gemm(q, head.weight_grad(m, r > 0), slopes, xr, mutable_data(out.dw));
   }
   return out;
 }

@@ -33,6 +33,9 @@ struct Sizes {
   std::int64_t t, b, in, h, g;  // g = G h
 };
 
+/// Of sums: f32, or f64.
+Dtype wide_of(Dtype dtype) { return dtype == Dtype::f64 ? Dtype::f64 : Dtype::f32; }
+
 /// Step s counts in the order of the recurrence, t in the order of x.
 struct Order {
   std::int64_t steps;
@@ -150,7 +153,7 @@ struct RecurrentBackward {
     }
     const Tensor y = g.saved(kInputs), cells = g.saved(kInputs + 2);
     Tensor gates = g.take_saved(kInputs + 1);
-    const Dtype dtype = x.dtype(), wide = dtype == Dtype::f64 ? Dtype::f64 : Dtype::f32;
+    const Dtype dtype = x.dtype(), wide = wide_of(dtype);
     const Sizes n{x.size(0), x.size(1), x.size(2), y.size(2), kind.gates * y.size(2)};
     const Order order{n.t, reverse};
     // The LSTM's gates give way to the gradients of their sums where no one else sees them.
@@ -192,19 +195,12 @@ struct RecurrentBackward {
   }
 };
 
-}  // namespace
-
-RecurrentSteps recurrent(Cell cell, const Tensor& x, const Tensor& h, const Tensor& c, const RecurrentWeights& w, bool reverse) {
-  const Kind kind = kind_of(cell);
+/// What a layer reads, cast as its op's class says.
+Inputs read(const Kind& kind, const Sizes& n, const Tensor& x, const Tensor& h, const Tensor& c, const RecurrentWeights& w, bool round) {
   const char* op = name(kind.op);
-  check(op, x, h, c, w, kind.gates);
-  const bool round = context().policy.rounds_like_torch();
-  const Sizes n{x.size(0), x.size(1), x.size(2), w.w_hh.size(1), w.w_hh.size(0)};
-  const Order order{n.t, reverse};
-
   Inputs in;
   in.x = dense(operand(kind.op, x));
-  const Dtype dtype = in.x.value.dtype(), wide = dtype == Dtype::f64 ? Dtype::f64 : Dtype::f32;
+  const Dtype dtype = in.x.value.dtype(), wide = wide_of(dtype);
   const auto state = [&](const Tensor& t, Dtype to) {
     if (!t.defined()) return Operand({}, zeros({n.b, n.h}, {.dtype = to}));
     require_floating(op, t, "a state");
@@ -225,8 +221,15 @@ RecurrentSteps recurrent(Cell cell, const Tensor& x, const Tensor& h, const Tens
   };
   in.b_ih = bias(w.b_ih);
   in.b_hh = bias(w.b_hh);
+  return in;
+}
 
-  const bool grad = should_record({in.x, in.h, in.c, in.w_ih, in.w_hh, in.b_ih, in.b_hh});
+/// What the steps leave: y (T, B, H), the gates (T, B, 4 H; with grad, none of rnn) and the LSTM's cells (of all steps with grad, else of the last).
+struct Steps {
+  Tensor y, gates, cells;
+};
+Steps run(Cell cell, const Kind& kind, const Sizes& n, const Order& order, const Inputs& in, bool grad) {
+  const Dtype dtype = in.x.value.dtype(), wide = wide_of(dtype);
   const Tensor y = make_tensor({n.t, n.b, n.h}, dtype);
   const Tensor gates = grad && kind.op != OpId::rnn ? make_tensor({n.t, n.b, 4 * n.h}, dtype) : Tensor();
   const Tensor cells = kind.lstm ? make_tensor({grad ? n.t : 1, n.b, n.h}, wide) : Tensor();
@@ -258,18 +261,32 @@ RecurrentSteps recurrent(Cell cell, const Tensor& x, const Tensor& h, const Tens
     kernels::cell(cpu_queue(), cell, dtype, now, kind.gru ? state_sums.as<void>() : nullptr, h_before, c_before, mutable_row(y, t),
                   kind.lstm ? mutable_row(cells, grad ? t : 0) : nullptr, gates.defined() ? mutable_row(gates, t) : nullptr, n.b, n.h);
   }
-  RecurrentSteps out{y, {}};
+  return {y, gates, cells};
+}
+
+}  // namespace
+
+RecurrentSteps recurrent(Cell cell, const Tensor& x, const Tensor& h, const Tensor& c, const RecurrentWeights& w, bool reverse) {
+  const Kind kind = kind_of(cell);
+  check(name(kind.op), x, h, c, w, kind.gates);
+  const bool round = context().policy.rounds_like_torch();
+  const Sizes n{x.size(0), x.size(1), x.size(2), w.w_hh.size(1), w.w_hh.size(0)};
+  const Order order{n.t, reverse};
+  const Inputs in = read(kind, n, x, h, c, w, round);
+  const bool grad = should_record({in.x, in.h, in.c, in.w_ih, in.w_hh, in.b_ih, in.b_hh});
+  const Steps steps = run(cell, kind, n, order, in, grad);
+  RecurrentSteps out{steps.y, {}};
   if (kind.lstm) {
-    out.c = make_tensor({n.b, n.h}, dtype);
-    kernels::convert(cpu_queue(), wide, dtype, row(cells, grad ? order.time(n.t - 1) : 0), mutable_data(out.c), n.b * n.h);
+    out.c = make_tensor({n.b, n.h}, steps.y.dtype());
+    kernels::convert(cpu_queue(), steps.cells.dtype(), out.c.dtype(), row(steps.cells, grad ? order.time(n.t - 1) : 0), mutable_data(out.c),
+                     n.b * n.h);
   }
   if (!grad) return out;
-  const RecurrentBackward backward{cell, reverse, round};
-  auto* node = new autograd::detail_node::FunctionNode<RecurrentBackward>(backward);
+  auto* node = new autograd::detail_node::FunctionNode<RecurrentBackward>(RecurrentBackward{cell, reverse, round});
   std::array<Tensor, 2> outputs{out.y, out.c};
   const std::array<Operand, kInputs> inputs{in.x, in.h, in.c, in.w_ih, in.w_hh, in.b_ih, in.b_hh};
   const std::array<Tensor, kInputs + 3> saved{in.x.value,    in.h.value,    in.c.value, in.w_ih.value, in.w_hh.value,
-                                              in.b_ih.value, in.b_hh.value, y,          gates,         cells};
+                                              in.b_ih.value, in.b_hh.value, steps.y,    steps.gates,   steps.cells};
   autograd::connect(*node, kind.op, {outputs.data(), kind.lstm ? 2u : 1u}, inputs, saved);
   return out;
 }

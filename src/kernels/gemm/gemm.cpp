@@ -1,8 +1,7 @@
 // gemm.cpp - matrix products: checks, the choice of who computes them, and batches.
 //
-// Few rows: the thin product, or the streamed one, which also takes weight gradients with a narrow side. 16-bit operands without native instructions:
-// the packed f32 product widens them. Small products, what oneDNN lacks, and where it is the faster one: the packed product. Native bf16 and f32
-// else: oneDNN. f64: f64.cpp.
+// Few rows: the thin product, or the streamed one, which also takes weight gradients with a narrow side. f32 and native bf16, where it is the faster
+// one: oneDNN. Else the packed product, which widens 16-bit operands where the processor has no instructions for them. f64: f64.cpp.
 #include <algorithm>
 #include <cstddef>
 
@@ -134,37 +133,26 @@ void one(Queue& queue, int threads, const Gemm& g, const void* a, const void* b,
   packed_gemm(queue, tiles_for(g.a), threads, g, a, b, c);
 }
 
-}  // namespace
-
-bool native_gemm(Dtype t) { return !is_16bit(t) || (t == bf16 && bf16_tiles()); }
-
-void gemm(Queue& queue, const Gemm& given, const void* a, const void* b, void* c) {
-  if (given.tail.k != 0 && !extends(given)) {  // one after the other
-    MEZZO_CHECK(given.tail.k > 0 && given.batch == 1);
-    Gemm main = given, tail = tail_of(given);
-    main.tail = {};
-    if (!is_16bit(given.c) || given.beta != 0) {
-      gemm(queue, main, a, b, c);
-      return gemm(queue, tail, given.tail.a, given.tail.b, c);
-    }
-    // The tail first, as the residual of the rest: small beside it, it would be lost in a sum that is rounded already.
-    const Block sums = queue.scratch(static_cast<std::size_t>(given.m * given.ldc) * size_of(given.c));
-    tail.beta = 0;
-    tail.residual = given.residual;
-    main.residual = sums.as<void>();
-    gemm(queue, tail, given.tail.a, given.tail.b, sums.as<void>());
-    return gemm(queue, main, a, b, c);
+/// A product, and what its tail adds, one after the other.
+void in_turn(Queue& queue, const Gemm& g, const void* a, const void* b, void* c) {
+  MEZZO_CHECK(g.tail.k > 0 && g.batch == 1);
+  Gemm main = g, tail = tail_of(g);
+  main.tail = {};
+  if (!is_16bit(g.c) || g.beta != 0) {
+    gemm(queue, main, a, b, c);
+    return gemm(queue, tail, g.tail.a, g.tail.b, c);
   }
-  Gemm g = given;
-  settle(g.trans_a ? g.k : g.m, g.trans_a ? g.m : g.k, g.lda);
-  settle(g.trans_b ? g.n : g.k, g.trans_b ? g.k : g.n, g.ldb);
-  settle(g.m, g.n, g.ldc);
-  check(g);
-  if (g.m == 0 || g.n == 0 || g.batch == 0) return;
-  if (auto* log = WorkLog::current()) log->add(g);
-  if (g.alpha == 0) g.k = g.tail.k = 0;  // as in BLAS, A and B are not looked at
-  if (g.tail.k != 0) return packed_gemm(queue, tiles_for(g.a), flops(g) < kSmallFlops ? 1 : num_threads(), g, a, b, c);
+  // The tail first, as the residual of the rest: small beside it, it would be lost in a sum that is rounded already.
+  const Block sums = queue.scratch(static_cast<std::size_t>(g.m * g.ldc) * size_of(g.c));
+  tail.beta = 0;
+  tail.residual = g.residual;
+  main.residual = sums.as<void>();
+  gemm(queue, tail, g.tail.a, g.tail.b, sums.as<void>());
+  gemm(queue, main, a, b, c);
+}
 
+/// The products of a batch: many small ones a thread each, else one after the other by all threads.
+void each_of_batch(Queue& queue, const Gemm& g, const void* a, const void* b, void* c) {
   const auto product = [&](std::int64_t i, auto&& compute) {
     const auto at = [i](const void* p, std::int64_t stride, Dtype t) {
       return static_cast<const std::byte*>(p) + i * stride * static_cast<std::int64_t>(size_of(t));
@@ -173,27 +161,47 @@ void gemm(Queue& queue, const Gemm& given, const void* a, const void* b, void* c
     if (p.residual) p.residual = at(p.residual, g.stride_c, g.c);
     compute(p, at(a, g.stride_a, g.a), at(b, g.stride_b, g.b), const_cast<std::byte*>(at(c, g.stride_c, g.c)));
   };
-  if (thin(g) && flops(g) >= kSmallFlops) {
-    const auto bytes = static_cast<std::int64_t>(size_of(g.b));
-    return thin_gemm(queue, g, a, {b, g.ldb * bytes, 1, bytes, nullptr, g.b}, c);
-  }
-  for (const Short side : {Short::rows, Short::cols})
-    if (flops(g) >= kSmallFlops && streams(g, side)) return stream_gemm(queue, tiles_for(g.a), g, side, a, b, c);
-  if (thin_in_columns(g) && flops(g) >= kSmallFlops) return thin_columns_gemm(queue, g, a, b, c);
   const int threads = flops(g) < kSmallFlops ? 1 : num_threads();
   if (g.batch > 1 && threads * 2 <= g.batch && flops(g) < kWholeFlops) {
     const auto grain = static_cast<std::int64_t>(kSmallFlops / std::max(flops(g), 1.0)) + 1;
-    parallel_for(g.batch, grain, [&](std::int64_t begin, std::int64_t end) {
+    return parallel_for(g.batch, grain, [&](std::int64_t begin, std::int64_t end) {
       for (std::int64_t i = begin; i < end; ++i)
         product(i, [&](const Gemm& p, const void* pa, const void* pb, void* pc) { one(queue, 1, p, pa, pb, pc); });
     });
-    return;
   }
   for (std::int64_t i = 0; i < g.batch; ++i) {
     product(i, [&](const Gemm& p, const void* pa, const void* pb, void* pc) {
       if (!by_onednn(queue, p, pa, pb, pc)) one(queue, threads, p, pa, pb, pc);
     });
   }
+}
+
+}  // namespace
+
+bool native_gemm(Dtype t) { return !is_16bit(t) || (t == bf16 && bf16_tiles()); }
+
+void gemm(Queue& queue, const Gemm& given, const void* a, const void* b, void* c) {
+  if (given.tail.k != 0 && !extends(given)) return in_turn(queue, given, a, b, c);
+  Gemm g = given;
+  settle(g.trans_a ? g.k : g.m, g.trans_a ? g.m : g.k, g.lda);
+  settle(g.trans_b ? g.n : g.k, g.trans_b ? g.k : g.n, g.ldb);
+  settle(g.m, g.n, g.ldc);
+  check(g);
+  if (g.m == 0 || g.n == 0 || g.batch == 0) return;
+  if (auto* log = WorkLog::current()) log->add(g);
+  if (g.alpha == 0) g.k = g.tail.k = 0;  // as in BLAS, A and B are not looked at
+  const bool small = flops(g) < kSmallFlops;
+  if (g.tail.k != 0) return packed_gemm(queue, tiles_for(g.a), small ? 1 : num_threads(), g, a, b, c);
+  if (!small) {
+    if (thin(g)) {
+      const auto bytes = static_cast<std::int64_t>(size_of(g.b));
+      return thin_gemm(queue, g, a, {b, g.ldb * bytes, 1, bytes, nullptr, g.b}, c);
+    }
+    for (const Short side : {Short::rows, Short::cols})
+      if (streams(g, side)) return stream_gemm(queue, tiles_for(g.a), g, side, a, b, c);
+    if (thin_in_columns(g)) return thin_columns_gemm(queue, g, a, b, c);
+  }
+  each_of_batch(queue, g, a, b, c);
 }
 
 }  // namespace mezzo::kernels

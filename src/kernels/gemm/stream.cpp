@@ -313,6 +313,39 @@ std::int64_t pieces_of(std::int64_t rows, std::int64_t columns, std::int64_t k, 
   return large && rows * columns <= 1 << 16 ? std::clamp<std::int64_t>(k / 128, 1, 8) : 1;
 }
 
+std::int64_t ceil_div(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
+std::int64_t whole_lines(std::int64_t floats) { return ceil_div(floats, kAlign) * kAlign; }
+
+/// How a streamed product is cut, and where a part's workspace lies: it has its own panels, zeros and sums, as what another core has in its cache is
+/// slow to write.
+struct Plan {
+  std::int64_t rows, columns;
+  std::int64_t panels, group, groups;  // of the few rows; units of k in a group, and groups
+  std::int64_t block;                  // columns of a block
+  std::int64_t pieces;                 // that k is cut into; 1: parts take columns
+  int parts;
+  std::int64_t ld_sums, at_left, at_zeros, floats;  // of a part's workspace
+
+  Plan(const Gemm& g, const Tiles& tiles, Short side, std::int64_t units_of_group)
+      : rows(side == Short::rows ? g.m : g.n), columns(side == Short::rows ? g.n : g.m), panels(ceil_div(rows, tiles.rows)), group(units_of_group) {
+    groups = ceil_div(ceil_div(g.k, tiles.unit), group);
+    // Whole cache lines of the matrix. Many sums are bound by arithmetic and stay in the first cache; few by reading the matrix, whose rows are then
+    // left whole.
+    const std::int64_t most = (rows <= kFewRows ? kFewSumsBytes : kSumsBytes) / 4 / rows;
+    block = std::min(ceil_div(columns, kAlign), std::max<std::int64_t>(most / kAlign, 1)) * kAlign;
+    pieces = pieces_of(rows, columns, g.k, size_of(g.a));
+    parts = static_cast<int>(pieces > 1 ? pieces : std::clamp<std::int64_t>(columns / kAlign, 1, num_threads()));
+    // Neighbouring rows of the sums are at an odd number of lines from each other: in other sets of the cache.
+    const std::int64_t most_groups = pieces > 1 ? ceil_div(groups, pieces) : groups;
+    ld_sums = (pieces > 1 ? whole_lines(columns) : block) + kAlign / 4;
+    at_left = whole_lines((rows + kAlign) * ld_sums);
+    at_zeros = at_left + whole_lines(panels * most_groups * group * tiles.rows);
+    floats = at_zeros + whole_lines(block);
+  }
+  /// The groups of k that a part computes.
+  Range groups_of(int part) const { return pieces > 1 ? part_range(groups, parts, part) : Range{0, groups}; }
+};
+
 }  // namespace
 
 bool is_streamed(const Gemm& g, Short side) {
@@ -323,70 +356,52 @@ bool is_streamed(const Gemm& g, Short side) {
 void stream_gemm(Queue& queue, const Tiles& tiles, const Gemm& g, Short side, const void* a, const void* b, void* c) {
   MEZZO_CHECK(is_streamed(g, side));
   const bool by_rows = side == Short::rows, pairs = tiles.unit == 2;
-  const std::int64_t rows = by_rows ? g.m : g.n, columns = by_rows ? g.n : g.m;
-  const Operand small = by_rows ? Operand{a, g.a, g.lda, !g.trans_a} : Operand{b, g.b, g.ldb, g.trans_b};
-  const std::int64_t group = HWY_DYNAMIC_DISPATCH(GroupUnits)(pairs), panels = (rows + tiles.rows - 1) / tiles.rows;
-  const std::int64_t units = (g.k + tiles.unit - 1) / tiles.unit, depth = (units + group - 1) / group * group;
-  // A block of columns, whole cache lines of the matrix. Many sums are bound by arithmetic and stay in the first cache; few by reading the matrix,
-  // whose rows are then left whole.
-  const std::int64_t most = (rows <= kFewRows ? kFewSumsBytes : kSumsBytes) / 4 / rows;
-  const std::int64_t block = std::min((columns + kAlign - 1) / kAlign, std::max<std::int64_t>(most / kAlign, 1)) * kAlign;
-  const std::int64_t pieces = pieces_of(rows, columns, g.k, size_of(g.a));
-  const int parts = static_cast<int>(pieces > 1 ? pieces : std::clamp<std::int64_t>(columns / kAlign, 1, num_threads()));
-
-  // Each part has its own panels, zeros and sums: what another core has in its cache is slow to write. Of the sums, neighbouring rows are at an odd
-  // number of lines from each other: in other sets of the cache.
-  const std::int64_t groups = depth / group, most_groups = pieces > 1 ? (groups + pieces - 1) / pieces : groups;
-  const std::int64_t ld_sums = (pieces > 1 ? (columns + kAlign - 1) / kAlign * kAlign : block) + kAlign / 4;
-  const auto floats = [](std::int64_t n) { return (n + kAlign - 1) / kAlign * kAlign; };
-  const std::int64_t at_left = floats((rows + kAlign) * ld_sums), at_zeros = at_left + floats(panels * most_groups * group * tiles.rows);
-  const std::int64_t all = at_zeros + floats(block);
-  const Block memory = queue.scratch(static_cast<std::size_t>(all * parts) * sizeof(float));
+  const Plan plan(g, tiles, side, HWY_DYNAMIC_DISPATCH(GroupUnits)(pairs));
+  const Block memory = queue.scratch(static_cast<std::size_t>(plan.floats * plan.parts) * sizeof(float));
   if (DryRun::active()) return;
 
+  const Operand small = by_rows ? Operand{a, g.a, g.lda, !g.trans_a} : Operand{b, g.b, g.ldb, g.trans_b};
   const void* const matrix = by_rows ? b : a;
-  const std::int64_t ld = by_rows ? g.ldb : g.lda;
-  const bool fetch = g.k * columns * static_cast<std::int64_t>(size_of(g.a)) > cpu_info().l2;
+  const std::int64_t ld = by_rows ? g.ldb : g.lda, bytes = g.k * plan.columns * static_cast<std::int64_t>(size_of(g.a));
+  const bool fetch = bytes > cpu_info().l2, resident = bytes / std::min(plan.parts, num_threads()) <= cpu_info().l2;
   const Target target{c, g.ldc, g.c, static_cast<float>(g.beta), !by_rows};
-  const std::int64_t mine_of_matrix = g.k * columns * static_cast<std::int64_t>(size_of(g.a)) / std::min<std::int64_t>(parts, num_threads());
-  const auto add = HWY_DYNAMIC_DISPATCH(PickAdd)(g.a, pairs, rows, panels == 1 && mine_of_matrix <= cpu_info().l2);
+  const auto add = HWY_DYNAMIC_DISPATCH(PickAdd)(g.a, pairs, plan.rows, plan.panels == 1 && resident);
   const auto store = HWY_DYNAMIC_DISPATCH(PickStore)(g.c);
-  const auto sums_of = [&](int part) { return memory.as<float>() + all * part; };
-  parallel_parts(parts, [&](int part) {
-    float *const sums = sums_of(part), *const left = sums + at_left, *const zeros = sums + at_zeros;
-    // Along k: all of it, or a piece.
-    const Range mine_of_k = pieces > 1 ? part_range(groups, parts, part) : Range{0, groups};
-    const std::int64_t first = mine_of_k.begin * group * tiles.unit, k = std::min(g.k, mine_of_k.end * group * tiles.unit) - first;
-    const std::int64_t length = (mine_of_k.end - mine_of_k.begin) * group, used = (k + tiles.unit - 1) / tiles.unit;
+  const auto sums_of = [&](int part) { return memory.as<float>() + plan.floats * part; };
+  parallel_parts(plan.parts, [&](int part) {
+    float *const sums = sums_of(part), *const left = sums + plan.at_left, *const zeros = sums + plan.at_zeros;
+    const Range mine_of_k = plan.groups_of(part);
+    const std::int64_t first = mine_of_k.begin * plan.group * tiles.unit, k = std::min(g.k, mine_of_k.end * plan.group * tiles.unit) - first;
+    const std::int64_t length = (mine_of_k.end - mine_of_k.begin) * plan.group, used = ceil_div(k, tiles.unit);
     Operand piece = small;
     piece.x = at(small.x, small.k_contiguous ? first : first * small.ld, size_of(small.dtype));
-    tiles.pack_a(piece, rows, k, 0, panels, length, left);
-    for (std::int64_t q = 0; q < panels; ++q) {
+    tiles.pack_a(piece, plan.rows, k, 0, plan.panels, length, left);
+    for (std::int64_t q = 0; q < plan.panels; ++q) {
       float* const panel = left + q * length * tiles.rows;
       std::fill(panel + used * tiles.rows, panel + length * tiles.rows, 0.0f);
     }
-    std::fill_n(zeros, block, 0.0f);
-    std::fill_n(sums, rows * ld_sums, 0.0f);
-    const Stream stream{left, rows, tiles.rows, length, at(matrix, first * ld, size_of(g.a)), g.a, ld, k, zeros, fetch};
-    if (pieces > 1) {
-      for (std::int64_t j = 0; j < columns; j += block) add(stream, j, std::min(j + block, columns), sums + j, ld_sums);
+    std::fill_n(zeros, plan.block, 0.0f);
+    const Stream stream{left, plan.rows, tiles.rows, length, at(matrix, first * ld, size_of(g.a)), g.a, ld, k, zeros, fetch};
+    if (plan.pieces > 1) {
+      std::fill_n(sums, plan.rows * plan.ld_sums, 0.0f);
+      for (std::int64_t j = 0; j < plan.columns; j += plan.block) add(stream, j, std::min(j + plan.block, plan.columns), sums + j, plan.ld_sums);
       return;
     }
-    const Range mine = part_range(columns, parts, part, kAlign);
-    for (std::int64_t j = mine.begin; j < mine.end; j += block) {
-      const std::int64_t end = std::min(j + block, mine.end);
-      if (j > mine.begin) std::fill_n(sums, rows * ld_sums, 0.0f);
-      add(stream, j, end, sums, ld_sums);
-      store(target, sums, ld_sums, rows, j, end - j);
+    const Range mine = part_range(plan.columns, plan.parts, part, kAlign);
+    for (std::int64_t j = mine.begin; j < mine.end; j += plan.block) {
+      const std::int64_t end = std::min(j + plan.block, mine.end);
+      std::fill_n(sums, plan.rows * plan.ld_sums, 0.0f);
+      add(stream, j, end, sums, plan.ld_sums);
+      store(target, sums, plan.ld_sums, plan.rows, j, end - j);
     }
   });
-  if (pieces == 1) return;
+  if (plan.pieces == 1) return;
   const auto join = HWY_DYNAMIC_DISPATCH(PickJoin)();
   parallel_for(
-      columns, std::max<std::int64_t>(kAlign, kGrain / rows),
+      plan.columns, std::max<std::int64_t>(kAlign, kGrain / plan.rows),
       [&](std::int64_t begin, std::int64_t end) {
-        for (int part = 1; part < parts; ++part) join(rows, ld_sums, begin, end - begin, sums_of(part), sums_of(0));
-        store(target, sums_of(0) + begin, ld_sums, rows, begin, end - begin);
+        for (int part = 1; part < plan.parts; ++part) join(plan.rows, plan.ld_sums, begin, end - begin, sums_of(part), sums_of(0));
+        store(target, sums_of(0) + begin, plan.ld_sums, plan.rows, begin, end - begin);
       },
       kAlign);
 }
