@@ -100,11 +100,19 @@ MEZZO_BF16_ATTR HWY_INLINE void AddRow(V (&sums)[kR], V a, const V (&w)[kR], std
   ((sums[J] = Arithmetic::Add(sums[J], a, w[J])), ...);
 }
 
+/// Keeps what was loaded in its register: GCC 12 loads it again for each row of A, and a row of w mostly lies across two lines.
+HWY_INLINE void Hold([[maybe_unused]] V& v) {
+#if HWY_ARCH_X86 && HWY_TARGET != HWY_SCALAR
+  asm("" : "+v"(v.raw));
+#endif
+}
+
 /// One step along k; `n...`: the elements left in the last one.
 template <class Arithmetic, std::size_t kM, std::size_t kR, class A, class W, std::size_t... I, std::size_t... J, class... N>
 MEZZO_BF16_ATTR HWY_INLINE void AddStep(V (&sums)[kM][kR], const A* a, std::int64_t lda, const W* w, std::int64_t ldw, std::index_sequence<I...>,
                                         std::index_sequence<J...> all, N... n) {
-  const V columns[kR] = {Arithmetic::Load(w + static_cast<std::int64_t>(J) * ldw, n...)...};
+  V columns[kR] = {Arithmetic::Load(w + static_cast<std::int64_t>(J) * ldw, n...)...};
+  if constexpr (kM > 1) (Hold(columns[J]), ...);
   (AddRow<Arithmetic>(sums[I], Arithmetic::Load(a + static_cast<std::int64_t>(I) * lda, n...), columns, all), ...);
 }
 
@@ -183,6 +191,55 @@ MEZZO_BF16_ATTR HWY_INLINE void TileSums(const A* a, std::int64_t lda, const W* 
   SumTile(sums, out, kRowsOfA);
 }
 
+// ---- one row of w after the other: a matrix of the last cache or of memory is then read in its order, which the hardware follows by itself ---------
+
+// Rows of A up to which that is faster; parts of a sum along k, so that one addition does not wait for the last.
+constexpr std::size_t kRowByRow = 1, kParts = 4;
+
+template <class Arithmetic, class A, std::size_t... P>
+MEZZO_BF16_ATTR HWY_INLINE void AddParts(V (&sums)[sizeof...(P)], const A* a, const V (&w)[sizeof...(P)], std::index_sequence<P...>) {
+  ((sums[P] = Arithmetic::Add(sums[P], Arithmetic::Load(a + static_cast<std::int64_t>(P) * Arithmetic::kStep), w[P])), ...);
+}
+
+template <class Arithmetic, std::size_t kM, class A, class W, std::size_t... I, std::size_t... P>
+MEZZO_BF16_ATTR HWY_INLINE void AddStretch(V (&sums)[kM][kParts], const A* a, std::int64_t lda, const W* w, std::index_sequence<I...>,
+                                           std::index_sequence<P...> all) {
+  const V row[kParts] = {Arithmetic::Load(w + static_cast<std::int64_t>(P) * Arithmetic::kStep)...};
+  (AddParts<Arithmetic>(sums[I], a + static_cast<std::int64_t>(I) * lda, row, all), ...);
+}
+
+template <class Arithmetic, std::size_t kM, class A, class W, std::size_t... I, class... N>
+MEZZO_BF16_ATTR HWY_INLINE void AddRest(V (&sums)[kM][kParts], const A* a, std::int64_t lda, const W* w, std::index_sequence<I...>, N... n) {
+  const V row = Arithmetic::Load(w, n...);
+  ((sums[I][0] = Arithmetic::Add(sums[I][0], Arithmetic::Load(a + static_cast<std::int64_t>(I) * lda, n...), row)), ...);
+}
+
+/// sums[i][column] = row i of a by a row of w.
+template <class Arithmetic, std::size_t kM, class A, class W, std::size_t... I>
+MEZZO_BF16_ATTR HWY_INLINE void RowSums(const A* a, std::int64_t lda, const W* w, std::int64_t k, V (&out)[kM][kSide], std::size_t column,
+                                        std::index_sequence<I...> rows) {
+  constexpr auto kAll = std::make_index_sequence<kParts>();
+  constexpr std::int64_t kStep = Arithmetic::kStep, kStretch = static_cast<std::int64_t>(kParts) * kStep;
+  V sums[kM][kParts];
+  [&sums]<std::size_t... E>(std::index_sequence<E...>) HWY_ATTR { ((sums[E / kParts][E % kParts] = hn::Zero(D())), ...); }
+  (std::make_index_sequence<kM * kParts>());
+  std::int64_t p = 0;
+  for (; p + kStretch <= k; p += kStretch) AddStretch<Arithmetic>(sums, a + p, lda, w + p, rows, kAll);
+  for (; p + kStep <= k; p += kStep) AddRest<Arithmetic>(sums, a + p, lda, w + p, rows);
+  if (p < k) AddRest<Arithmetic>(sums, a + p, lda, w + p, rows, k - p);
+  ((out[I][column] = hn::Add(hn::Add(sums[I][0], sums[I][1]), hn::Add(sums[I][2], sums[I][3]))), ...);
+}
+
+/// out (kM, kGroup) = kM rows of a by kSide rows of w.
+template <class Arithmetic, std::size_t kM, class A, class W, std::size_t... J>
+MEZZO_BF16_ATTR HWY_INLINE void RowByRow(const A* a, std::int64_t lda, const W* w, std::int64_t ldw, std::int64_t k, float* out,
+                                         std::index_sequence<J...>) {
+  constexpr auto kRowsOfA = std::make_index_sequence<kM>();
+  V sums[kM][kSide];
+  (RowSums<Arithmetic>(a, lda, w + static_cast<std::int64_t>(J) * ldw, k, sums, J, kRowsOfA), ...);
+  SumTile(sums, out, kRowsOfA);
+}
+
 /// `rows` rows of w, at most kGroup, in one pass over them.
 template <class Arithmetic, std::size_t kM, class A, class W> MEZZO_BF16_ATTR void GroupSums(const void* a, std::int64_t lda, const void* w,
                                                                                              std::int64_t ldw, std::int64_t k, std::int64_t rows,
@@ -190,6 +247,11 @@ template <class Arithmetic, std::size_t kM, class A, class W> MEZZO_BF16_ATTR vo
   const A* x = static_cast<const A*>(a);
   const W* y = static_cast<const W*>(w);
   std::int64_t r = 0;
+  if constexpr (kM <= kRowByRow) {
+    if (fetch != Fetch::none)
+      for (constexpr std::int64_t kR = kSide; r + kR <= rows; r += kR)
+        RowByRow<Arithmetic, kM>(x, lda, y + r * ldw, ldw, k, out + r, std::make_index_sequence<kSide>());
+  }
   for (constexpr std::int64_t kR = kSide; r + kR <= rows; r += kR) TileSums<Arithmetic, kM, kSide>(x, lda, y + r * ldw, ldw, k, fetch, out + r);
   for (; r < rows; ++r) TileSums<Arithmetic, kM, 1>(x, lda, y + r * ldw, ldw, k, fetch, out + r);
 }
