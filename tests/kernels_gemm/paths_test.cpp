@@ -25,8 +25,8 @@ constexpr Variant kVariants[] = {{false, true, 0, true, false},  {false, true, 0
 struct Size {
   std::int64_t m, n, k;
 };
-constexpr Size kSizes[] = {{96, 64, 80}, {37, 65, 33}, {130, 100, 47}, {1, 64, 256}, {64, 1, 64}, {200, 384, 384}};
-constexpr int kAll = 6 * 7, kPlain = 6 * 3;  // of the variants, three have neither bias nor residual
+constexpr Size kSizes[] = {{96, 64, 80}, {37, 65, 33}, {130, 100, 47}, {1, 64, 256}, {64, 1, 64}, {200, 384, 384}, {17, 25, 1100}};
+constexpr int kAll = 7 * 7, kPlain = 7 * 3;  // of the variants, three have neither bias nor residual
 
 #ifdef MEZZO_WITHOUT_ONEDNN
 constexpr bool kOneDnn = false;
@@ -256,7 +256,7 @@ TEST_CASE("oneDNN is left alone inside a parallel region") {
 
 TEST_CASE("the packed product gives the same bits on any number of threads") {
   const auto same = [](auto t, auto c, const Tiles& tiles) {
-    for (const Size& s : {Size{300, 200, 70}, Size{20, 700, 3000}, Size{5, 40, 5000}}) {
+    for (const Size& s : {Size{300, 200, 70}, Size{20, 700, 3000}, Size{5, 40, 5000}, Size{17, 25, 1025}}) {
       Gemm g;
       g.m = s.m, g.n = s.n, g.k = s.k, g.beta = 1;
       Product<decltype(t), decltype(c)> p(g, {}, Reals(9));
@@ -274,5 +274,6 @@ TEST_CASE("the packed product gives the same bits on any number of threads") {
   same(float(), float(), f32_tiles());
   same(f16_t(), f16_t(), f32_tiles());
   same(bf16_t(), bf16_t(), f32_tiles());
-  if (bf16_tiles()) same(bf16_t(), bf16_t(), *bf16_tiles());
+  same(f16_t(), float(), f32_tiles());
+  if (bf16_tiles()) same(bf16_t(), bf16_t(), *bf16_tiles()), same(bf16_t(), float(), *bf16_tiles());
 }

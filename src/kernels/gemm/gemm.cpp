@@ -22,15 +22,13 @@ namespace {
 // Measured on two cores of a Zen 4 (bench/gemm_bench.cpp): below the first, oneDNN's overhead and a second thread cost more than they
 // bring; in a batch of products below the second, each thread takes whole products.
 constexpr double kSmallFlops = 2e5, kWholeFlops = 6e7;
-// Sums up to which a product with transposed A (the weight gradient of a few tokens) is bound by going through C, if its rows are wide: the packed
-// one does that in the order of memory, twice as fast as oneDNN's on 6 tokens, slower on 17.
-constexpr std::int64_t kShallow = 8, kWide = 512, kUncached = 2 << 20;
+// Sums up to which a product with transposed A (the weight gradient of a few tokens) is bound by going through C, if that is not cached and its rows
+// are wide: the packed one does that in the order of memory, twice as fast as oneDNN's on 6 to 16 tokens, by a third on 32.
+constexpr std::int64_t kShallow = 32, kWide = 512, kUncached = 2 << 20;
 // Columns of a weight gradient up to which oneDNN's bf16 product loses to the packed one by a third to a half, unless they are a multiple of 64: with
 // many rows, or with some and a long sum.
 constexpr std::int64_t kOddNarrow = 128;
-bool odd_narrow(const Gemm& g) {
-  return g.c == f32 && g.trans_a && g.n <= kOddNarrow && g.n % 64 != 0 && (g.m >= 256 ? g.k >= 32 : g.m >= 48 && g.k >= 256);
-}
+bool odd_narrow(const Gemm& g) { return g.n <= kOddNarrow && g.n % 64 != 0 && (g.m >= 256 ? g.k >= 32 : g.m >= 48 && g.k >= 256); }
 
 double flops(const Gemm& g) { return 2.0 * static_cast<double>(g.m) * static_cast<double>(g.n) * static_cast<double>(g.k + g.tail.k); }
 
@@ -71,19 +69,21 @@ bool thin(const Gemm& g) {
 }
 
 /// Where streaming one operand as it lies beats packing it, on two threads: input gradients of a few rows, weight gradients with a narrow side. (On
-/// 12 rows of an input gradient by half in bf16, on 24 not at all; on 20 columns of a weight gradient it is up to three times as fast.) In f32
+/// 12 rows of an input gradient by half in bf16, on 32 by a tenth; on 20 columns of a weight gradient it is up to three times as fast.) In f32
 /// oneDNN's wins where the matrix stays in cache, and soonest where the narrow side grows.
 bool streams(const Gemm& g, Short side) {
-  constexpr std::int64_t kRows = 16, kDepth = 32, kLong = 4096, kCached = 1 << 20, kSums = 24 << 10;
+  constexpr std::int64_t kRows = 16, kRowsF32 = 12, kRowsOfWide = 32, kWideEnough = 384, kDepth = 32, kLong = 4096, kCached = 1 << 20,
+                         kSums = 24 << 10;
   const std::int64_t few = side == Short::rows ? g.m : g.n, many = side == Short::rows ? g.n : g.m;
   const bool half = is_16bit(g.a);
   if (!is_streamed(g, side) || g.k < kDepth) return false;
   if (!g.trans_a) {
     if (many < 128) return half && few <= 24 && g.k >= kLong;
-    return few <= kRows && (half || many * g.k >= kCached);
+    if (!half) return few <= kRowsF32 && many * g.k >= kCached;
+    return few <= kRows || (few <= kRowsOfWide && many >= kWideEnough);
   }
   if (many < 192) return false;
-  if (side == Short::rows) return half ? few * many <= kSums : few <= kRows;
+  if (side == Short::rows) return half ? few * many <= kSums : few <= 16;
   return few <= 24 ? g.k >= 64 : half ? few % 16 != 0 && g.k >= 128 : few <= 28;
 }
 
@@ -95,7 +95,11 @@ bool thin_in_columns(const Gemm& g) {
 
 /// Where oneDNN's bf16 product loses to the packed one, each repeated with its operands where the last run left them in the caches.
 bool loses_in_bf16(const Gemm& g) {
-  if (g.c == f32) return odd_narrow(g) || (g.trans_a && g.k >= 16 && g.k <= 32 && g.m >= 96 && g.n >= 512);  // by up to three times on some widths
+  if (g.c == f32 && g.trans_a) {
+    if (g.k >= 1024 && g.m * g.n <= 8 << 10) return true;                         // whose threads share k, by a tenth to a third
+    return odd_narrow(g) || (g.k >= 16 && g.k <= 32 && g.m >= 96 && g.n >= 512);  // by up to three times on some widths
+  }
+  if (g.c == f32) return false;
   if (g.k <= 40 && g.m >= 48 && g.n >= 2048) return true;  // C is most of the work, and leaves the cache
   if (!g.trans_b && g.k >= 16384) return true;             // a head's input gradient, by a tenth to a half
   if (g.n < 128 || g.m > 64) return false;

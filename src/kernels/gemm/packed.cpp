@@ -23,6 +23,8 @@ constexpr std::int64_t kShort = 16;            // units of k
 constexpr std::int64_t kPanelBytes = 4 << 20;  // of packed B, each thread's: a part of the last cache
 // Products and sums in the time of packing an element, roughly: what a thread would pack alone is weighed against what it multiplies.
 constexpr std::int64_t kPackingWork = 16;
+// A long sum into a small C, which gives threads nothing to share but k: elements of C at most, of k at least, and in a piece of it.
+constexpr std::int64_t kSmallC = 8 << 10, kLongSum = 1024, kPiece = 256;
 
 std::int64_t ceil_div(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
 
@@ -207,11 +209,44 @@ void serial(const Tiles& tiles, const Plan& plan, const Gemm& g, const Operands&
   }
 }
 
+/// Pieces that k is cut into, each summed by itself: a function of the sizes only, so that the bits do not hang on the number of threads.
+std::int64_t pieces_of(const Gemm& g) {
+  if (g.c != f32 || g.tail.k != 0 || g.bias || g.residual || g.m * g.n > kSmallC || g.k < kLongSum) return 1;
+  return std::min<std::int64_t>(g.k / kPiece, 8);
+}
+
+/// C = alpha A B + beta C as a sum over pieces of k.
+void in_pieces(Queue& queue, const Tiles& tiles, int threads, std::int64_t pieces, const Gemm& g, const Operands& rows, const Operands& cols,
+               float* c) {
+  Gemm piece = g;
+  piece.k = ceil_div(ceil_div(g.k, pieces), tiles.unit) * tiles.unit;
+  piece.beta = 0;
+  piece.ldc = g.n;
+  const int count = static_cast<int>(ceil_div(g.k, piece.k));
+  const Plan plan(tiles, piece, ceil_div(g.m, tiles.rows), ceil_div(g.n, tiles.cols));
+  const std::int64_t at_work = aligned(count * g.m * g.n * 4);
+  const Block memory = queue.scratch(static_cast<std::size_t>(at_work + plan.bytes * count));
+  if (DryRun::active()) return;
+  float* const sums = memory.as<float>();
+  const auto compute = [&](int part) {
+    Gemm mine = piece;
+    const std::int64_t first = part * piece.k;
+    mine.k = std::min(piece.k, g.k - first);
+    serial(tiles, plan, mine, {advanced(rows.main, 0, first), {}}, {advanced(cols.main, 0, first), {}}, sums + part * g.m * g.n,
+           memory.as<std::byte>() + at_work + plan.bytes * part);
+  };
+  if (threads > 1) parallel_parts(count, compute);
+  else
+    for (int part = 0; part < count; ++part) compute(part);
+  tiles.join(g.m, g.n, sums, count, static_cast<float>(g.beta), c, g.ldc);
+}
+
 }  // namespace
 
 void packed_gemm(Queue& queue, const Tiles& tiles, int threads, const Gemm& g, const void* a, const void* b, void* c) {
   const Operands rows{{a, g.a, g.lda, !g.trans_a}, {g.tail.a, g.a, g.tail.lda, !g.trans_a}};
   const Operands cols{{b, g.b, g.ldb, g.trans_b}, {g.tail.b, g.b, g.tail.ldb, g.trans_b}};
+  if (const std::int64_t pieces = pieces_of(g); pieces > 1) return in_pieces(queue, tiles, threads, pieces, g, rows, cols, static_cast<float*>(c));
   const std::int64_t row_panels = ceil_div(g.m, tiles.rows), col_panels = ceil_div(g.n, tiles.cols);
   const Grid parts = grid(threads, tiles, ceil_div(g.k + g.tail.k, tiles.unit), row_panels, col_panels);
   const int count = parts.rows * parts.cols;

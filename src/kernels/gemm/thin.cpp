@@ -191,7 +191,8 @@ MEZZO_BF16_ATTR HWY_INLINE void TileSums(const A* a, std::int64_t lda, const W* 
   SumTile(sums, out, kRowsOfA);
 }
 
-// ---- one row of w after the other: a matrix of the last cache or of memory is then read in its order, which the hardware follows by itself ---------
+// ---- one row of w after the other: a matrix of the last cache or of memory is then read in its order, which the hardware follows by itself
+// ---------
 
 // Rows of A up to which that is faster; parts of a sum along k, so that one addition does not wait for the last.
 constexpr std::size_t kRowByRow = 1, kParts = 4;

@@ -220,6 +220,20 @@ template <class T> void finish(std::int64_t m, std::int64_t n, const float* HWY_
   }
 }
 
+void join(std::int64_t rows, std::int64_t cols, const float* sums, int pieces, float beta, float* c, std::int64_t ldc) {
+  const D d;
+  constexpr std::int64_t kStep = kLanes;
+  for (std::int64_t i = 0; i < rows; ++i, sums += cols, c += ldc) {
+    for (std::int64_t j = 0; j < cols; j += kStep) {
+      const std::size_t n = std::min(kStep, cols - j);
+      V v = LoadF32(d, sums + j, n);
+      for (int p = 1; p < pieces; ++p) v = hn::Add(v, LoadF32(d, sums + p * rows * cols + j, n));
+      if (beta != 0) v = hn::MulAdd(hn::Set(d, beta), LoadF32(d, c + j, n), v);
+      StoreF32(v, d, c + j, n);
+    }
+  }
+}
+
 // ---- tiles -------------------------------------------------------------------------------------------
 
 /// Sums of an Arithmetic rounded to C.
@@ -296,14 +310,14 @@ template <class Arithmetic> void tile_to(Dtype c, int m, int n, std::int64_t uni
   }
 }
 
-constexpr Tiles kF32 = {kRows, kCols, 1, pack_widened<kRows, D4>, pack_widened<kCols, D>, tile_to<MulAddF32>};
+constexpr Tiles kF32 = {kRows, kCols, 1, pack_widened<kRows, D4>, pack_widened<kCols, D>, tile_to<MulAddF32>, join};
 
 #if HWY_TARGET == HWY_AVX3
 template <std::size_t kWidth, class Dv>
 void pack_pairs(const Operand& o, std::int64_t count, std::int64_t k, std::int64_t begin, std::int64_t end, std::int64_t units, void* out) {
   pack<true, kWidth, Dv, bf16_t>(o, count, k, begin, end, units, static_cast<float*>(out));
 }
-constexpr Tiles kBf16 = {kRows, kCols, 2, pack_pairs<kRows, D4>, pack_pairs<kCols, D>, tile_to<PairsBf16>};
+constexpr Tiles kBf16 = {kRows, kCols, 2, pack_pairs<kRows, D4>, pack_pairs<kCols, D>, tile_to<PairsBf16>, join};
 #endif
 
 }  // namespace

@@ -38,6 +38,8 @@ struct Tiles {
   void (*pack_b)(const Operand&, std::int64_t count, std::int64_t k, std::int64_t begin, std::int64_t end, std::int64_t units, void* out);
   /// The first m <= rows rows and n <= cols columns of the product of a panel of A and one of B, `units` long, into C.
   void (*tile)(Dtype c, int m, int n, std::int64_t units, const void* a, const void* b, const Finish&);
+  /// c (rows, cols), f32, = the sum of `pieces` matrices of that size, one after the other in memory, + beta c, which is not read when beta is 0.
+  void (*join)(std::int64_t rows, std::int64_t cols, const float* sums, int pieces, float beta, float* c, std::int64_t ldc);
 };
 
 /// f32 arithmetic on f32, or on 16-bit operands that packing widens.
