@@ -51,13 +51,13 @@ const Tiles& tiles_for(Dtype t) {
   return native ? *native : f32_tiles();
 }
 
-/// Where oneDNN's f32 product loses to the packed one, or gains nothing: a narrow C, long sums of many rows, weight gradients (which it begins by
-/// transposing A) unless of thousands of tokens, a transposed B with many rows. It wins by a tenth to a half on fewer.
+/// Where oneDNN's f32 product loses to the packed one, or gains nothing: long sums of many rows, weight gradients (which it begins by transposing A)
+/// unless of thousands of tokens, a transposed B with many rows if C is wide, or with few if it is narrow. Elsewhere it wins by a tenth to a half.
 bool loses_in_f32(const Gemm& g) {
-  constexpr std::int64_t kManyTokens = 2048, kLong = 8192, kManyRows = 256;
+  constexpr std::int64_t kManyTokens = 2048, kLong = 8192, kManyRows = 256, kNarrow = 192;
   if (g.trans_a) return g.k < kManyTokens || g.n <= 64;
-  if (g.trans_b) return g.n < 192 || g.k < 128 || g.m > kManyRows;
-  return (g.n <= 64 && g.m < 64) || (g.k >= kLong && g.m >= 128);
+  if (g.trans_b) return g.m > kManyRows ? g.n >= kNarrow : g.n < kNarrow || g.k < 128;
+  return (g.n <= 64 && g.m < 24) || (g.k >= kLong && g.m >= 128);
 }
 
 /// Where reading B's rows as they are beats packing them. Each sum ends in adding up lanes, so short ones are worth it on few rows only.
@@ -80,16 +80,17 @@ bool streams(const Gemm& g, Short side) {
   if (!g.trans_a) {
     if (many < 128) return half && few <= 24 && g.k >= kLong;
     if (!half) return few <= kRowsF32 && many * g.k >= kCached;
-    return few <= kRows || (few <= kRowsOfWide && many >= kWideEnough);
+    return few <= kRows || (few <= kRowsOfWide && many >= kWideEnough && g.a == bf16 && native_gemm(bf16));
   }
   if (many < 192) return false;
   if (side == Short::rows) return half ? few * many <= kSums : few <= 16;
   return few <= 24 ? g.k >= 64 : half ? few % 16 != 0 && g.k >= 128 : few <= 28;
 }
 
-/// Where A read as it is, with its few partners beside it, beats tiles that are mostly empty: narrow C, long sums (each ends in adding up lanes).
+/// Where A read as it is, with its few partners beside it, beats tiles that are mostly empty: narrow C, long sums (each ends in adding up lanes), and
+/// in f32 partners that need no transposing.
 bool thin_in_columns(const Gemm& g) {
-  if (!is_thin_in_columns(g) || g.m < (g.k >= 1024 ? 32 : 256)) return false;
+  if (!is_thin_in_columns(g) || g.m < (g.k >= 1024 ? 32 : 256) || (g.a == f32 && !g.trans_b)) return false;
   return g.a == bf16 && native_gemm(bf16) ? g.k >= 512 && g.n <= 24 && g.n % 16 != 0 : g.k >= 192 && g.n % 16 != 0;
 }
 
