@@ -100,9 +100,9 @@ MEZZO_BF16_ATTR HWY_INLINE void AddRow(V (&sums)[kR], V a, const V (&w)[kR], std
   ((sums[J] = Arithmetic::Add(sums[J], a, w[J])), ...);
 }
 
-/// Keeps what was loaded in its register: GCC 12 loads it again for each row of A, and a row of w mostly lies across two lines.
+/// Keeps what was loaded in its register: GCC 12 loads it again for each row of A, and a vector of w mostly lies across two lines.
 HWY_INLINE void Hold([[maybe_unused]] V& v) {
-#if HWY_ARCH_X86 && HWY_TARGET != HWY_SCALAR
+#if HWY_TARGET <= HWY_AVX3
   asm("" : "+v"(v.raw));
 #endif
 }
