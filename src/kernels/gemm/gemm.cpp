@@ -83,7 +83,7 @@ bool streams(const Gemm& g, Short side) {
     return few <= kRows || (few <= kRowsOfWide && many >= kWideEnough && g.a == bf16 && native_gemm(bf16));
   }
   if (many < 192) return false;
-  if (side == Short::rows) return half ? few * many <= kSums : few <= 16;
+  if (side == Short::rows) return half ? few * many <= kSums : few <= kRows;
   return few <= 24 ? g.k >= 64 : half ? few % 16 != 0 && g.k >= 128 : few <= 28;
 }
 
@@ -97,7 +97,7 @@ bool thin_in_columns(const Gemm& g) {
 /// Where oneDNN's bf16 product loses to the packed one, each repeated with its operands where the last run left them in the caches.
 bool loses_in_bf16(const Gemm& g) {
   if (g.c == f32 && g.trans_a) {
-    if (g.k >= 1024 && g.m * g.n <= 8 << 10) return true;                         // whose threads share k, by a tenth to a third
+    if (packed_pieces(g) > 1) return true;                                        // by a tenth to a third
     return odd_narrow(g) || (g.k >= 16 && g.k <= 32 && g.m >= 96 && g.n >= 512);  // by up to three times on some widths
   }
   if (g.c == f32) return false;

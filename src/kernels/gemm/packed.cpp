@@ -209,12 +209,6 @@ void serial(const Tiles& tiles, const Plan& plan, const Gemm& g, const Operands&
   }
 }
 
-/// Pieces that k is cut into, each summed by itself: a function of the sizes only, so that the bits do not hang on the number of threads.
-std::int64_t pieces_of(const Gemm& g) {
-  if (g.c != f32 || g.tail.k != 0 || g.bias || g.residual || g.m * g.n > kSmallC || g.k < kLongSum) return 1;
-  return std::min<std::int64_t>(g.k / kPiece, 8);
-}
-
 /// C = alpha A B + beta C as a sum over pieces of k.
 void in_pieces(Queue& queue, const Tiles& tiles, int threads, std::int64_t pieces, const Gemm& g, const Operands& rows, const Operands& cols,
                float* c) {
@@ -243,10 +237,16 @@ void in_pieces(Queue& queue, const Tiles& tiles, int threads, std::int64_t piece
 
 }  // namespace
 
+std::int64_t packed_pieces(const Gemm& g) {
+  if (g.c != f32 || g.tail.k != 0 || g.bias || g.residual || g.m * g.n > kSmallC || g.k < kLongSum) return 1;
+  return std::min<std::int64_t>(g.k / kPiece, 8);
+}
+
 void packed_gemm(Queue& queue, const Tiles& tiles, int threads, const Gemm& g, const void* a, const void* b, void* c) {
   const Operands rows{{a, g.a, g.lda, !g.trans_a}, {g.tail.a, g.a, g.tail.lda, !g.trans_a}};
   const Operands cols{{b, g.b, g.ldb, g.trans_b}, {g.tail.b, g.b, g.tail.ldb, g.trans_b}};
-  if (const std::int64_t pieces = pieces_of(g); pieces > 1) return in_pieces(queue, tiles, threads, pieces, g, rows, cols, static_cast<float*>(c));
+  if (const std::int64_t pieces = packed_pieces(g); pieces > 1)
+    return in_pieces(queue, tiles, threads, pieces, g, rows, cols, static_cast<float*>(c));
   const std::int64_t row_panels = ceil_div(g.m, tiles.rows), col_panels = ceil_div(g.n, tiles.cols);
   const Grid parts = grid(threads, tiles, ceil_div(g.k + g.tail.k, tiles.unit), row_panels, col_panels);
   const int count = parts.rows * parts.cols;
