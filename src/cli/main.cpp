@@ -1,6 +1,5 @@
 // main.cpp - the program `mezzo`: finds the command, and turns whatever it throws into one line and an exit code.
 #include <malloc.h>
-#include <sys/mman.h>
 #include <signal.h>
 
 #include <array>
@@ -134,22 +133,15 @@ int program(const std::vector<std::string>& arguments) {
   }
 }
 
-/// oneDNN's products take packing buffers from malloc, in every thread, and give them back each time. Left alone, glibc returns them to the system
-/// and every step faults the same pages in again: about 1,000 faults at GPT 6x384. So there is one heap, what it once took stays, it is made of huge
-/// pages, and as much of it as those buffers come to need in a small model is there before the first step.
+/// Nodes of the tape, lists of sizes and the like come from malloc, which takes some steps to find each its place. What it once took stays, and so
+/// much of it as that comes to is there before the first step: later ones touch no new page.
 void settle_heap() {
-  constexpr std::size_t kPiece = 24 << 20, kPieces = 10, kPage = 4096;
-  ::mallopt(M_ARENA_MAX, 1);
+  constexpr std::size_t kRoom = 2 << 20, kPage = 4096;
   ::mallopt(M_MMAP_THRESHOLD, 32 << 20);  // the most glibc takes
   ::mallopt(M_TRIM_THRESHOLD, 1 << 30);
-  std::array<char*, kPieces> pieces{};
-  for (auto& piece : pieces) piece = static_cast<char*>(std::malloc(kPiece));
-  for (char* const piece : pieces) {
-    const auto first = (reinterpret_cast<std::uintptr_t>(piece) + kPage - 1) / kPage * kPage;
-    if (piece) ::madvise(reinterpret_cast<void*>(first), kPiece - kPage, MADV_HUGEPAGE);
-  }
-  for (std::size_t i = 0; pieces[0] && i < kPiece; i += kPage) static_cast<volatile char*>(pieces[0])[i] = 0;
-  for (char* const piece : pieces) std::free(piece);
+  char* const room = static_cast<char*>(std::malloc(kRoom));
+  for (std::size_t i = 0; room && i < kRoom; i += kPage) static_cast<volatile char*>(room)[i] = 0;
+  std::free(room);
 }
 
 }  // namespace

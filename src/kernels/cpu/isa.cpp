@@ -24,6 +24,8 @@ std::int64_t targets_above(Isa isa) {
 void cap_highway() {
   static const bool done = [] {
     hwy::DisableTargets(targets_above(active_isa()));
+    // Chosen now: a pointer fetched before the first dispatch would ask the processor at each call, which in a virtual machine takes 20 us.
+    hwy::GetChosenTarget().Update(hwy::SupportedTargets());
     return true;
   }();
   (void)done;

@@ -22,14 +22,6 @@ namespace {
 // Measured on two cores of a Zen 4 (bench/gemm_bench.cpp): below the first, oneDNN's overhead and a second thread cost more than they
 // bring; in a batch of products below the second, each thread takes whole products.
 constexpr double kSmallFlops = 2e5, kWholeFlops = 6e7;
-// Sums up to which a product with transposed A (the weight gradient of a few tokens) is bound by going through C, if that is not cached and its rows
-// are wide: the packed one does that in the order of memory, twice as fast as oneDNN's on 6 to 16 tokens, by a third on 32.
-constexpr std::int64_t kShallow = 32, kWide = 512, kUncached = 2 << 20;
-// Columns of a weight gradient up to which oneDNN's bf16 product loses to the packed one by a third to a half, unless they are a multiple of 64: with
-// many rows, or with some and a long sum.
-constexpr std::int64_t kOddNarrow = 128;
-bool odd_narrow(const Gemm& g) { return g.n <= kOddNarrow && g.n % 64 != 0 && (g.m >= 256 ? g.k >= 32 : g.m >= 48 && g.k >= 256); }
-
 double flops(const Gemm& g) { return 2.0 * static_cast<double>(g.m) * static_cast<double>(g.n) * static_cast<double>(g.k + g.tail.k); }
 
 /// The leading dimension of a single row says nothing.
@@ -94,30 +86,20 @@ bool thin_in_columns(const Gemm& g) {
   return g.a == bf16 && native_gemm(bf16) ? g.k >= 512 && g.n <= 24 && g.n % 16 != 0 : g.k >= 192 && g.n % 16 != 0;
 }
 
-/// Where oneDNN's bf16 product loses to the packed one, each repeated with its operands where the last run left them in the caches.
+/// The same of its bf16 product, each repeated with its operands where the last run left them in the caches. (A transposed A it first copies.)
 bool loses_in_bf16(const Gemm& g) {
-  if (g.c == f32 && g.trans_a) {
-    if (packed_pieces(g) > 1) return true;                                        // by a tenth to a third
-    return odd_narrow(g) || (g.k >= 16 && g.k <= 32 && g.m >= 96 && g.n >= 512);  // by up to three times on some widths
-  }
-  if (g.c == f32) return false;
-  if (g.k <= 40 && g.m >= 48 && g.n >= 2048) return true;  // C is most of the work, and leaves the cache
-  if (!g.trans_b && g.k >= 16384) return true;             // a head's input gradient, by a tenth to a half
+  if (g.trans_a) return true;
+  if (g.c == f32) return g.n < 128 ? g.m > 32 && g.m < 384 : g.m >= 512 && g.n >= 1024;  // logits: by up to a third, by a twentieth
+  if (g.k <= 40 && g.m >= 48 && g.n >= 2048) return true;                                // C is most of the work, and leaves the cache
+  if (!g.trans_b && g.k >= 16384) return true;                                           // a head's input gradient, by a tenth to a half
   if (g.n < 128 || g.m > 64) return false;
   return g.trans_b ? g.m >= 26 && g.k <= 640 : g.m > 16 && g.n <= 512;  // by a fifth
 }
 
-/// Which of oneDNN's two products gives f32 of bf16 (logits), where A needs no transposing: the older one is slower by a tenth to a third on 144 to
-/// 450 rows, and on long sums; elsewhere it is as much the faster.
-bool by_matmul(const Gemm& g) { return !g.trans_a && g.m < 512 && (g.m > 128 || g.k >= 2048); }
-
 bool by_onednn(Queue& queue, const Gemm& g, const void* a, const void* b, void* c) {
   if (g.k == 0 || flops(g) < kSmallFlops) return false;
-  if (g.trans_a && g.k <= kShallow && g.n >= kWide && g.m * g.n >= kUncached) return false;
-  if (g.a == f32) return !loses_in_f32(g) && onednn_matmul(queue, g, a, b, c);
-  if (g.a != bf16 || loses_in_bf16(g)) return false;
-  if (g.c == f32 && !by_matmul(g)) return onednn_gemm_bf16(g, a, b, c);
-  return !g.trans_a && onednn_matmul(queue, g, a, b, c);  // which first copies a transposed A, more slowly than the packed product
+  if (g.a == f32 ? loses_in_f32(g) : g.a != bf16 || loses_in_bf16(g)) return false;
+  return onednn_matmul(queue, g, a, b, c);
 }
 
 /// The product that is added to what g without its tail gives.

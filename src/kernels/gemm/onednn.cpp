@@ -1,11 +1,9 @@
-// onednn.cpp - oneDNN 2.6.3: its C-style bf16 product, and its matmul primitive with a cache of primitives by shape.
+// onednn.cpp - the matmul primitive of oneDNN 2.6.3, with a cache of primitives by shape.
 #include "kernels/gemm/onednn.h"
 
 #include <array>
 #include <cstdint>
 #include <string_view>
-
-#include <dlfcn.h>
 
 #include <mezzo/runtime.h>
 #include "core/dry_run.h"
@@ -15,19 +13,6 @@ namespace mezzo::kernels {
 namespace {
 
 void check(dnnl_status_t status, const char* what) { onednn::check("gemm", status, what); }
-
-bool has_epilogue(const Gemm& g) { return g.bias || g.residual; }
-char transposed(bool t) { return t ? 'T' : 'N'; }
-
-// In the library since 1.1, but declared in none of its headers; row-major.
-using GemmBf16 = dnnl_status_t (*)(char trans_a, char trans_b, dnnl_dim_t m, dnnl_dim_t n, dnnl_dim_t k, float alpha, const bf16_t* a, dnnl_dim_t lda,
-                                   const bf16_t* b, dnnl_dim_t ldb, float beta, float* c, dnnl_dim_t ldc);
-GemmBf16 gemm_bf16_function() {
-  static const GemmBf16 function = reinterpret_cast<GemmBf16>(dlsym(RTLD_DEFAULT, "dnnl_gemm_bf16bf16f32"));
-  return function;
-}
-
-// ---- the matmul primitive ------------------------------------------------------------------------------
 
 /// Everything that a primitive is made for.
 struct Key {
@@ -119,15 +104,6 @@ class Matmul {
 };
 
 }  // namespace
-
-bool onednn_gemm_bf16(const Gemm& g, const void* a, const void* b, void* c) {
-  if (g.c != f32 || has_epilogue(g) || !native_gemm(bf16) || !gemm_bf16_function() || !onednn::may_run()) return false;
-  if (DryRun::active()) return true;
-  check(gemm_bf16_function()(transposed(g.trans_a), transposed(g.trans_b), g.m, g.n, g.k, static_cast<float>(g.alpha), static_cast<const bf16_t*>(a),
-                             g.lda, static_cast<const bf16_t*>(b), g.ldb, static_cast<float>(g.beta), static_cast<float*>(c), g.ldc),
-        "gemm_bf16bf16f32");
-  return true;
-}
 
 bool onednn_matmul(Queue& queue, const Gemm& g, const void* a, const void* b, void* c) {
   if (g.alpha != 1 || (g.beta != 0 && g.beta != 1) || !native_gemm(g.a) || !onednn::may_run()) return false;

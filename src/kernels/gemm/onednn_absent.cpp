@@ -4,7 +4,6 @@
 
 namespace mezzo::kernels {
 
-bool onednn_gemm_bf16(const Gemm&, const void*, const void*, void*) { return false; }
 bool onednn_matmul(Queue&, const Gemm&, const void*, const void*, void*) { return false; }
 bool onednn_conv(Queue&, const Conv&, const void*, const void*, const void*, void*) { return false; }
 bool onednn_conv_input_grad(Queue&, const Conv&, const void*, const void*, void*) { return false; }

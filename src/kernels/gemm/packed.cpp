@@ -18,9 +18,9 @@
 namespace mezzo::kernels {
 namespace {
 
-constexpr std::int64_t kSlice = 2048;          // of k: longer sums are cut, so that a block of A has rows enough
-constexpr std::int64_t kShort = 16;            // units of k
-constexpr std::int64_t kPanelBytes = 4 << 20;  // of packed B, each thread's: a part of the last cache
+constexpr std::int64_t kSlice = 2048;              // of k: longer sums are cut, so that a block of A has rows enough
+constexpr std::int64_t kShort = 16, kMedium = 64;  // units of k
+constexpr std::int64_t kPanelBytes = 4 << 20;      // of packed B, each thread's: a part of the last cache
 // Products and sums in the time of packing an element, roughly: what a thread would pack alone is weighed against what it multiplies.
 constexpr std::int64_t kPackingWork = 16;
 // A long sum into a small C, which gives threads nothing to share but k: elements of C at most, of k at least, and in a piece of it.
@@ -68,23 +68,6 @@ void in_parts(int parts, FunctionRef<void(int)> body) {
   parallel_parts(parts, body);
 }
 
-/// Fetches lines of the rows of C that come next into the second cache, in the order of memory: the hardware does not follow a dozen rows at a time.
-class Ahead {
- public:
-  Ahead(const void* rows, std::int64_t row_bytes, std::int64_t width) : row_(static_cast<const char*>(rows)), stride_(row_bytes), width_(width) {}
-  void fetch(std::int64_t bytes) {
-    for (; bytes > 0; bytes -= 64) {
-      __builtin_prefetch(row_ + at_, 1, 2);
-      at_ += 64;
-      if (at_ >= width_) row_ += stride_, at_ = 0;
-    }
-  }
-
- private:
-  const char* row_;
-  std::int64_t stride_, width_, at_ = 0;
-};
-
 /// What is the same for all tiles of a slice: packed B stands ready, A is packed on the way.
 struct Slice {
   const Tiles& tiles;
@@ -97,29 +80,18 @@ struct Slice {
   Finish finish;
   bool along_rows = false;  // tiles in the order in which C lies in memory: for short sums, which are bound by reading and writing it
 
-  std::int64_t c_bytes() const { return static_cast<std::int64_t>(size_of(c_dtype)); }
-  std::int64_t a_panel_bytes() const { return units * tiles.rows * 4; }
-  std::int64_t b_panel_bytes() const { return units * tiles.cols * 4; }
-
   void compute() const {
     const std::int64_t row_panels = ceil_div(m, tiles.rows), col_panels = ceil_div(n, tiles.cols);
     for (std::int64_t first = 0; first < row_panels; first += block_panels) {
       const std::int64_t last = std::min(first + block_panels, row_panels);
       pack(tiles.pack_a, tiles.rows, a, m, first, last, a_panels);
+      const std::int64_t end = last * tiles.rows;
       if (along_rows) {
-        for (std::int64_t r = first; r < last; ++r) {
-          Ahead next(at(finish.c, (r + 1) * tiles.rows * finish.ldc, c_dtype), finish.ldc * c_bytes(), col_panels * tiles.cols * c_bytes());
-          for (std::int64_t q = 0; q < col_panels; ++q) {
-            if (r + 2 < row_panels) next.fetch(tiles.rows * tiles.cols * c_bytes());
-            tile(r * tiles.rows, q * tiles.cols, a_panels + (r - first) * a_panel_bytes(), b_panels + q * b_panel_bytes());
-          }
-        }
-        continue;
-      }
-      for (std::int64_t q = 0; q < col_panels; ++q) {
-        for (std::int64_t r = first; r < last; ++r) {
-          tile(r * tiles.rows, q * tiles.cols, a_panels + (r - first) * a_panel_bytes(), b_panels + q * b_panel_bytes());
-        }
+        for (std::int64_t i = first * tiles.rows; i < end; i += tiles.rows)
+          line(i, 0, a_panel(i, first), b_panels, col_panels, 0, tiles.cols, place(i + tiles.rows, 0));
+      } else {
+        for (std::int64_t j = 0; j < n; j += tiles.cols)
+          line(first * tiles.rows, j, a_panels, b_panel(j), last - first, tiles.rows, 0, place(first * tiles.rows, j + tiles.cols));
       }
     }
   }
@@ -132,14 +104,32 @@ struct Slice {
   }
 
  private:
-  void tile(std::int64_t i, std::int64_t j, const std::byte* a_panel, const std::byte* b_panel) const {
+  const std::byte* a_panel(std::int64_t i, std::int64_t first) const { return a_panels + (i / tiles.rows - first) * tiles.rows * units * 4; }
+  const std::byte* b_panel(std::int64_t j) const { return b_panels + j * units * 4; }
+  /// Element (i, j) of C, which may be past its end.
+  void* place(std::int64_t i, std::int64_t j) const { return at(finish.c, i * finish.ldc + j, c_dtype); }
+
+  /// `count` tiles, the first at (i, j), each `down` rows and `across` columns from the one before it; after them comes the one at `next`.
+  void line(std::int64_t i, std::int64_t j, const std::byte* a, const std::byte* b, std::int64_t count, std::int64_t down, std::int64_t across,
+            const void* next) const {
+    const std::int64_t step = down * finish.ldc + across, add_step = down * finish.ld_add + across;
     Finish f = finish;
-    f.c = at(f.c, i * f.ldc + j, c_dtype);
+    f.c = place(i, j);
     if (f.add) f.add += i * f.ld_add + j;
     if (f.bias) f.bias += j;
     if (f.residual) f.residual = at(f.residual, i * f.ldc + j, c_dtype);
-    const auto rows = std::min<std::int64_t>(tiles.rows, m - i), cols = std::min<std::int64_t>(tiles.cols, n - j);
-    tiles.tile(c_dtype, static_cast<int>(rows), static_cast<int>(cols), units, a_panel, b_panel, f);
+    for (; count > 0; --count, i += down, j += across) {
+      void* const following = at(f.c, step, c_dtype);
+      f.next = count > 1 ? following : next;
+      const auto rows = std::min<std::int64_t>(tiles.rows, m - i), cols = std::min<std::int64_t>(tiles.cols, n - j);
+      tiles.tile(c_dtype, static_cast<int>(rows), static_cast<int>(cols), units, a, b, f);
+      a += down * units * 4;
+      b += across * units * 4;
+      f.c = following;
+      if (f.add) f.add += add_step;
+      if (f.bias) f.bias += across;
+      if (f.residual) f.residual = at(f.residual, step, c_dtype);
+    }
   }
 };
 
@@ -186,7 +176,7 @@ void serial(const Tiles& tiles, const Plan& plan, const Gemm& g, const Operands&
       const std::int64_t tail = last ? g.tail.k : 0, units = ceil_div(k, tiles.unit) + ceil_div(tail, tiles.unit);
       const auto slice_of = [p](const Operands& o, std::int64_t i) { return Operands{advanced(o.main, i, p), advanced(o.tail, i, 0)}; };
       Slice s{tiles, slice_of(rows, 0), g.m, n, k, tail, units, memory, plan.block, memory + plan.at_a, g.c, {}};
-      s.along_rows = s.units <= kShort && n * s.units * 4 <= cpu_info().l2 / 2;
+      s.along_rows = s.units <= kMedium && n * s.units * 4 <= cpu_info().l2 / 2;
       s.finish.alpha = static_cast<float>(g.alpha);
       if (plan.partial && !last) {
         s.c_dtype = f32;
@@ -207,6 +197,13 @@ void serial(const Tiles& tiles, const Plan& plan, const Gemm& g, const Operands&
       s.compute();
     }
   }
+}
+
+/// Pieces that k is cut into, each summed by itself, so that threads share the packing of a long sum into a small C; 1: one sum. A function of the
+/// sizes only: the bits do not hang on the number of threads.
+std::int64_t pieces_of(const Gemm& g) {
+  if (g.c != f32 || g.tail.k != 0 || g.bias || g.residual || g.m * g.n > kSmallC || g.k < kLongSum) return 1;
+  return std::min<std::int64_t>(g.k / kPiece, 8);
 }
 
 /// C = alpha A B + beta C as a sum over pieces of k.
@@ -237,16 +234,10 @@ void in_pieces(Queue& queue, const Tiles& tiles, int threads, std::int64_t piece
 
 }  // namespace
 
-std::int64_t packed_pieces(const Gemm& g) {
-  if (g.c != f32 || g.tail.k != 0 || g.bias || g.residual || g.m * g.n > kSmallC || g.k < kLongSum) return 1;
-  return std::min<std::int64_t>(g.k / kPiece, 8);
-}
-
 void packed_gemm(Queue& queue, const Tiles& tiles, int threads, const Gemm& g, const void* a, const void* b, void* c) {
   const Operands rows{{a, g.a, g.lda, !g.trans_a}, {g.tail.a, g.a, g.tail.lda, !g.trans_a}};
   const Operands cols{{b, g.b, g.ldb, g.trans_b}, {g.tail.b, g.b, g.tail.ldb, g.trans_b}};
-  if (const std::int64_t pieces = packed_pieces(g); pieces > 1)
-    return in_pieces(queue, tiles, threads, pieces, g, rows, cols, static_cast<float*>(c));
+  if (const std::int64_t pieces = pieces_of(g); pieces > 1) return in_pieces(queue, tiles, threads, pieces, g, rows, cols, static_cast<float*>(c));
   const std::int64_t row_panels = ceil_div(g.m, tiles.rows), col_panels = ceil_div(g.n, tiles.cols);
   const Grid parts = grid(threads, tiles, ceil_div(g.k + g.tail.k, tiles.unit), row_panels, col_panels);
   const int count = parts.rows * parts.cols;

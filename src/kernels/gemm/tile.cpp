@@ -43,9 +43,8 @@ constexpr std::size_t kCols = kVecs * kLanes;
 
 // ---- packing -----------------------------------------------------------------------------------------
 
-constexpr std::int64_t kAhead = 16;     // steps of k that a row is fetched ahead: rows lie too far apart for the hardware to see it
-constexpr std::int64_t kShortSum = 16;  // units: as in packed.cpp, whose walk along C fetches it
-constexpr std::int64_t kStrip = 64;     // steps of k for all panels before the next: as many pages as the first TLB holds
+constexpr std::int64_t kAhead = 16;  // steps of k that a row is fetched ahead: rows lie too far apart for the hardware to see it
+constexpr std::int64_t kStrip = 64;  // steps of k for all panels before the next: as many pages as the first TLB holds
 
 #if HWY_TARGET != HWY_SCALAR
 /// Units along k from x on: converted, or (pairs) as they are.
@@ -254,14 +253,41 @@ MEZZO_BF16_ATTR HWY_INLINE void store(const V (&sums)[kRows][kVecs], T* c, std::
   (store_sums<Arithmetic, kAdd>(sums[E / kVecs][E % kVecs], c + E / kVecs * ldc + E % kVecs * kLanes), ...);
 }
 
+/// The rows of the tile of C that comes next. (The hardware does not follow a dozen rows at a time.)
+struct Next {
+  const char* row;
+  std::int64_t stride, bytes, rows;
+
+  Next(const void* next, std::int64_t ldc, std::int64_t size)
+      : row(static_cast<const char*>(next)), stride(ldc * size), bytes(std::int64_t{kCols} * size), rows(next ? kRows : 0) {}
+  HWY_INLINE void fetch() {
+    // The last byte of each 64: where rows begin within a line, the line before is this tile's.
+    for (std::int64_t at = 63; at < bytes; at += 64) __builtin_prefetch(row + at, 1);
+    row += stride;
+  }
+};
+
+/// sums = the product of a panel of A and one of B. A row of C is fetched at each of the first steps, where there are instructions to spare; the rows
+/// for which there are no steps, before.
+template <class Arithmetic, std::size_t kM, std::size_t kV>
+MEZZO_BF16_ATTR HWY_INLINE void multiply(V (&sums)[kM][kV], std::int64_t units, const float* HWY_RESTRICT a, const float* HWY_RESTRICT b, Next next) {
+  constexpr std::make_index_sequence<kM> rows;
+  constexpr std::make_index_sequence<kV> vectors;
+  clear(sums, std::make_index_sequence<kM * kV>());
+  for (; next.rows > units; --next.rows) next.fetch();
+  units -= next.rows;
+  for (; next.rows != 0; --next.rows, a += kRows, b += kCols) {
+    next.fetch();
+    add_outer<Arithmetic>(sums, a, b, rows, vectors);
+  }
+  for (; units != 0; --units, a += kRows, b += kCols) add_outer<Arithmetic>(sums, a, b, rows, vectors);
+}
+
 /// A whole tile that C takes as it is, or is added to, from the registers. (Anything more here costs the loop registers.)
 template <class Arithmetic, bool kAdd, class T>
-MEZZO_BF16_ATTR void plain_tile(std::int64_t units, const float* HWY_RESTRICT a, const float* HWY_RESTRICT b, T* HWY_RESTRICT c, std::int64_t ldc) {
+MEZZO_BF16_ATTR void plain_tile(std::int64_t units, const float* a, const float* b, T* HWY_RESTRICT c, std::int64_t ldc, const void* next) {
   V sums[kRows][kVecs];
-  clear(sums, std::make_index_sequence<kRows * kVecs>());
-  for (; units != 0; --units, a += kRows, b += kCols) {
-    add_outer<Arithmetic>(sums, a, b, std::make_index_sequence<kRows>(), std::make_index_sequence<kVecs>());
-  }
+  multiply<Arithmetic>(sums, units, a, b, Next(next, ldc, sizeof(T)));
   store<Arithmetic, kAdd>(sums, c, ldc, std::make_index_sequence<kRows * kVecs>());
 }
 
@@ -271,33 +297,25 @@ template <std::size_t kM, std::size_t kV, std::size_t... E> HWY_INLINE void spil
 
 /// The same, of any size, into out (kM, kCols).
 template <class Arithmetic, std::size_t kM, std::size_t kV>
-MEZZO_BF16_ATTR void tile_sums(std::int64_t units, const float* HWY_RESTRICT a, const float* HWY_RESTRICT b, float* HWY_RESTRICT out) {
+MEZZO_BF16_ATTR void tile_sums(std::int64_t units, const float* a, const float* b, float* HWY_RESTRICT out, const Next& next) {
   V sums[kM][kV];
-  clear(sums, std::make_index_sequence<kM * kV>());
-  for (; units != 0; --units, a += kRows, b += kCols) {
-    add_outer<Arithmetic>(sums, a, b, std::make_index_sequence<kM>(), std::make_index_sequence<kV>());
-  }
+  multiply<Arithmetic>(sums, units, a, b, next);
   spill(sums, out, std::make_index_sequence<kM * kV>());
 }
 
-using TileSums = void (*)(std::int64_t, const float*, const float*, float*);
+using TileSums = void (*)(std::int64_t, const float*, const float*, float*, const Next&);
 template <class Arithmetic, std::size_t... E> constexpr std::array<TileSums, sizeof...(E)> sums_of_size(std::index_sequence<E...>) {
   return {tile_sums<Arithmetic, E / kVecs + 1, E % kVecs + 1>...};
 }
 
 template <class Arithmetic, class T> void tile(int m, int n, std::int64_t units, const float* a, const float* b, const Finish& f) {
   static constexpr auto kSums = sums_of_size<Arithmetic>(std::make_index_sequence<kRows * kVecs>());
-  T* c = static_cast<T*>(f.c);
-  // C comes into the cache while the sums are made, if they take long enough.
-  for (int i = 0; i < m && units > kShortSum; ++i) {
-    for (int j = 0; j < n; j += 64 / sizeof(T)) __builtin_prefetch(c + i * f.ldc + j, 1);
-  }
   if (m == kRows && n == kCols && f.alpha == 1 && !f.add && !f.bias && !f.residual) {
-    if (f.beta == 0) return plain_tile<Arithmetic, false>(units, a, b, c, f.ldc);
-    if (f.beta == 1) return plain_tile<Arithmetic, true>(units, a, b, c, f.ldc);
+    if (f.beta == 0) return plain_tile<Arithmetic, false>(units, a, b, static_cast<T*>(f.c), f.ldc, f.next);
+    if (f.beta == 1) return plain_tile<Arithmetic, true>(units, a, b, static_cast<T*>(f.c), f.ldc, f.next);
   }
   alignas(64) float sums[kRows * kCols];
-  kSums[(m - 1) * kVecs + (n - 1) / kLanes](units, a, b, sums);
+  kSums[(m - 1) * kVecs + (n - 1) / kLanes](units, a, b, sums, Next(f.next, f.ldc, sizeof(T)));
   finish<T>(m, n, sums, f);
 }
 

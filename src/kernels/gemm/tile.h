@@ -27,6 +27,7 @@ struct Finish {
   const void* residual = nullptr;  ///< (rows, cols), C's dtype and leading dimension
   void* c = nullptr;               ///< (rows, cols); not read when beta is 0
   std::int64_t ldc = 0;
+  const void* next = nullptr;  ///< the tile of C that comes after this one: fetched into the cache while the sums are made
 };
 
 struct Tiles {
