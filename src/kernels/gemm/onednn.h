@@ -9,10 +9,10 @@ namespace mezzo::kernels {
 // Each computes one product (batch is not looked at; m, n, k > 0) and returns true, or does nothing and returns false where oneDNN 2.6.3
 // has no fast implementation: the packed product takes those. None uses a `ref` implementation, nor emulates bf16.
 //
-// Not the library's products without a primitive. dnnl_sgemm, though up to a tenth faster on weight gradients: its kernel lets the stack pointer point
-// into a block of malloc's (2.6.3 to this day), so that a signal handled meanwhile writes its frame over the heap. One Ctrl-C in a hundred ended in a
-// corrupted heap. dnnl_gemm_bf16bf16f32: declared in none of its headers, no faster, and its packing buffers come from malloc in every thread, where
-// they are put apart by what else is allocated: now and then, a step touched new memory.
+// Not the library's products without a primitive. dnnl_sgemm, though up to a tenth faster on weight gradients: its kernel lets the stack pointer
+// point into a block of malloc's (2.6.3 to this day), so that a signal handled meanwhile writes its frame over the heap. One Ctrl-C in a hundred
+// ended in a corrupted heap. dnnl_gemm_bf16bf16f32: declared in none of its headers, no faster, and its packing buffers come from malloc in every
+// thread, where they are put apart by what else is allocated: now and then, a step touched new memory.
 
 /// f32; or bf16 operands and bf16 or f32 C. alpha 1, beta 0 or 1.
 bool onednn_matmul(Queue&, const Gemm&, const void* a, const void* b, void* c);
