@@ -18,9 +18,10 @@
 namespace mezzo::kernels {
 namespace {
 
-constexpr std::int64_t kSlice = 2048;              // of k: longer sums are cut, so that a block of A has rows enough
-constexpr std::int64_t kShort = 16, kMedium = 64;  // units of k
-constexpr std::int64_t kPanelBytes = 4 << 20;      // of packed B, each thread's: a part of the last cache
+constexpr std::int64_t kSlice = 2048;  // of k: longer sums are cut, so that a block of A has rows enough
+// Units of k up to which threads share rows only, and up to which each goes through C in the order of memory.
+constexpr std::int64_t kShort = 16, kMedium = 64;
+constexpr std::int64_t kPanelBytes = 4 << 20;  // of packed B, each thread's: a part of the last cache
 // Products and sums in the time of packing an element, roughly: what a thread would pack alone is weighed against what it multiplies.
 constexpr std::int64_t kPackingWork = 16;
 // A long sum into a small C, which gives threads nothing to share but k: elements of C at most, of k at least, and in a piece of it.

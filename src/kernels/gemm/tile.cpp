@@ -261,8 +261,8 @@ struct Next {
   Next(const void* next, std::int64_t ldc, std::int64_t size)
       : row(static_cast<const char*>(next)), stride(ldc * size), bytes(std::int64_t{kCols} * size), rows(next ? kRows : 0) {}
   HWY_INLINE void fetch() {
-    // The last byte of each 64: where rows begin within a line, the line before is this tile's.
-    for (std::int64_t at = 63; at < bytes; at += 64) __builtin_prefetch(row + at, 1);
+    // The last byte of each 64, or of the row: where rows begin within a line, the line before is this tile's.
+    for (std::int64_t at = 0; at < bytes; at += 64) __builtin_prefetch(row + std::min(at + 63, bytes - 1), 1);
     row += stride;
   }
 };
